@@ -1,0 +1,162 @@
+"""What is estimated (:class:`Pose`), what is observed (:class:`Features`) and both together (:class:`Scene`).
+
+A ``Scene`` is what a loss sees. Its posed hand, posed object and renderings are computed when first asked for and
+kept, so an objective that does not look at pictures renders none.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from horefine.geometry import Camera, axis_angle_to_matrix
+from horefine.hand import Hand, HandModel
+from horefine.mesh import DistanceGrid, Mesh
+from horefine.render import Render, Renderer
+
+__all__ = ["Contact", "Features", "Pose", "Scene"]
+
+
+@dataclass(frozen=True)
+class Pose:
+    """Poses of B hands and the objects they hold, camera frame, metres and radians."""
+
+    hand_rotvec: Float[Tensor, "B 16 3"]
+    """Axis-angle of wrist, index 1-3, middle 1-3, pinky 1-3, ring 1-3, thumb 1-3, relative to the FLAT hand."""
+    hand_shape: Float[Tensor, "B 10"]
+    """Shape coefficients, standard deviations of the hand model."""
+    hand_transl: Float[Tensor, "B 3"]
+    """smplx's ``transl``: the wrist joint is at ``J0(shape) + hand_transl``."""
+    object_rotvec: Float[Tensor, "B 3"]
+    object_transl: Float[Tensor, "B 3"]
+    """``X_cam = R X_object + object_transl``."""
+
+    def __len__(self) -> int:
+        return len(self.hand_rotvec)
+
+    def __getitem__(self, index: int | slice | Tensor) -> Pose:
+        """The chosen images; an integer keeps a batch of one."""
+        chosen = slice(index, index + 1 or None) if isinstance(index, int) else index
+        return self.map(lambda value: value[chosen])
+
+    def items(self) -> Iterator[tuple[str, Tensor]]:
+        return ((f.name, getattr(self, f.name)) for f in dataclasses.fields(self))
+
+    def map(self, function) -> Pose:  # noqa: ANN001
+        """The pose with ``function`` applied to every tensor."""
+        return Pose(**{name: function(value) for name, value in self.items()})
+
+    def to(self, *args: object, **kwargs: object) -> Pose:
+        return self.map(lambda value: value.to(*args, **kwargs))
+
+    def detach(self) -> Pose:
+        return self.map(lambda value: value.detach())
+
+    @staticmethod
+    def cat(poses: list[Pose]) -> Pose:
+        """One batch from several."""
+        return Pose(**{f.name: torch.cat([getattr(p, f.name) for p in poses]) for f in dataclasses.fields(Pose)})
+
+
+@dataclass(frozen=True)
+class Contact:
+    """Which object vertices touch which part of the hand, and how firmly (CPF, Yang et al. 2021)."""
+
+    probability: Float[Tensor, "B V"]
+    """That the object vertex is in contact, 0 to 1; 0 for padding."""
+    region: Int[Tensor, "B V"]
+    """Hand region 0..16 (thumb 0-2, index 3-5, middle 6-8, ring 9-11, pinky 12-14, palm 15, heel 16); 17 = none."""
+    elasticity: Float[Tensor, "B V 4"]
+    """Of each anchor of the region, in the region's anchor order, 0 to 1; 0 where the region has fewer than four."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """What is known of B images: the camera of the maps, the object's mesh, and maps (each may be missing: None)."""
+
+    camera: Camera
+    """Of the maps: ``camera.size`` is their H, W."""
+    object: Mesh
+    hand_mask: Float[Tensor, "B H W"] | None = None
+    """Visible part of the hand, 0 to 1."""
+    object_mask: Float[Tensor, "B H W"] | None = None
+    hand_coords: Float[Tensor, "B 3 H W"] | None = None
+    """Canonical code of the hand's surface (``HandModel.codes``) where the hand is visible, 0 to 1."""
+    object_coords: Float[Tensor, "B 3 H W"] | None = None
+    """Normalised object coordinates (``Mesh.codes``) where the object is visible, 0 to 1."""
+    depth: Float[Tensor, "B H W"] | None = None
+    """Metres, minus the depth of the centre of the object's bounding box, where hand or object is visible."""
+    hand_sdf: DistanceGrid | None = None
+    """The regressor's signed distance to the hand, camera frame."""
+    object_sdf: DistanceGrid | None = None
+    contact: Contact | None = None
+
+    def __len__(self) -> int:
+        return len(self.camera.matrix)
+
+    def map(self, function) -> Features:  # noqa: ANN001
+        """The features with ``function`` applied to every tensor inside (nested ones too)."""
+        return _map(self, function)
+
+    def __getitem__(self, index: slice | Tensor) -> Features:
+        """The chosen images."""
+        return self.map(lambda value: value[index])
+
+    def to(self, *args: object, **kwargs: object) -> Features:
+        return self.map(lambda value: value.to(*args, **kwargs))
+
+
+def _map(value, function):  # noqa: ANN001, ANN202
+    if isinstance(value, Tensor):
+        return function(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.replace(value, **{f.name: _map(getattr(value, f.name), function) for f in dataclasses.fields(value)})
+    return value
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A pose against what was observed; posed meshes and renderings are made when first asked for."""
+
+    pose: Pose
+    initial: Pose
+    """Where refinement began (for the losses that hold on to it)."""
+    features: Features
+    hand_model: HandModel
+    renderer: Renderer = field(repr=False)
+    """Bound to this batch's meshes and camera: ``renderer(hand_vertices, object_vertices) -> Render``."""
+
+    @cached_property
+    def hand(self) -> Hand:
+        """Posed hand: vertices "B 778 3", joints "B 21 3", transforms "B 16 4 4", camera frame."""
+        return self.hand_model(self.pose.hand_rotvec, self.pose.hand_shape, self.pose.hand_transl)
+
+    @cached_property
+    def object_rotation(self) -> Float[Tensor, "B 3 3"]:
+        return axis_angle_to_matrix(self.pose.object_rotvec)
+
+    @cached_property
+    def object(self) -> Float[Tensor, "B V 3"]:
+        """Object vertices in the camera frame."""
+        return self.features.object.vertices @ self.object_rotation.mT + self.pose.object_transl[:, None]
+
+    @cached_property
+    def object_center(self) -> Float[Tensor, "B 3"]:
+        """Centre of the object's bounding box, camera frame."""
+        centre = self.features.object.center[:, None] @ self.object_rotation.mT
+        return centre[:, 0] + self.pose.object_transl
+
+    @cached_property
+    def render(self) -> Render:
+        """Hand and object, each rendered alone, at the size of the maps."""
+        return self.renderer(self.hand.vertices, self.object)
+
+    def to_object_frame(self, points: Float[Tensor, "B N 3"]) -> Float[Tensor, "B N 3"]:
+        """Camera-frame points in the object's frame."""
+        return (points - self.pose.object_transl[:, None]) @ self.object_rotation
