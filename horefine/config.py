@@ -1,0 +1,205 @@
+"""YAML -> :class:`Config`, with overrides; refuses what it does not know and says what was meant.
+
+A configuration may extend another by name or path (``base: default``): tables are merged, everything else replaced.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from horefine.errors import ConfigError, suggestion
+from horefine.objective import Term, parse_terms
+from horefine.tangent import BLOCKS
+
+__all__ = ["Config", "Optimizer", "Stage", "Starts", "config_names", "load_config"]
+
+FOLDER = Path(__file__).parent / "configs"
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Optimizer(_Table):
+    """Adam and the coordinates it works in."""
+
+    name: Literal["adam"] = "adam"
+    parameters: Literal["tangent", "axis_angle"] = "tangent"
+    """``tangent``: turns about the middle of hand and object; ``axis_angle``: the papers' plain numbers."""
+    rates: dict[str, float] = Field(default_factory=dict)
+    """First step of each block: metres, radians, standard deviations of shape. Not named = held still."""
+    betas: tuple[float, float] = (0.9, 0.99)
+    epsilon: float = Field(1e-12, gt=0)
+
+
+class Stage(_Table):
+    """A run of steps on a choice of the losses."""
+
+    steps: int = Field(100, ge=1)
+    losses: list[str] | dict[str, Any] | None = None
+    """A list: only these. A table: all, with these entries changed. Nothing: all."""
+    rate: float = Field(1.0, gt=0)
+    """Multiplies the optimiser's rates during this stage."""
+    decay: float = Field(1.0, gt=0, le=1)
+    """What is left of the rate at the stage's end (cosine)."""
+    patience: int | None = Field(None, ge=1)
+    """Cut an image's rate to a tenth when its loss has not fallen for this many steps; none: never."""
+
+
+class Starts(_Table):
+    """Several beginnings for each image; the best end is kept. The first is the pose as given."""
+
+    count: int = Field(1, ge=1)
+    rotation: float = Field(0.7, ge=0)
+    """Radians by which wrist and object of the others are turned."""
+    translation: float = Field(0.02, ge=0)
+    """Metres by which they are moved."""
+
+
+class Config(_Table):
+    """One refinement recipe."""
+
+    losses: dict[str, Any]
+    stages: dict[str, Stage]
+    optimizer: Optimizer = Optimizer()
+    starts: Starts = Starts()
+
+    def terms(self, stage: str | None = None) -> dict[str, Term]:
+        """The terms of one stage, or of all stages together."""
+        if stage is None:
+            return {name: term for key in self.stages for name, term in self.terms(key).items()}
+        chosen = self.stages[stage].losses
+        if isinstance(chosen, list):
+            everything = parse_terms(self.losses)
+            return {name: everything[name] for name in chosen if name in everything}
+        changed = {name: _merged_loss(self.losses.get(name), entry) for name, entry in (chosen or {}).items()}
+        # A loss switched off as a whole stays off whatever a stage says: that is what an ablation sets.
+        off = [n for n in changed if n in self.losses and n not in parse_terms({n: self.losses[n]})]
+        table = {**self.losses, **{n: e for n, e in changed.items() if n not in off}}
+        return parse_terms(table)
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Features that at least one active loss needs: what has to be extracted."""
+        return tuple(dict.fromkeys(name for term in self.terms().values() for name in term.features))
+
+    def dump(self) -> str:
+        """YAML that loads to the same configuration."""
+        return yaml.safe_dump(json.loads(self.model_dump_json()), sort_keys=False)
+
+    def digest(self) -> str:
+        """Ten characters that change when anything in the configuration does."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:10]
+
+
+def config_names() -> list[str]:
+    """Names of the shipped refinement recipes."""
+    return sorted(p.stem for p in FOLDER.glob("*.yaml") if not p.stem.startswith(("train_", "ablations")))
+
+
+def load_config(source: str | Path | Mapping[str, Any] = "default", overrides: Sequence[str] = ()) -> Config:
+    """Reads a recipe by name (``default``, ``song2022``), path or table and applies ``a.b=value`` overrides.
+
+    Raises:
+        ConfigError: naming the key, its value and the way out.
+    """
+    table = _read(source)
+    for override in overrides:
+        _apply(table, override)
+    try:
+        config = Config.model_validate(table)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(entry, table) for entry in error.errors())) from None
+    _check(config)
+    return config
+
+
+def _check(config: Config) -> None:
+    if not config.stages:
+        raise ConfigError("stages: empty; name at least one, e.g. stages: {refine: {steps: 300}}")
+    for name in config.optimizer.rates:
+        if name not in BLOCKS:
+            raise ConfigError(f"optimizer.rates.{name}: no such block{suggestion(name, BLOCKS)}")
+    parse_terms(config.losses)
+    for key, stage in config.stages.items():
+        for name in stage.losses or ():
+            if isinstance(stage.losses, list) and name not in config.losses:
+                raise ConfigError(f"stages.{key}.losses: {name!r} is not in losses{suggestion(name, config.losses)}")
+        config.terms(key)
+    if not config.terms():
+        raise ConfigError("losses: every loss is off; there is nothing to minimise")
+
+
+def _read(source: str | Path | Mapping[str, Any], seen: tuple[str, ...] = ()) -> dict[str, Any]:
+    if isinstance(source, Mapping):
+        table, where = dict(source), "the given table"
+    else:
+        path = Path(source)
+        if path.suffix not in (".yaml", ".yml"):
+            path = FOLDER / f"{source}.yaml"
+        where = str(path)
+        if where in seen:
+            raise ConfigError(f"base: {where} extends itself")
+        if not path.is_file():
+            raise ConfigError(f"config {str(source)!r}: no such recipe or file{suggestion(str(source), config_names())}")
+        try:
+            table = yaml.safe_load(path.read_text())
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: not readable as YAML ({str(error).splitlines()[0]})") from None
+        if not isinstance(table, dict):
+            raise ConfigError(f"{path}: expected a table with losses, stages, optimizer; got {type(table).__name__}")
+    base = table.pop("base", None)
+    return _merge(_read(base, (*seen, where)), table) if base is not None else table
+
+
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _merged_loss(below: Any, above: Any) -> Any:
+    """A stage's entry for a loss on top of the general one: a number changes the weight, a table what it names."""
+    as_table = [dict(e) if isinstance(e, Mapping) else {} if e is None else {"weight": e} for e in (below, above)]
+    return {**as_table[0], **as_table[1]}
+
+
+def _apply(table: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--set {override}: expected key=value, for instance losses.segmentation=0")
+    *parents, last = key.strip().split(".")
+    for parent in parents:
+        below = table.get(parent)
+        below = {"weight": below} if isinstance(below, (int, float)) else dict(below or {})
+        table[parent] = below
+        table = below
+    try:
+        table[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override}: {text!r} is not readable as YAML ({str(error).splitlines()[0]})") from None
+
+
+def _explain(error: Any, table: Mapping[str, Any]) -> str:
+    """A pydantic complaint in our words: path, value, way out."""
+    path = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        return f"{path}: no such key{suggestion(str(error['loc'][-1]), _known(error['loc'][:-1]))}"
+    if error["type"] == "missing":
+        return f"{path}: missing"
+    return f"{path}: {error['input']!r}: {error['msg']}"
+
+
+def _known(parents: Sequence[Any]) -> list[str]:
+    model = {0: Config, 1: {"optimizer": Optimizer, "starts": Starts}.get(str(parents[0])) if parents else None, 2: Stage}
+    chosen = model.get(len(parents))
+    return list(chosen.model_fields) if chosen else []
