@@ -1,0 +1,132 @@
+"""Training shards: synthetic scenes as plain memory-mapped arrays, so that reading them costs nothing.
+
+A shard is a folder with one ``.npy`` file for each array below and a ``meta.json``. It is written under a temporary
+name and renamed when complete, so a folder called ``shard_*`` is always whole. :class:`Shards` joins many.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+__all__ = ["ARRAYS", "MAP_SIZE", "WHOLE_SIZE", "Shards", "whole_from_image", "write_shard"]
+
+MAP_SIZE = 64
+"""Side of the square maps of a crop, pixels."""
+WHOLE_SIZE = 128
+"""Side of the letterboxed whole image, pixels."""
+
+ARRAYS: dict[str, tuple[str, tuple[Any, ...]]] = {
+    # The square crop of side S around hand and object (S = meta["crop"], 128 unless asked), and its exact maps
+    "image": ("uint8", (3, "S", "S")),  # sRGB
+    "hand_mask": ("uint8", (64, 64)),  # visible coverage, 255 = 1; occluders in front are taken out
+    "object_mask": ("uint8", (64, 64)),
+    "hand_coords": ("float16", (3, 64, 64)),  # HandModel.codes, 0..1 where the mask is not zero, else 0
+    "object_coords": ("float16", (3, 64, 64)),  # Mesh.codes
+    "depth": ("float16", (64, 64)),  # metres minus the depth of the object's box centre, 0 where both masks are 0
+    # The whole 640x480 photo, letterboxed: 128 wide, 96 high, rows 16..111; see whole_from_image
+    "whole": ("uint8", (3, 128, 128)),
+    # Geometry; pixels are those of the 640x480 photo, pixel (0, 0) = centre of the top-left one
+    "camera_matrix": ("float32", (3, 3)),  # of the 640x480 photo
+    "crop_box": ("float32", (4,)),  # x0 y0 x1 y1 of the square crop (it may leave the photo)
+    "crop_matrix": ("float32", (3, 3)),  # intrinsics of the 64x64 maps: Camera.cropped(crop_box, (64, 64))
+    "hand_box": ("float32", (4,)),  # of the whole hand (hidden parts too), clipped to the photo
+    "object_box": ("float32", (4,)),
+    # Truth: the fields of horefine.scene.Pose, camera frame (metres, radians), always a right hand
+    "hand_rotvec": ("float32", (16, 3)),
+    "hand_shape": ("float32", (10,)),
+    "hand_transl": ("float32", (3,)),
+    "object_rotvec": ("float32", (3,)),
+    "object_transl": ("float32", (3,)),
+    "joints": ("float32", (21, 3)),  # camera frame, house order
+    "object_center": ("float32", (3,)),  # centre of the object's bounding box, camera frame
+    "object": ("int16", ()),  # index into meta["objects"]
+    "visible": ("float32", (2,)),  # share of the hand's and of the object's silhouette that is seen
+    "index": ("int64", ()),  # of the scene in its SyntheticDataset
+}
+"""name -> dtype and shape of one scene; a shard stacks N of them along the first axis."""
+
+
+def whole_from_image(points: np.ndarray, size: tuple[int, int] = (480, 640)) -> np.ndarray:
+    """Pixels (..., 2) of a photo of ``size`` (height, width) to pixels of its letterboxed 128x128 picture."""
+    scale = WHOLE_SIZE / max(size)
+    pad = np.array([(WHOLE_SIZE - size[1] * scale) / 2, (WHOLE_SIZE - size[0] * scale) / 2])
+    return (np.asarray(points) + 0.5) * scale + pad - 0.5
+
+
+def write_shard(path: Path, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
+    """Writes one shard folder: every array of :data:`ARRAYS`, checked and converted, then ``meta.json``.
+
+    ``meta`` must hold ``objects`` (names), ``crop`` (S) and ``hand`` (hash of the hand asset). An existing shard of
+    that name is replaced. Raises ValueError when an array is missing or misshapen.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    count = len(arrays["index"])
+    for name, (dtype, shape) in ARRAYS.items():
+        wanted = (count, *(meta["crop"] if side == "S" else side for side in shape))
+        if name not in arrays or arrays[name].shape != wanted:
+            found = "missing" if name not in arrays else f"of shape {arrays[name].shape}"
+            raise ValueError(f"shard array {name!r} is {found}; it must be {wanted}")
+        np.save(partial / f"{name}.npy", np.ascontiguousarray(arrays[name], dtype=dtype))
+    (partial / "meta.json").write_text(json.dumps({**meta, "count": count}, indent=1))
+    shutil.rmtree(path, ignore_errors=True)
+    partial.rename(path)
+
+
+@dataclass(frozen=True)
+class Shards:
+    """Many shards as one list of scenes.
+
+    ``shards.gather("image", indices)`` reads scenes by global index; ``shards[name][k]`` is shard k's memory map.
+    """
+
+    arrays: dict[str, list[np.ndarray]]
+    meta: dict[str, Any]
+    starts: np.ndarray
+    """First global index of each shard, and the total at the end."""
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def __getitem__(self, name: str) -> list[np.ndarray]:
+        return self.arrays[name]
+
+    def gather(self, name: str, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """One array, (len(indices), ...), in the order of ``indices``."""
+        indices = np.asarray(indices)
+        shard = np.searchsorted(self.starts, indices, side="right") - 1
+        parts = self.arrays[name]
+        out = np.empty((len(indices), *parts[0].shape[1:]), parts[0].dtype)
+        for which in np.unique(shard):
+            rows = np.flatnonzero(shard == which)
+            out[rows] = parts[which][indices[rows] - self.starts[which]]
+        return out
+
+    @staticmethod
+    def open(root: str | Path, limit: int | None = None) -> Shards:
+        """Maps every finished ``shard_*`` under ``root`` (the first ``limit``), in order of name.
+
+        Raises FileNotFoundError when there is none, ValueError when shards differ in crop size, objects or hand.
+        """
+        folders = sorted(p for p in Path(root).glob("shard_*") if (p / "meta.json").is_file())[:limit]
+        if not folders:
+            raise FileNotFoundError(
+                f"{root}: no training shard (shard_*/meta.json); write some with write_training_shard"
+            )
+        metas = [json.loads((p / "meta.json").read_text()) for p in folders]
+        for key in ("crop", "objects", "hand"):
+            if any(m[key] != metas[0][key] for m in metas):
+                raise ValueError(f"{root}: shards differ in {key!r}; keep one kind in a folder")
+        arrays = {name: [np.load(p / f"{name}.npy", mmap_mode="r") for p in folders] for name in ARRAYS}
+        starts = np.cumsum([0, *(m["count"] for m in metas)])
+        return Shards(arrays, metas[0], starts)
