@@ -1,0 +1,265 @@
+"""The loop: poses and features in, better poses out.
+
+Each stage of the recipe settles its objective (fixes the sigmas at the spread of the residuals it starts from),
+walks Adam for its number of steps and hands its best pose on. Every image has its own rate, its own best step and
+its own verdict; an image's result does not depend on its neighbours in the batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from horefine.adam import Adam, Plateau
+from horefine.config import Config, Stage, load_config
+from horefine.errors import InputError
+from horefine.hand import HandModel, load_hand
+from horefine.objective import Objective, prepare
+from horefine.render import Renderer, make_renderer
+from horefine.scene import Features, Pose, Scene
+from horefine.tangent import CHARTS, flat_rates
+
+__all__ = ["Refinement", "refine"]
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """What :func:`refine` found for B images."""
+
+    pose: Pose
+    initial: Pose
+    history: dict[str, Float[Tensor, "steps B"]]
+    """Weighted value of each loss, and ``total``, before each step; NaN where a stage does not use the loss."""
+    best_step: Int[Tensor, "B"]
+    """The step (row of the history) whose pose was kept."""
+    status: tuple[str, ...]
+    """``improved``; ``unchanged`` (nothing better was found); ``rejected`` (the search broke, the start is returned)."""
+    reason: tuple[str, ...]
+    """One sentence for each image."""
+
+
+def refine(
+    pose: Pose,
+    features: Features,
+    config: Config | str | Path | Mapping[str, Any] = "default",
+    *,
+    hand_model: HandModel | None = None,
+    renderer: str = "auto",
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Refinement:
+    """Refines B poses against their features by test-time optimisation.
+
+    Args:
+        pose: where to start (B images, camera frame, metres, radians).
+        features: camera, mesh and maps of the same B images, on the device to work on.
+        config: a recipe: its name, a path, a table or a :class:`Config`.
+        hand_model: the embedded hand when not given.
+        renderer: ``auto``, ``cpu``, ``torch``, ``nvdiffrast`` or ``pytorch3d``.
+        seed: of the further starts, when the recipe asks for several.
+        progress: called with (step, steps) after each step.
+
+    Raises:
+        ConfigError: for a recipe that cannot be used, or a loss whose feature is missing.
+        InputError: for poses and features that do not fit together or are not finite, naming field and image.
+    """
+    config = config if isinstance(config, Config) else load_config(config)
+    check_inputs(pose, features)
+    device = features.camera.matrix.device
+    hand_model = (hand_model or load_hand()).to(device)
+    pose = pose.to(device=device, dtype=torch.float32).detach()
+    count = config.starts.count
+    rows = torch.arange(len(pose), device=device).repeat_interleave(count)
+    spread = features if count == 1 else features[rows]
+    setting = _Setting(
+        config, spread, hand_model, pose[rows], prepare(config.terms(), spread, hand_model),
+        make_renderer(hand_model.faces, hand_model.codes, spread.object, spread.camera, renderer),
+    )  # fmt: skip
+    current = _starts(setting.initial, count, config, setting, seed)
+    history: list[dict[str, Tensor]] = []
+    total = sum(stage.steps for stage in config.stages.values())
+    walk = _Walk(current, torch.zeros(len(rows), dtype=torch.long, device=device), setting.objective(current))
+    for name, stage in config.stages.items():
+        walk = _descend(setting, name, stage, walk.pose, history, lambda done: progress and progress(done, total))
+    return _conclude(setting, walk, history, count)
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """What stays the same during one refinement."""
+
+    config: Config
+    features: Features
+    hand_model: HandModel
+    initial: Pose
+    inputs: dict[str, Any]
+    renderer: Renderer
+
+    def scene(self, pose: Pose) -> Scene:
+        return Scene(pose, self.initial, self.features, self.hand_model, self.renderer)
+
+    def objective(self, pose: Pose, stage: str | None = None) -> Objective:
+        """The objective of a stage (the last when not named), its sigmas settled at ``pose``."""
+        terms = self.config.terms(stage or list(self.config.stages)[-1])
+        return Objective(terms, self.inputs).settle(self.scene(pose))
+
+
+@dataclass(frozen=True)
+class _Walk:
+    """Where a stage ended: the best pose, its step in the history, the objective it was best for."""
+
+    pose: Pose
+    best_step: Int[Tensor, "B"]
+    objective: Objective
+
+
+def _descend(
+    setting: _Setting, name: str, stage: Stage, pose: Pose, history: list[dict[str, Tensor]], report: Callable[[int], Any]
+) -> _Walk:
+    """One stage: ``stage.steps`` Adam steps from ``pose``; returns the best pose each image passed through."""
+    options = setting.config.optimizer
+    objective, chart = setting.objective(pose, name), CHARTS[options.parameters]
+    adam = Adam(flat_rates(options.rates, pose.hand_transl) * stage.rate, options.betas, options.epsilon)
+    plateau = Plateau(len(pose), stage.patience) if stage.patience else None
+    best, lowest, best_step = pose, pose.hand_transl.new_full((len(pose),), torch.inf), None
+    for step in range(stage.steps + 1):
+        leaf = pose.map(lambda value: value.detach().requires_grad_())
+        scene = setting.scene(leaf)
+        with torch.enable_grad():
+            values = objective.evaluate(scene)
+            total = torch.stack(list(values.values())).sum(0)
+        better = total.detach() < lowest
+        lowest = torch.where(better, total.detach(), lowest)
+        best = _choose(better, leaf.detach(), best)
+        here = torch.full_like(better, len(history), dtype=torch.long)
+        best_step = here if best_step is None else torch.where(better, here, best_step)
+        if step == stage.steps:  # the last pose is judged too, but not moved
+            break
+        history.append({"total": total.detach(), **{key: value.detach() for key, value in values.items()}})
+        gradient = _finite(chart.gradient(scene, _gradient(total, leaf)))
+        scale: float | Tensor = stage.decay + (1 - stage.decay) * 0.5 * (1 + math.cos(math.pi * step / stage.steps))
+        if plateau is not None:
+            scale = scale * plateau.update(total)
+        with torch.no_grad():
+            pose = chart.move(scene, adam.step(gradient, scale))
+        report(len(history))
+    assert best_step is not None
+    return _Walk(best, best_step.clamp(max=len(history) - 1), objective)
+
+
+def _gradient(total: Float[Tensor, "B"], leaf: Pose) -> Pose:
+    """The gradient on the pose's numbers; zero for those that no loss touches."""
+    values = [value for _, value in leaf.items()]
+    gradients = torch.autograd.grad(total.sum(), values, allow_unused=True)
+    return Pose(*(torch.zeros_like(v) if g is None else g for v, g in zip(values, gradients, strict=True)))
+
+
+def _finite(gradient: Float[Tensor, "B 67"]) -> Float[Tensor, "B 67"]:
+    """A row with a number that is not finite stands still instead of spoiling its moments."""
+    return torch.where(gradient.isfinite().all(1, keepdim=True), gradient, torch.zeros_like(gradient))
+
+
+def _choose(mask: Tensor, yes: Pose, no: Pose) -> Pose:
+    def pick(a: Tensor, b: Tensor) -> Tensor:
+        return torch.where(mask.view(-1, *(1,) * (a.dim() - 1)), a, b)
+
+    return Pose(**{name: pick(value, getattr(no, name)) for name, value in yes.items()})
+
+
+@torch.no_grad()
+def _starts(pose: Pose, count: int, config: Config, setting: _Setting, seed: int) -> Pose:
+    """``count`` rows for each image: the pose as given, then ones turned and moved at random about their middles."""
+    if count == 1:
+        return pose
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(count, 4, 3, generator=generator)  # one draw for all images: rows do not mix
+    noise = (noise / noise.norm(dim=-1, keepdim=True)).to(pose.hand_transl)
+    noise[0] = 0
+    noise = noise.repeat(len(pose) // count, 1, 1)
+    step = torch.zeros(len(pose), 67, dtype=noise.dtype, device=noise.device)
+    step[:, 0:3], step[:, 61:64] = noise[:, 0] * config.starts.translation, noise[:, 1] * config.starts.translation
+    step[:, 3:6], step[:, 64:67] = noise[:, 2] * config.starts.rotation, noise[:, 3] * config.starts.rotation
+    moved = CHARTS["tangent"].move(setting.scene(pose), step)
+    first = torch.arange(len(pose), device=noise.device) % count == 0
+    return _choose(first, pose, moved)
+
+
+@torch.no_grad()
+def _conclude(setting: _Setting, walk: _Walk, history: list[dict[str, Tensor]], count: int) -> Refinement:
+    """The best start of each image, and what to say of it."""
+    objective = _shared_sigmas(walk.objective, setting, walk.pose, count)
+    ends = torch.stack(list(objective.evaluate(setting.scene(walk.pose)).values())).sum(0)
+    begins = torch.stack(list(objective.evaluate(setting.scene(setting.initial)).values())).sum(0)
+    ends = torch.where(ends.isfinite(), ends, torch.inf)
+    first = torch.arange(0, len(ends), count, device=ends.device)
+    chosen = first + ends.view(-1, count).argmin(1)
+    end, begin = ends[chosen], begins[first]
+    improved = end < begin
+    pose = _choose(improved, walk.pose[chosen], setting.initial[first])
+    verdicts = [_verdict(float(b), float(e)) for b, e in zip(begin, end, strict=True)]
+    names = dict.fromkeys(key for entry in history for key in entry)
+    missing = torch.full_like(first, 0, dtype=torch.float32).fill_(torch.nan)
+    table = {n: torch.stack([e[n][chosen] if n in e else missing for e in history]) for n in names}
+    best = torch.where(improved, walk.best_step[chosen], 0)
+    return Refinement(
+        pose, setting.initial[first], table, best, tuple(v[0] for v in verdicts), tuple(v[1] for v in verdicts)
+    )
+
+
+def _shared_sigmas(objective: Objective, setting: _Setting, pose: Pose, count: int) -> Objective:
+    """With several starts: one yardstick for all starts of an image, the smallest spread that any of them reached."""
+    if count == 1:
+        return objective
+    settled = setting.objective(pose)
+
+    def shared(value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        least = value.view(-1, count, *value.shape[1:]).amin(1)
+        return least.repeat_interleave(count, 0)
+
+    terms = {n: replace(t, options={k: shared(v) for k, v in t.options.items()}) for n, t in settled.terms.items()}
+    return replace(settled, terms=terms)
+
+
+def _verdict(begin: float, end: float) -> tuple[str, str]:
+    if not math.isfinite(end):
+        return "rejected", "the objective is not finite at the pose found; the start is returned"
+    if end < begin:
+        share = f" to {end / begin:.1%} of the start's" if begin > 0 and math.isfinite(begin) else ""
+        return "improved", f"the objective fell from {begin:.4g} to {end:.4g}{share}"
+    return "unchanged", f"no step was better than the start ({begin:.4g})"
+
+
+def check_inputs(pose: Pose, features: Features) -> None:
+    """Sizes that fit and finite numbers, or an :class:`InputError` that names the field and the images."""
+    batch, (height, width) = len(features), features.camera.size
+    if len(pose) != batch:
+        raise InputError(f"pose has {len(pose)} images, features {batch}; give both the same number")
+    for name, value in pose.items():
+        _check_finite(f"pose.{name}", value)
+    for name in ("hand_mask", "object_mask", "hand_coords", "object_coords", "depth"):
+        value = getattr(features, name)
+        if value is None:
+            continue
+        if tuple(value.shape[-2:]) != (height, width) or len(value) != batch:
+            shape = tuple(value.shape)
+            raise InputError(f"features.{name} has shape {shape}, but the camera of the maps is {batch} x {height} x {width}")
+        _check_finite(f"features.{name}", value)
+    _check_finite("features.camera.matrix", features.camera.matrix)
+    if len(features.object.vertices) != batch:
+        raise InputError(f"features.object holds {len(features.object.vertices)} meshes for {batch} images")
+
+
+def _check_finite(name: str, value: Tensor) -> None:
+    bad = ~value.isfinite().flatten(1).all(1)
+    if bad.any():
+        images = ", ".join(str(i) for i in bad.nonzero().flatten().tolist())
+        raise InputError(f"{name} has NaN or infinite values (image {images}); repair the source or leave it out")
