@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from horefine.hand import HandModel, load_hand
     from horefine.mesh import Mesh
     from horefine.objects import embedded_object
-    from horefine.refine import Refinement, refine
+    from horefine.refinement import Refinement, refine
     from horefine.scene import Contact, Features, Pose, Scene
 
 _HOMES = {
@@ -31,12 +31,12 @@ _HOMES = {
     "HandModel": "hand",
     "Mesh": "mesh",
     "Pose": "scene",
-    "Refinement": "refine",
+    "Refinement": "refinement",
     "Scene": "scene",
     "embedded_object": "objects",
     "load_config": "config",
     "load_hand": "hand",
-    "refine": "refine",
+    "refine": "refinement",
 }
 
 __all__ = [
@@ -61,5 +61,5 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'horefine' has no attribute {name!r}; public: {', '.join(__all__)}")
     value = getattr(importlib.import_module(f"horefine.{_HOMES[name]}"), name)
-    globals()[name] = value  # also puts the function over a submodule of the same name (refine)
+    globals()[name] = value
     return value
