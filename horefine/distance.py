@@ -1,0 +1,229 @@
+"""Distance to triangle meshes: exact on points, and as a grid that torch samples in a fraction of a millisecond.
+
+The magnitude is always the exact unsigned distance to the nearest triangle. The sign (negative inside) comes from the
+generalised winding number at one half, so open, torn and self-intersecting meshes get a sensible inside; the winding
+number never scales the magnitude (libigl's signed mode does, and is up to 17 % short on open meshes).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import platformdirs
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from horefine import distance_kernels as kernels
+
+__all__ = [
+    "DistanceGrid",
+    "build_grid",
+    "cached_grid",
+    "closest_points",
+    "is_closed",
+    "signed_distance",
+    "winding_number",
+]
+
+log = logging.getLogger(__name__)
+
+RESOLUTION = 64
+PADDING = 0.15
+VERSION = 1
+"""Of the cached files: raised whenever the numbers in them change."""
+
+
+@dataclass(frozen=True)
+class DistanceGrid:
+    """Signed distances at the nodes of B cubic grids; between nodes they are interpolated linearly in each axis."""
+
+    values: Float[Tensor, "B D D D"]
+    """Metres, negative inside; index order x, y, z."""
+    origin: Float[Tensor, "B 3"]
+    """Position of node [0, 0, 0] (its centre: nodes are points), metres."""
+    spacing: Float[Tensor, "B"]
+    """Metres between nodes, the same along each axis."""
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, index: int | slice | Tensor) -> DistanceGrid:
+        """The chosen grids; an integer keeps a batch of one."""
+        chosen = slice(index, index + 1 or None) if isinstance(index, int) else index
+        return DistanceGrid(self.values[chosen], self.origin[chosen], self.spacing[chosen])
+
+    def to(self, *args: object, **kwargs: object) -> DistanceGrid:
+        """``Tensor.to`` on every tensor."""
+        tensors = (self.values, self.origin, self.spacing)
+        return DistanceGrid(*(tensor.to(*args, **kwargs) for tensor in tensors))  # type: ignore[arg-type]
+
+    @staticmethod
+    def cat(grids: list[DistanceGrid]) -> DistanceGrid:
+        """One batch from several grids of one resolution."""
+        return DistanceGrid(*(torch.cat([getattr(g, f) for g in grids]) for f in ("values", "origin", "spacing")))
+
+    def sample(self, points: Float[Tensor, "B N 3"]) -> Float[Tensor, "B N"]:
+        """Signed distance at points (metres), differentiable with respect to them.
+
+        Outside the grid: the value at the nearest point of the grid plus the distance to that point, an upper bound
+        of the true distance that still grows away from the mesh.
+        """
+        last = self.values.shape[-1] - 1
+        high = self.origin + last * self.spacing[:, None]
+        inside = torch.minimum(torch.maximum(points, self.origin[:, None]), high[:, None])
+        unit = (inside - self.origin[:, None]) * (2 / (last * self.spacing))[:, None, None] - 1
+        # grid_sample names the axes of its input z, y, x; ours are x, y, z, hence the flip.
+        value = torch.nn.functional.grid_sample(
+            self.values[:, None], unit.flip(-1)[:, :, None, None], padding_mode="border", align_corners=True
+        )[:, 0, :, 0, 0]
+        square = ((points - inside) ** 2).sum(-1)
+        away = square > 0
+        return value + torch.where(away, torch.where(away, square, torch.ones_like(square)).sqrt(), square)
+
+
+def closest_points(
+    points: Float[np.ndarray, "N 3"], vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"]
+) -> tuple[Float[np.ndarray, "N"], Float[np.ndarray, "N 3"], Int[np.ndarray, "N"]]:
+    """Exact unsigned distance to a mesh, the nearest point on it and the face that holds it. All in one unit."""
+    triangles, order, children, boxes, _ = kernels.build_tree(*_mesh(vertices, faces))
+    distance, nearest, which = kernels.closest(_points(points), triangles, children, boxes)
+    return distance, nearest, order[which]
+
+
+def winding_number(
+    points: Float[np.ndarray, "N 3"], vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"]
+) -> Float[np.ndarray, "N"]:
+    """Generalised winding number (Jacobson et al. 2013; hierarchical, Barill et al. 2018), within about 1 %."""
+    triangles, _, children, _, dipoles = kernels.build_tree(*_mesh(vertices, faces))
+    return kernels.winding(_points(points), triangles, children, dipoles)
+
+
+def signed_distance(
+    points: Float[np.ndarray, "N 3"], vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"]
+) -> Float[np.ndarray, "N"]:
+    """Exact distance to a mesh, negative where the winding number is above one half. The reference for the grids."""
+    triangles, _, children, boxes, dipoles = kernels.build_tree(*_mesh(vertices, faces))
+    where = _points(points)
+    distance, _, _ = kernels.closest(where, triangles, children, boxes)
+    return np.where(kernels.winding(where, triangles, children, dipoles) > 0.5, -distance, distance)
+
+
+def is_closed(faces: Int[np.ndarray, "F 3"]) -> bool:
+    """Whether every edge is used as often in one direction as in the other: no border, consistent winding."""
+    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]).astype(np.int64)
+    low, high = edges.min(1), edges.max(1)
+    _, place = np.unique(low * (int(high.max(initial=0)) + 1) + high, return_inverse=True)
+    return bool((np.bincount(place, np.where(edges[:, 0] == low, 1, -1)) == 0).all())
+
+
+def build_grid(
+    vertices: Float[np.ndarray, "V 3"],
+    faces: Int[np.ndarray, "F 3"],
+    resolution: int = RESOLUTION,
+    padding: float = PADDING,
+) -> DistanceGrid:
+    """The distance grid of one mesh (B = 1): ``resolution`` nodes over its longest side plus ``padding`` at each end.
+
+    Raises:
+        ValueError: a mesh without faces or with values that are not finite, or a resolution below 4.
+    """
+    if resolution < 4:
+        raise ValueError(f"resolution: {resolution} nodes are too few, give at least 4")
+    vertices, faces = _mesh(vertices, faces)
+    used = vertices[np.unique(faces)]
+    low, high = used.min(0), used.max(0)
+    side = max(float((high - low).max()), 1e-9) * (1 + 2 * padding)
+    spacing = side / (resolution - 1)
+    origin = (low + high) / 2 - side / 2
+    triangles, _, children, boxes, dipoles = kernels.build_tree(vertices, faces)
+    distance = kernels.grid_distance(resolution, origin, spacing, triangles, children, boxes)
+    turns = kernels.grid_winding(distance, origin, spacing, is_closed(faces), triangles, children, dipoles)
+    values = np.where(turns > 0.5, -distance, distance).astype(np.float32)
+    return DistanceGrid(
+        torch.from_numpy(values)[None],
+        torch.tensor(origin, dtype=torch.float32)[None],
+        torch.tensor([spacing], dtype=torch.float32),
+    )
+
+
+def cached_grid(
+    vertices: Float[np.ndarray, "V 3"],
+    faces: Int[np.ndarray, "F 3"],
+    resolution: int = RESOLUTION,
+    padding: float = PADDING,
+    directory: Path | None = None,
+) -> DistanceGrid:
+    """:func:`build_grid`, kept on disk under the mesh's hash (default: the user's cache directory).
+
+    A damaged cache file is rebuilt; a cache that cannot be written is said in the log and otherwise ignored.
+    """
+    vertices, faces = _mesh(vertices, faces)
+    digest = hashlib.sha256(f"{VERSION} {resolution} {padding} {vertices.shape}".encode())
+    digest.update(vertices.astype(np.float32).tobytes())
+    digest.update(faces.tobytes())
+    folder = directory if directory is not None else Path(platformdirs.user_cache_dir("horefine")) / "distance"
+    path = folder / f"{digest.hexdigest()[:32]}.npz"
+    grid = _read(path, resolution)
+    if grid is None:
+        grid = build_grid(vertices, faces, resolution, padding)
+        _write(path, grid)
+    return grid
+
+
+def _read(path: Path, resolution: int) -> DistanceGrid | None:
+    if not path.exists():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            grid = DistanceGrid(*(torch.from_numpy(stored[key]) for key in ("values", "origin", "spacing")))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        log.warning("distance cache %s is damaged (%s): building it again", path, error)
+        return None
+    shapes = tuple(grid.values.shape), tuple(grid.origin.shape), tuple(grid.spacing.shape)
+    if shapes != ((1, resolution, resolution, resolution), (1, 3), (1,)) or not bool(grid.values.isfinite().all()):
+        log.warning("distance cache %s holds something else: building it again", path)
+        return None
+    return grid
+
+
+def _write(path: Path, grid: DistanceGrid) -> None:
+    """Write to a temporary file in the same folder, then rename: other processes see all of it or nothing."""
+    temporary = ""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+        with os.fdopen(handle, "wb") as stream:
+            np.savez(stream, values=grid.values.numpy(), origin=grid.origin.numpy(), spacing=grid.spacing.numpy())
+        os.replace(temporary, path)
+    except OSError as error:
+        log.warning("distance cache %s could not be written (%s): the grid is kept in memory only", path, error)
+        if temporary and os.path.exists(temporary):
+            os.unlink(temporary)
+
+
+def _points(points: np.ndarray) -> np.ndarray:
+    points = np.ascontiguousarray(points, np.float64)
+    if points.ndim != 2 or points.shape[1] != 3:
+        raise ValueError(f"points: expected shape (N, 3), got {points.shape}")
+    return points
+
+
+def _mesh(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Checked double-precision copies; raises ValueError for what has no distance."""
+    vertices = np.ascontiguousarray(vertices, np.float64)
+    faces = np.ascontiguousarray(faces, np.int64)
+    if len(faces) == 0:
+        raise ValueError("faces: the mesh has none, so it has no distance")
+    if faces.min() < 0 or faces.max() >= len(vertices):
+        raise ValueError(f"faces: vertex {faces.max()} is named but there are {len(vertices)} vertices")
+    if not np.isfinite(vertices).all():
+        raise ValueError("vertices: some are not finite (NaN or infinite)")
+    return vertices, faces
