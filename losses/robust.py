@@ -1,0 +1,245 @@
+"""Our own image objective: residuals in metres and pixels, divided by their own spread, under a robust kernel.
+
+Why not the paper's losses alone (each point measured; ``benchmarks/refine.py`` prints the comparison):
+
+* Reprojecting the surface point that a *noisy code* names (any nearest neighbour in code space) shrinks the apparent
+  size of the thing, so it is pushed away from the camera: a bias of ``sigma^2 / var(code)``. Comparing the *rendered*
+  code with the map puts the noise on the dependent variable, where it averages out.
+* Correspondences reach further than pictures, so they are the way in: first they alone, then everything.
+* Weights are sigmas. ``sigma: auto`` is 1.48 times the median absolute residual of the image, found when a stage
+  begins; priors in standard deviations then balance by themselves, whatever the noise of the maps.
+* A Geman-McClure kernel: a map pixel that belongs to something else pulls on nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from horefine.geometry import project
+from horefine.losses.pairs import SurfacePairs
+from horefine.scene import Scene
+
+__all__ = ["rendered_code", "rendered_depth", "silhouette", "surface_depth", "surface_reprojection"]
+
+SIDES = ("hand", "object")
+
+
+@dataclass(frozen=True)
+class Residuals:
+    """What a robust loss is made of, for hand (0) and object (1)."""
+
+    values: Float[Tensor, "B 2 N K"]
+    """K numbers for each of N observations."""
+    used: Float[Tensor, "B 2 N"]
+    """Weight of each observation; 0 leaves it out."""
+    unseen: Float[Tensor, "B 2"]
+    """Observations that the model does not answer at all; each costs what an infinitely bad residual would."""
+
+
+def mad(residuals: Residuals, floor: float) -> Float[Tensor, "B 2"]:
+    """1.48 times the median absolute residual of hand and of object in each image, never below ``floor``.
+
+    1.48 makes it the standard deviation for normal noise (Rousseeuw and Croux 1993).
+    """
+    absolute = residuals.values.abs()
+    used = (residuals.used > 0)[..., None].expand_as(absolute)
+    absolute = torch.where(used, absolute, torch.nan).flatten(2)
+    spread = absolute.nanmedian(2).values.nan_to_num(0.0)
+    return (1.4826 * spread).clamp_min(floor)
+
+
+def geman_mcclure(
+    residuals: Residuals, sigma: float | Float[Tensor, "B 2"], kernel: float
+) -> Float[Tensor, "B"]:
+    """Sum over observations of ``q / (1 + q / kernel^2)`` with ``q = |r / sigma|^2`` (Geman and McClure 1985).
+
+    Close to the squared residual below ``kernel`` sigmas, flat beyond; ``kernel`` 0 gives plain squares.
+    """
+    if isinstance(sigma, Tensor):
+        sigma = sigma[..., None, None]
+    square = (residuals.values / sigma).square().sum(-1)
+    if kernel <= 0:
+        return (square * residuals.used).sum((1, 2))
+    bound = kernel * kernel
+    cost = square / (1 + square / bound)
+    return (cost * residuals.used).sum((1, 2)) + bound * residuals.unseen.sum(1)
+
+
+def measured(residuals: Callable[..., Residuals], floor: float) -> Callable[[Callable], Callable]:
+    """Gives a loss its ``spread``: what ``sigma: auto`` stands for, found by the objective when a stage begins."""
+
+    def decorate(loss: Callable) -> Callable:
+        def spread(scene: Scene, *, inflation: float = 1.0, **given: object) -> Float[Tensor, "B 2"]:
+            given = {name: value for name, value in given.items() if name not in ("sigma", "kernel")}
+            return mad(residuals(scene, **given), floor) * inflation
+
+        loss.spread = spread  # type: ignore[attr-defined]
+        return loss
+
+    return decorate
+
+
+def _sigma(sigma: str | float | Tensor, residuals: Residuals, floor: float, inflation: float) -> float | Tensor:
+    """The given sigma, or (for a call outside an objective) the spread of these very residuals."""
+    return mad(residuals, floor).detach() * inflation if isinstance(sigma, str) else sigma
+
+
+def _visible(
+    hand_mask: Float[Tensor, "B H W"], object_mask: Float[Tensor, "B H W"]
+) -> Float[Tensor, "B 2 H W"]:
+    """1 where a pixel shows more hand (object) than anything else."""
+    masks = torch.stack([hand_mask, object_mask], 1)
+    return ((masks > 0.5) & (masks >= masks.flip(1))).to(masks.dtype)
+
+
+def _code_residuals(
+    scene: Scene,
+    hand_mask: Float[Tensor, "B H W"],
+    object_mask: Float[Tensor, "B H W"],
+    hand_coords: Float[Tensor, "B 3 H W"],
+    object_coords: Float[Tensor, "B 3 H W"],
+) -> Residuals:
+    render, seen = scene.render, _visible(hand_mask, object_mask)
+    scale = scene.features.object.scale
+    scale = torch.stack([torch.full_like(scale, scene.hand_model.code_scale), scale], 1)
+    target = torch.stack([hand_coords, object_coords], 1)
+    values = (render.coords - target) * scale[:, :, None, None, None]
+    drawn = (render.ids >= 0).to(values.dtype)
+    return Residuals(values.flatten(3).mT, (seen * drawn).flatten(2), (seen * (1 - drawn)).sum((2, 3)))
+
+
+@measured(_code_residuals, floor=1e-4)
+def rendered_code(
+    scene: Scene,
+    hand_mask: Float[Tensor, "B H W"],
+    object_mask: Float[Tensor, "B H W"],
+    hand_coords: Float[Tensor, "B 3 H W"],
+    object_coords: Float[Tensor, "B 3 H W"],
+    *,
+    sigma: str | float | Tensor = "auto",
+    kernel: float = 3.0,
+    inflation: float = 1.0,
+) -> Float[Tensor, "B"]:
+    """The canonical code that the posed surface shows at a pixel equals the map's, in metres on the surface.
+
+    Ours (see the module). ``sigma`` in metres; ``inflation`` widens an automatic one (noise of neighbouring
+    pixels is correlated in network maps, so a sum over pixels counts the same evidence several times).
+    """
+    residuals = _code_residuals(scene, hand_mask, object_mask, hand_coords, object_coords)
+    return geman_mcclure(residuals, _sigma(sigma, residuals, 1e-4, inflation), kernel)
+
+
+def _depth_residuals(
+    scene: Scene,
+    hand_mask: Float[Tensor, "B H W"],
+    object_mask: Float[Tensor, "B H W"],
+    depth: Float[Tensor, "B H W"],
+) -> Residuals:
+    render, seen = scene.render, _visible(hand_mask, object_mask)
+    root = scene.object_center[:, 2]
+    values = render.depth - root[:, None, None, None] - depth[:, None]
+    drawn = (render.ids >= 0).to(values.dtype)
+    return Residuals(values.flatten(2)[..., None], (seen * drawn).flatten(2), (seen * (1 - drawn)).sum((2, 3)))
+
+
+@measured(_depth_residuals, floor=1e-4)
+def rendered_depth(
+    scene: Scene,
+    hand_mask: Float[Tensor, "B H W"],
+    object_mask: Float[Tensor, "B H W"],
+    depth: Float[Tensor, "B H W"],
+    *,
+    sigma: str | float | Tensor = "auto",
+    kernel: float = 3.0,
+    inflation: float = 1.0,
+) -> Float[Tensor, "B"]:
+    """Rendered depth below the object's centre equals the relative depth map (Song et al. eq. 8), in metres.
+
+    Robust and in sigmas; a pixel where nothing is rendered costs as much as a bad one but pulls on nothing.
+    """
+    residuals = _depth_residuals(scene, hand_mask, object_mask, depth)
+    return geman_mcclure(residuals, _sigma(sigma, residuals, 1e-4, inflation), kernel)
+
+
+def silhouette(
+    scene: Scene,
+    hand_mask: Float[Tensor, "B H W"],
+    object_mask: Float[Tensor, "B H W"],
+    *,
+    sigma: float = 1.0,
+    other: float = 0.03,
+) -> Float[Tensor, "B"]:
+    """Rendered coverage equals the mask, squared, summed over the pixels that show nothing of the other thing.
+
+    Song et al. eq. 3 weighs by (1 - other mask), which is biased along the occlusion line; here pixels whose
+    other mask exceeds ``other`` are left out. ``sigma`` is in coverage: masks are often half a pixel too wide
+    or too narrow, so a small one buys a biased size (reference: our measurements, sigma 0.1 / 0.3 / 1).
+    """
+    masks = torch.stack([hand_mask, object_mask], 1)
+    keep = (masks.flip(1) <= other).to(masks.dtype)
+    return (keep * (scene.render.masks - masks) / sigma).square().sum((1, 2, 3))
+
+
+def _paired(scene: Scene, pairs: SurfacePairs) -> Float[Tensor, "B 2 P 3"]:
+    """Camera-frame surface points that the map's pixels name."""
+    sides = []
+    for side, vertices in enumerate((scene.hand.vertices, scene.object)):
+        index, weight = pairs.vertices[:, side], pairs.barycentric[:, side]
+        corners = vertices.gather(1, index.flatten(1)[..., None].expand(-1, -1, 3)).unflatten(1, index.shape[1:])
+        sides.append((corners * weight[..., None]).sum(2))
+    return torch.stack(sides, 1)
+
+
+def _reprojection_residuals(scene: Scene, surface_pairs: SurfacePairs, threshold: float = 0.1) -> Residuals:
+    pixels = project(_paired(scene, surface_pairs), scene.features.camera.matrix)
+    used = surface_pairs.valid * (surface_pairs.distance < threshold)
+    return Residuals(pixels - surface_pairs.pixel, used, torch.zeros_like(used[..., 0]))
+
+
+@measured(_reprojection_residuals, floor=0.03)
+def surface_reprojection(
+    scene: Scene,
+    surface_pairs: SurfacePairs,
+    *,
+    sigma: str | float | Tensor = 1.0,
+    kernel: float = 60.0,
+    inflation: float = 1.0,
+    threshold: float = 0.1,
+) -> Float[Tensor, "B"]:
+    """The surface point whose code a pixel shows projects onto that pixel; ``sigma`` in pixels of the map.
+
+    From pixels to the surface, where Song et al. (eq. 4-7) go from vertices to pixels: no quantisation, and no
+    vertex of the far side is paired with a pixel. ``threshold`` is the largest distance in code space.
+    """
+    residuals = _reprojection_residuals(scene, surface_pairs, threshold)
+    return geman_mcclure(residuals, _sigma(sigma, residuals, 0.03, inflation), kernel)
+
+
+def _surface_depth_residuals(scene: Scene, surface_pairs: SurfacePairs, threshold: float = 0.1) -> Residuals:
+    z = _paired(scene, surface_pairs)[..., 2] - scene.object_center[:, None, None, 2]
+    used = surface_pairs.valid * (surface_pairs.distance < threshold)
+    return Residuals((z - surface_pairs.depth)[..., None], used, torch.zeros_like(used[..., 0]))
+
+
+@measured(_surface_depth_residuals, floor=2e-4)
+def surface_depth(
+    scene: Scene,
+    surface_pairs: SurfacePairs,
+    depth: Float[Tensor, "B H W"],
+    *,
+    sigma: str | float | Tensor = 0.005,
+    kernel: float = 60.0,
+    inflation: float = 1.0,
+    threshold: float = 0.1,
+) -> Float[Tensor, "B"]:
+    """The surface point whose code a pixel shows lies at that pixel's relative depth; ``sigma`` in metres.
+
+    Song et al. eq. 9-10 from pixels to the surface: it reaches points that a wrong pose hides.
+    """
+    residuals = _surface_depth_residuals(scene, surface_pairs, threshold)
+    return geman_mcclure(residuals, _sigma(sigma, residuals, 2e-4, inflation), kernel)
