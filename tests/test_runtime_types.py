@@ -4,6 +4,7 @@ import os
 
 import pytest
 import torch
+
 from horefine.geometry import Camera, axis_angle_to_matrix, project
 
 checked = pytest.mark.skipif(os.environ.get("HOREFINE_TEST_TYPES") == "0", reason="HOREFINE_TEST_TYPES=0")
