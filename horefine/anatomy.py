@@ -179,20 +179,38 @@ def bone_axes(
     """
     start = [JOINTS.index(name) for name in ROTATIONS[1:]]
     bone = joints[..., start, :] - joints[..., [i + 1 for i in start], :]
-    back = torch.nn.functional.normalize((rotations[..., 1:, :, :].mT @ bone[..., None]).squeeze(-1), dim=-1)
+    return _frame((rotations[..., 1:, :, :].mT @ bone[..., None]).squeeze(-1))
+
+
+def rest_axes(joints: Float[Tensor, "21 3"], *, bone: str = "own") -> Float[Tensor, "16 3 3"]:
+    """Columns b, u, l of every joint of the flat hand; the wrist's are x, y, z.
+
+    Args:
+        joints: Of the flat hand, house order.
+        bone: ``own``: b points back along the bone that the joint moves (CPF); the last joint takes the axes of the one
+            before it, because a tip is a point on the skin and not on the bone. ``parent``: along the bone before the
+            joint, as in manotorch's anatomy (v0.0.2), whose limits are stated for these axes.
+
+    Raises:
+        ValueError: for another ``bone``.
+    """
+    eye = torch.eye(3, dtype=joints.dtype, device=joints.device).expand(16, 3, 3)
+    if bone == "own":
+        axes = torch.stack(bone_axes(joints, eye), -1)[[3 * (i // 3) + min(i % 3, 1) for i in range(15)]]
+    elif bone == "parent":
+        ordered = joints[[JOINTS.index(name) for name in ROTATIONS]]
+        axes = torch.stack(_frame(ordered[list(PARENTS[1:])] - ordered[1:]), -1)
+    else:
+        raise ValueError(f"bone is {bone!r}; known: own, parent")
+    return torch.cat([eye[:1], axes])
+
+
+def _frame(bone: Float[Tensor, "*batch 15 3"]) -> tuple[Tensor, Tensor, Tensor]:
+    """b, u, l from b's direction."""
+    back = torch.nn.functional.normalize(bone, dim=-1)
     up = back.new_tensor([[1.0, 1.0, 1.0] if name.startswith("thumb") else [0.0, 1.0, 0.0] for name in ROTATIONS[1:]])
     left = torch.nn.functional.normalize(torch.linalg.cross(back, up.expand_as(back), dim=-1), dim=-1)
     return back, torch.linalg.cross(left, back, dim=-1), left
-
-
-def rest_axes(joints: Float[Tensor, "21 3"]) -> Float[Tensor, "16 3 3"]:
-    """Columns b, u, l of every joint of the flat hand; the wrist's are x, y, z (manotorch's anatomy, v0.0.2).
-
-    The last joint of a finger takes the axes of the one before it: a tip is a point on the skin, not on the bone.
-    """
-    eye = torch.eye(3, dtype=joints.dtype, device=joints.device).expand(16, 3, 3)
-    axes = torch.stack(bone_axes(joints, eye), -1)
-    return torch.cat([eye[:1], axes[[3 * (i // 3) + min(i % 3, 1) for i in range(15)]]])
 
 
 def anatomy_angles(
