@@ -1,0 +1,178 @@
+"""The embedded renderer: the numba kernels of :mod:`horefine.render.kernels` as one autograd function."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy import ndarray
+from torch import Tensor
+
+from horefine.render import kernels
+from horefine.render.topology import Topology
+
+__all__ = ["render", "warm_up"]
+
+PARALLEL_FROM = 4
+"""Items in a call from which threads pay (torch.get_num_threads() of them)."""
+_NOTHING3 = np.zeros((1, 1, 1), np.float32)
+_NOTHING4 = np.zeros((1, 1, 1, 1), np.float32)
+_NO_VALUES = np.zeros((0, 1), np.float32)
+_pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
+_state = {"compiled": False}
+_log = logging.getLogger("horefine")
+
+
+def render(
+    vertices: Float[Tensor, "V 3"],
+    topology: Topology,
+    matrix: Float[Tensor, "N 3 3"],
+    size: tuple[int, int],
+    values: Float[Tensor, "V C"] | None,
+    want: frozenset[str],
+) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
+    """See :func:`horefine.render.render`; what is not wanted is None."""
+    tensors = (vertices, matrix) if values is None else (vertices, matrix, values)
+    for tensor in tensors:
+        if tensor.device.type != "cpu" or tensor.dtype != torch.float32:
+            raise TypeError(
+                f"the cpu renderer takes float32 tensors on the CPU, got {tensor.dtype} on {tensor.device}; "
+                "convert them, or choose renderer 'torch', which takes any device and float64"
+            )
+    _compile_first()
+    return _Raster.apply(vertices, values, matrix, topology, size, want)  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class _Saved:
+    """What the backward pass needs beside the tensors."""
+
+    topology: Topology
+    ids: ndarray
+    mode: ndarray
+    pixels: ndarray
+    outline: ndarray
+    outline_count: ndarray
+
+
+class _Raster(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, vertices: Tensor, values: Tensor | None, matrix: Tensor, topology: Topology, size, want):
+        use_mask, use_values = "mask" in want, values is not None and "values" in want
+        use_surface = use_values or "depth" in want
+        shape = (len(topology), *size)
+        mask = torch.empty(shape if use_mask else (1, 1, 1))
+        depth = torch.empty(shape if use_surface else (1, 1, 1))
+        ids = torch.empty(shape if use_surface else (1, 1, 1), dtype=torch.int32)
+        picture = torch.empty((shape[0], values.shape[1], *size)) if use_values else None  # type: ignore[union-attr]
+        mode = np.empty(shape if use_mask else (1, 1, 1), np.uint8)
+        pixels = np.empty((topology.vertex_count, 3), np.float32)
+        facing = np.empty(topology.slots, np.int8)
+        outline = np.empty((topology.edge_slots[-1] if use_mask else 0, 3), np.int32)
+        counts = np.zeros(len(topology), np.int32)
+        v, k = vertices.detach().contiguous(), matrix.detach().contiguous()
+        c = values.detach().contiguous() if use_values else None  # type: ignore[union-attr]
+        fixed = (
+            v.numpy(), topology.faces, topology.edges, topology.items, topology.edge_slots, k.numpy(),
+            _NO_VALUES if c is None else c.numpy(),
+        )  # fmt: skip
+        written = (
+            use_mask, use_surface, use_values, mask.numpy(), depth.numpy(),
+            _NOTHING4 if picture is None else picture.numpy(), ids.numpy(), mode, pixels, facing, outline, counts,
+        )  # fmt: skip
+        _over_items(lambda first, last: kernels.forward(*fixed, first, last, *written), len(topology))
+        ctx.save_for_backward(v, k, c)
+        ctx.saved = _Saved(topology, ids.numpy(), mode, pixels, outline, counts)
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(ids)
+        return (
+            mask if use_mask else None, depth if "depth" in want else None, picture, ids if use_surface else None,
+        )  # fmt: skip
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, g_mask: Tensor | None, g_depth: Tensor | None, g_picture: Tensor | None, _: None):
+        v, k, c = ctx.saved_tensors
+        saved: _Saved = ctx.saved
+        topology = saved.topology
+        to_values = g_picture is not None and ctx.needs_input_grad[1]
+        g_vertices = torch.empty_like(v)
+        g_values = torch.empty_like(c) if to_values else None
+        use = (g_mask is not None, g_depth is not None, g_picture is not None, to_values)
+
+        def array(gradient: Tensor | None, missing: ndarray) -> ndarray:
+            return missing if gradient is None else gradient.contiguous().numpy()
+
+        given = (array(g_mask, _NOTHING3), array(g_depth, _NOTHING3), array(g_picture, _NOTHING4))
+        fixed = (
+            v.numpy(), topology.faces, topology.items, topology.edge_slots, k.numpy(),
+            _NO_VALUES if c is None else c.numpy(),
+        )  # fmt: skip
+        rest = (
+            *use, *given, saved.ids, saved.mode, saved.pixels, saved.outline, saved.outline_count, g_vertices.numpy(),
+            _NO_VALUES if g_values is None else g_values.numpy(),
+        )  # fmt: skip
+        _over_items(lambda first, last: kernels.backward(*fixed, first, last, *rest), len(topology))
+        return g_vertices, g_values, None, None, None, None
+
+
+def _over_items(work: Callable[[int, int], None], count: int) -> None:
+    """Runs ``work(first, last)`` over all items, on several threads when there are enough items.
+
+    A pool of our own and not numba's or OpenMP's: those spin while they wait, which costs a hundredfold on a machine
+    that is busy; and one compiled kernel, so that an item's result is the same in any batch.
+    """
+    threads = min(torch.get_num_threads(), count // 2)
+    if count < PARALLEL_FROM or threads < 2:
+        work(0, count)
+        return
+    bounds = [count * part // threads for part in range(threads + 1)]
+    others = [_pool(threads).submit(work, bounds[i], bounds[i + 1]) for i in range(1, threads)]
+    work(bounds[0], bounds[1])
+    for other in others:
+        other.result()
+
+
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """Keyed by process: a pool does not survive a fork."""
+    key = (os.getpid(), threads)
+    if key not in _pools:
+        _pools[key] = ThreadPoolExecutor(threads - 1, thread_name_prefix="horefine-render")
+    return _pools[key]
+
+
+def _compile_first() -> None:
+    """On a machine's first render numba compiles: say so if it takes longer than loading the cache does."""
+    if _state["compiled"]:
+        return
+    _state["compiled"] = True
+    timer = threading.Timer(2.0, _log.info, ["compiling the cpu renderer: once on this machine, about 20 s"])
+    timer.daemon = True
+    timer.start()
+    try:
+        warm_up()
+    finally:
+        timer.cancel()
+
+
+def warm_up() -> None:
+    """Compiles the kernels, or loads them from numba's cache, so that the first picture does not wait."""
+    _state["compiled"] = True
+    faces = torch.tensor([[0, 2, 1], [0, 1, 3], [1, 2, 3], [0, 3, 2]])
+    corners = torch.tensor([[0.0, 0.0, 1.0], [0.1, 0.0, 1.0], [0.0, 0.1, 1.0], [0.0, 0.0, 1.1]], requires_grad=True)
+    matrix = torch.tensor([[[8.0, 0.0, 1.5], [0.0, 8.0, 1.5], [0.0, 0.0, 1.0]]])
+    topology = Topology.pack([(4, faces)])
+    for values in (None, torch.ones(4, 3)):
+        mask, depth, picture, _ = render(
+            corners, topology, matrix, (4, 4), values, frozenset({"mask", "depth", "values"})
+        )
+        total = mask.sum() + depth.sum()  # type: ignore[union-attr]
+        torch.autograd.grad(total if picture is None else total + picture.sum(), corners)

@@ -1,0 +1,492 @@
+"""The numba kernels of the cpu backend: visibility, exact-area coverage, and their gradients.
+
+Coverage (the mask). Every edge between a face that looks at the camera and one that does not is walked through the
+pixel grid and the signed area to its right is accumulated, as font rasterisers do (the area-accumulation algorithm of
+FreeType's smooth rasteriser); a running sum along the row then is the exact box-filtered area of the silhouette. An
+open mesh adds its boundary loop: with S the projected area of the front faces and D that of the loop, S - D is the area
+of the back faces, and the coverage is the larger of the two.
+
+Gradient of coverage. Moving an edge sweeps area along its normal: ``dA/dP0 = N * integral(1 - t)``, ``dA/dP1 = N *
+integral(t)`` over the part inside the pixel, so the backward pass walks the same edges. It is exact where 0 < A < 1.
+
+Depth and values. With M = [A B C] the face's corners as columns and d = K^-1 (u, v, 1) the pixel's ray, w = M^-1 d
+gives depth z = 1 / sum(w) and perspective-correct barycentrics b = z w; from dw = -M^-1 dM w the gradient to corner j
+is ``-w_j * sum_i(g_i r_i)``, r_i the rows of M^-1. No projection is chained through.
+
+Inside the kernels a pixel (i, j) is the square [j, j+1] x [i, i+1]: half a pixel is added to the principal point,
+because outside pixel (0, 0) is the *centre* of the top-left pixel. Everything is float32 and serial within
+an item, so that an item's result does not depend on its neighbours.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import no_type_check
+
+import numpy as np
+from numba import njit
+
+__all__ = ["backward", "forward"]
+
+F = np.float32
+ONE, HALF, ZERO, HUGE = F(1), F(0.5), F(0), F(1e30)
+NEAR = F(0.01)
+"""Metres; a face with a corner closer to the camera's plane than this is not drawn."""
+FAR_PIXEL = F(1e6)
+"""A face with a corner farther than this from the image (or not finite) is not drawn."""
+SLACK = F(1e-5)
+"""Of the inside test, in barycentric units: no cracks between faces."""
+FULL = F(1e-5)
+"""Coverage this close to 0 or 1 is 0 or 1: the float32 noise of a row's running sum."""
+GRAZING = F(1e-3)
+"""Cosine between ray and face below which depth and values get no gradient."""
+FAST = {"nsz", "arcp", "contract", "afn"}
+FRONT_BIT, LOOP_BIT = 1, 2
+FROM_BACK, CLAMPED = 1, 2
+
+
+@njit(cache=True, fastmath=FAST)
+@no_type_check
+def _project(vertices, matrix, pixels):
+    """Corner positions in pixels and 1/z; 1/z = -1 marks a vertex that cannot be drawn."""
+    fx, fy, cx, cy = matrix[0, 0], matrix[1, 1], matrix[0, 2] + HALF, matrix[1, 2] + HALF
+    for k in range(vertices.shape[0]):
+        z = vertices[k, 2]
+        inverse = ONE / z
+        u = fx * vertices[k, 0] * inverse + cx
+        v = fy * vertices[k, 1] * inverse + cy
+        good = z > NEAR and abs(u) < FAR_PIXEL and abs(v) < FAR_PIXEL
+        pixels[k, 0] = u
+        pixels[k, 1] = v
+        pixels[k, 2] = inverse if good else -ONE
+
+
+@njit(cache=True, fastmath=FAST)
+@no_type_check
+def _face(faces, pixels, facing):
+    """1: seen from outside (corners run anticlockwise in the picture), -1: from inside, 0: edge-on or not drawn."""
+    for k in range(faces.shape[0]):
+        a, b, c = faces[k, 0], faces[k, 1], faces[k, 2]
+        area = (pixels[b, 0] - pixels[a, 0]) * (pixels[c, 1] - pixels[a, 1]) - (pixels[c, 0] - pixels[a, 0]) * (
+            pixels[b, 1] - pixels[a, 1]
+        )
+        side = 0
+        if area < ZERO:
+            side = 1
+        elif area > ZERO:
+            side = -1
+        if min(pixels[a, 2], min(pixels[b, 2], pixels[c, 2])) <= ZERO:
+            side = 0
+        facing[k] = side
+
+
+@njit(cache=True, fastmath=FAST)
+@no_type_check
+def _visible(faces, pixels, facing, cull, inverse_depth, ids):
+    """z-buffer on 1/z, which is affine in the picture; the first face wins a tie."""
+    height, width = ids.shape
+    ids[:] = -1
+    inverse_depth[:] = ZERO
+    for k in range(faces.shape[0]):
+        side = facing[k]
+        if side == 0 or (cull and side < 0):
+            continue
+        ia, ib, ic = faces[k, 0], faces[k, 1], faces[k, 2]
+        ax, ay, bx, by, cx, cy = (
+            pixels[ia, 0],
+            pixels[ia, 1],
+            pixels[ib, 0],
+            pixels[ib, 1],
+            pixels[ic, 0],
+            pixels[ic, 1],
+        )
+        # pixel centres are at j + 1/2: the first at or right of x is ceil(x - 1/2)
+        left = math.ceil(max(min(ax, min(bx, cx)) - HALF, ZERO))
+        right = math.floor(min(max(ax, max(bx, cx)) - HALF, F(width - 1)))
+        top = math.ceil(max(min(ay, min(by, cy)) - HALF, ZERO))
+        bottom = math.floor(min(max(ay, max(by, cy)) - HALF, F(height - 1)))
+        if left > right or top > bottom:
+            continue
+        scale = ONE / ((bx - ax) * (cy - ay) - (cx - ax) * (by - ay))
+        b0x, b0y, b1x, b1y = (by - cy) * scale, (cx - bx) * scale, (cy - ay) * scale, (ax - cx) * scale
+        px, py = F(left) + HALF - cx, F(top) + HALF - cy
+        b0_row, b1_row = px * b0x + py * b0y, px * b1x + py * b1y
+        zc = pixels[ic, 2]
+        z0, z1 = pixels[ia, 2] - zc, pixels[ib, 2] - zc
+        for i in range(top, bottom + 1):
+            down = F(i - top)
+            b0_left, b1_left = b0_row + down * b0y, b1_row + down * b1y
+            for j in range(left, right + 1):
+                b0, b1 = b0_left + F(j - left) * b0x, b1_left + F(j - left) * b1x
+                if b0 >= -SLACK and b1 >= -SLACK and b0 + b1 <= ONE + SLACK:
+                    z = zc + b0 * z0 + b1 * z1
+                    if z > inverse_depth[i, j]:
+                        inverse_depth[i, j] = z
+                        ids[i, j] = k
+
+
+@njit(cache=True, fastmath=FAST)
+@no_type_check
+def _outline(edges, facing, closed, outline):
+    """Writes the edges that bound the front faces (bit 1) or the surface itself (bit 2); returns how many."""
+    count = 0
+    for e in range(edges.shape[0]):
+        there = facing[edges[e, 2]]
+        back = edges[e, 3]
+        if back >= 0:
+            seen_back = facing[back] > 0
+            if (there > 0) == seen_back:
+                continue
+            outline[count, 0] = edges[e, 1] if seen_back else edges[e, 0]
+            outline[count, 1] = edges[e, 0] if seen_back else edges[e, 1]
+            outline[count, 2] = FRONT_BIT
+            count += 1
+        elif there != 0:
+            outline[count, 0] = edges[e, 0]
+            outline[count, 1] = edges[e, 1]
+            outline[count, 2] = LOOP_BIT + (FRONT_BIT if there > 0 else 0)
+            count += 1
+    return count
+
+
+@njit(cache=True, fastmath=FAST)
+@no_type_check
+def _add_left(ay, by, area):
+    """The part of an edge left of the picture covers whole rows from column 0 on."""
+    height = area.shape[0]
+    low, high, sign = (ay, by, ONE) if by > ay else (by, ay, -ONE)
+    low, high = max(low, ZERO), min(high, F(height))
+    i = int(low)
+    while i < height and F(i) < high:
+        area[i, 0] += sign * (min(high, F(i + 1)) - max(low, F(i)))
+        i += 1
+
+
+@njit(cache=True, fastmath=FAST)
+@no_type_check
+def _clip(start, step, size, enter, leave):
+    """The part of [enter, leave] in which start + t * step lies in [0, size]."""
+    if step == ZERO:
+        if start < ZERO or start >= size:
+            return ONE, ZERO
+        return enter, leave
+    one, other = -start / step, (size - start) / step
+    if one > other:
+        one, other = other, one
+    return max(enter, one), min(leave, other)
+
+
+@njit(cache=True, fastmath=FAST)
+@no_type_check
+def _add_edge(ax, ay, bx, by, area):
+    """Accumulates the signed area to the right of the edge (its own column exactly, the rest by the running sum)."""
+    height, width = area.shape[0], area.shape[1] - 1
+    dx, dy = bx - ax, by - ay
+    i, j = math.floor(ay), math.floor(ax)
+    if i == math.floor(by) and j == math.floor(bx) and i >= 0 and i < height and j >= 0 and j < width:
+        middle = HALF * (ax + bx) - F(j)
+        area[i, j] += dy * (ONE - middle)
+        area[i, j + 1] += dy * middle
+        return
+    if dy == ZERO:
+        return
+    if ax < ZERO or bx < ZERO:
+        if ax < ZERO and bx < ZERO:
+            _add_left(ay, by, area)
+            return
+        cross = ay - ax * dy / dx
+        if ax < ZERO:
+            _add_left(ay, cross, area)
+        else:
+            _add_left(cross, by, area)
+    enter, leave = _clip(ax, dx, F(width), ZERO, ONE)
+    enter, leave = _clip(ay, dy, F(height), enter, leave)
+    if enter >= leave:
+        return
+    i, j, si, sj, tx, ty, sx, sy = _start(ax, ay, dx, dy, enter, height, width)
+    t = enter
+    while True:
+        sideways = tx < ty
+        after = tx if sideways else ty
+        last = after >= leave
+        end = leave if last else after
+        if end > t:
+            d = (end - t) * dy
+            middle = ax + HALF * (t + end) * dx - F(j)
+            area[i, j] += d * (ONE - middle)
+            area[i, j + 1] += d * middle
+            t = end
+        if last:
+            return
+        if sideways:
+            j += sj
+            tx += sx
+            if j < 0 or j >= width:
+                return
+        else:
+            i += si
+            ty += sy
+            if i < 0 or i >= height:
+                return
+
+
+@njit(cache=True, fastmath=FAST)
+@no_type_check
+def _start(ax, ay, dx, dy, enter, height, width):
+    """First cell of a walk, its direction, the parameters of the next crossings and their steps."""
+    x, y = ax + enter * dx, ay + enter * dy
+    i, j = math.floor(y), math.floor(x)
+    if dy < ZERO and y == F(i):
+        i -= 1
+    if dx < ZERO and x == F(j):
+        j -= 1
+    i, j = min(max(i, 0), height - 1), min(max(j, 0), width - 1)
+    si, sj = (1 if dy > ZERO else -1), (1 if dx > ZERO else -1)
+    tx = ty = sx = sy = HUGE
+    if dx != ZERO:
+        sx = abs(ONE / dx)
+        tx = (F(j + (1 if sj > 0 else 0)) - ax) / dx
+    if dy != ZERO:
+        sy = abs(ONE / dy)
+        ty = (F(i + (1 if si > 0 else 0)) - ay) / dy
+    return i, j, si, sj, tx, ty, sx, sy
+
+
+@njit(cache=True, fastmath=FAST)
+@no_type_check
+def _edge_weights(ax, ay, bx, by, kind, mode, gradient):
+    """Integrals of the mask's gradient along an edge, weighted with 1 - t and with t."""
+    height, width = mode.shape
+    w0, w1 = ZERO, ZERO
+    dx, dy = bx - ax, by - ay
+    enter, leave = _clip(ax, dx, F(width), ZERO, ONE)
+    enter, leave = _clip(ay, dy, F(height), enter, leave)
+    if enter >= leave:
+        return w0, w1
+    i, j, si, sj, tx, ty, sx, sy = _start(ax, ay, dx, dy, enter, height, width)
+    t = enter
+    while True:
+        sideways = tx < ty
+        after = tx if sideways else ty
+        last = after >= leave
+        end = leave if last else after
+        if end > t:
+            state = mode[i, j]
+            if (state & CLAMPED) == 0:
+                sign = ONE if (kind & FRONT_BIT) != 0 else ZERO
+                if (state & FROM_BACK) != 0 and (kind & LOOP_BIT) != 0:
+                    sign -= ONE
+                g = gradient[i, j] * sign * (end - t)
+                middle = HALF * (t + end)
+                w1 += g * middle
+                w0 += g * (ONE - middle)
+            t = end
+        if last:
+            return w0, w1
+        if sideways:
+            j += sj
+            tx += sx
+            if j < 0 or j >= width:
+                return w0, w1
+        else:
+            i += si
+            ty += sy
+            if i < 0 or i >= height:
+                return w0, w1
+
+
+@njit(cache=True, fastmath=FAST)
+@no_type_check
+def _cover(pixels, outline, count, closed, area, loop, mask, mode):
+    """The mask, and for each pixel whether it came from the back faces and whether it is clamped."""
+    area[:] = ZERO
+    if not closed:
+        loop[:] = ZERO
+    for e in range(count):
+        a, b, kind = outline[e, 0], outline[e, 1], outline[e, 2]
+        if (kind & FRONT_BIT) != 0:
+            _add_edge(pixels[a, 0], pixels[a, 1], pixels[b, 0], pixels[b, 1], area)
+        if (kind & LOOP_BIT) != 0:
+            _add_edge(pixels[a, 0], pixels[a, 1], pixels[b, 0], pixels[b, 1], loop)
+    height, width = mask.shape
+    for i in range(height):
+        total, hole = ZERO, ZERO
+        for j in range(width):
+            total += area[i, j]
+            covered, state = total, 0
+            if not closed:
+                hole += loop[i, j]
+                if hole < -FULL:
+                    covered = total - hole
+                    state = FROM_BACK
+            if covered >= ONE - FULL:
+                covered = ONE
+                state |= CLAMPED
+            if covered <= FULL:
+                covered = ZERO
+                state |= CLAMPED
+            mask[i, j] = covered
+            mode[i, j] = state
+
+
+@njit(cache=True, fastmath=FAST)
+@no_type_check
+def _hit(vertices, ia, ib, ic, dx, dy):
+    """Where a ray meets a face: A x ray, the two sides at A, the normal n, n.d, and the barycentrics of B and C."""
+    ax, ay, az = vertices[ia, 0], vertices[ia, 1], vertices[ia, 2]
+    ux, uy, uz = vertices[ib, 0] - ax, vertices[ib, 1] - ay, vertices[ib, 2] - az
+    wx, wy, wz = vertices[ic, 0] - ax, vertices[ic, 1] - ay, vertices[ic, 2] - az
+    nx, ny, nz = uy * wz - uz * wy, uz * wx - ux * wz, ux * wy - uy * wx
+    along = nx * dx + ny * dy + nz
+    ex, ey, ez = ay - az * dy, az * dx - ax, ax * dy - ay * dx
+    b1 = (wx * ex + wy * ey + wz * ez) / along
+    b2 = -(ux * ex + uy * ey + uz * ez) / along
+    return ax, ay, az, ux, uy, uz, wx, wy, wz, nx, ny, nz, along, b1, b2
+
+
+@njit(cache=True, fastmath=FAST)
+@no_type_check
+def _paint(vertices, faces, matrix, values, ids, picture):
+    """Values at the ray's hit, 0 where no face is."""
+    height, width = ids.shape
+    ifx, ify, cx, cy = ONE / matrix[0, 0], ONE / matrix[1, 1], matrix[0, 2], matrix[1, 2]
+    for i in range(height):
+        for j in range(width):
+            k = ids[i, j]
+            if k < 0:
+                for c in range(picture.shape[0]):
+                    picture[c, i, j] = ZERO
+                continue
+            ia, ib, ic = faces[k, 0], faces[k, 1], faces[k, 2]
+            hit = _hit(vertices, ia, ib, ic, (F(j) - cx) * ifx, (F(i) - cy) * ify)
+            b1, b2 = min(max(hit[13], ZERO), ONE), min(max(hit[14], ZERO), ONE)
+            b0 = max(ONE - b1 - b2, ZERO)
+            for c in range(picture.shape[0]):
+                picture[c, i, j] = b0 * values[ia, c] + b1 * values[ib, c] + b2 * values[ic, c]
+
+
+@njit(cache=True, fastmath=FAST)
+@no_type_check
+def _surface_gradient(
+    vertices, faces, matrix, values, ids, use_depth, use_values, g_depth, g_picture, to_values, g, gv
+):
+    """Adds the gradient of depth and values to ``g`` (vertices), and to ``gv`` (values) when asked for."""
+    height, width = ids.shape
+    ifx, ify, cx, cy = ONE / matrix[0, 0], ONE / matrix[1, 1], matrix[0, 2], matrix[1, 2]
+    for i in range(height):
+        for j in range(width):
+            k = ids[i, j]
+            if k < 0:
+                continue
+            dx, dy = (F(j) - cx) * ifx, (F(i) - cy) * ify
+            ia, ib, ic = faces[k, 0], faces[k, 1], faces[k, 2]
+            ax, ay, az, ux, uy, uz, wx, wy, wz, nx, ny, nz, along, b1, b2 = _hit(vertices, ia, ib, ic, dx, dy)
+            b0 = ONE - b1 - b2
+            # derivatives to b1 - b0 and b2 - b0 (values) and to depth, all from one q = sum_i g_i r_i
+            d1, d2 = ZERO, ZERO
+            if use_values:
+                for c in range(g_picture.shape[0]):
+                    s, base = g_picture[c, i, j], values[ia, c]
+                    d1 += s * (values[ib, c] - base)
+                    d2 += s * (values[ic, c] - base)
+                    if to_values:
+                        gv[ia, c] += s * b0
+                        gv[ib, c] += s * b1
+                        gv[ic, c] += s * b2
+            if along * along < GRAZING * GRAZING * (nx * nx + ny * ny + nz * nz) * (dx * dx + dy * dy + ONE):
+                continue
+            det = nx * ax + ny * ay + nz * az
+            mean = -(d1 * b1 + d2 * b2)
+            if use_depth:
+                mean -= g_depth[i, j] * det / along
+            # rows 1 and 2 of M^-1 are (w x A) / det and (A x u) / det, and the three rows sum to n / det
+            inverse = ONE / det
+            qx = (mean * nx + d1 * (wy * az - wz * ay) + d2 * (ay * uz - az * uy)) * inverse
+            qy = (mean * ny + d1 * (wz * ax - wx * az) + d2 * (az * ux - ax * uz)) * inverse
+            qz = (mean * nz + d1 * (wx * ay - wy * ax) + d2 * (ax * uy - ay * ux)) * inverse
+            g[ia, 0] -= b0 * qx
+            g[ia, 1] -= b0 * qy
+            g[ia, 2] -= b0 * qz
+            g[ib, 0] -= b1 * qx
+            g[ib, 1] -= b1 * qy
+            g[ib, 2] -= b1 * qz
+            g[ic, 0] -= b2 * qx
+            g[ic, 1] -= b2 * qy
+            g[ic, 2] -= b2 * qz
+
+
+@njit(cache=True, fastmath=FAST)
+@no_type_check
+def _coverage_gradient(pixels, matrix, outline, count, mode, g_mask, g):
+    """Adds the gradient of the mask to ``g``."""
+    fx, fy, cx, cy = matrix[0, 0], matrix[1, 1], matrix[0, 2] + HALF, matrix[1, 2] + HALF
+    for e in range(count):
+        a, b = outline[e, 0], outline[e, 1]
+        ax, ay, bx, by = pixels[a, 0], pixels[a, 1], pixels[b, 0], pixels[b, 1]
+        w0, w1 = _edge_weights(ax, ay, bx, by, outline[e, 2], mode, g_mask)
+        normal_x, normal_y = ay - by, bx - ax
+        gx, gy = normal_x * w0 * pixels[a, 2], normal_y * w0 * pixels[a, 2]
+        g[a, 0] += gx * fx
+        g[a, 1] += gy * fy
+        g[a, 2] -= gx * (ax - cx) + gy * (ay - cy)
+        gx, gy = normal_x * w1 * pixels[b, 2], normal_y * w1 * pixels[b, 2]
+        g[b, 0] += gx * fx
+        g[b, 1] += gy * fy
+        g[b, 2] -= gx * (bx - cx) + gy * (by - cy)
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def forward(
+    vertices, faces, edges, items, edge_start, matrix, values, first, last, use_mask, use_surface, use_values,
+    mask, depth, picture, ids, mode, pixels, facing, outline, outline_count,
+):  # fmt: skip
+    """Renders items ``first`` to ``last``; everything after ``use_values`` is written."""
+    height, width = (mask.shape[1], mask.shape[2]) if use_mask else (ids.shape[1], ids.shape[2])
+    area = np.empty((height, width + 1), np.float32)
+    loop = np.empty((height, width + 1), np.float32)
+    for n in range(first, last):
+        v, f, e, slot = items[n, 0], items[n, 2], items[n, 4], items[n, 7]
+        v_end, f_end, e_end = v + items[n, 1], f + items[n, 3], e + items[n, 5]
+        closed = items[n, 6] != 0
+        own, own_faces = vertices[v:v_end], faces[f:f_end]
+        own_pixels, own_facing = pixels[v:v_end], facing[slot : slot + items[n, 3]]
+        own_outline = outline[edge_start[n] : edge_start[n + 1]]
+        _project(own, matrix[n], own_pixels)
+        _face(own_faces, own_pixels, own_facing)
+        if use_mask:
+            outline_count[n] = _outline(edges[e:e_end], own_facing, closed, own_outline)
+            _cover(own_pixels, own_outline, outline_count[n], closed, area, loop, mask[n], mode[n])
+        if use_surface:
+            _visible(own_faces, own_pixels, own_facing, closed, depth[n], ids[n])
+            if use_values:
+                _paint(own, own_faces, matrix[n], values[v:v_end], ids[n], picture[n])
+            for i in range(height):
+                for j in range(width):
+                    inverse = depth[n, i, j]
+                    depth[n, i, j] = ONE / inverse if inverse > ZERO else ZERO
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def backward(
+    vertices, faces, items, edge_start, matrix, values, first, last, use_mask, use_depth, use_values, to_values,
+    g_mask, g_depth, g_picture, ids, mode, pixels, outline, outline_count, g_vertices, g_values,
+):  # fmt: skip
+    """Gradients of items ``first`` to ``last``: writes ``g_vertices`` and, with ``to_values``, ``g_values``."""
+    for n in range(first, last):
+        v, f = items[n, 0], items[n, 2]
+        v_end, f_end = v + items[n, 1], f + items[n, 3]
+        own = g_vertices[v:v_end]
+        own[:] = ZERO
+        own_values = g_values[v:v_end] if to_values else g_values[0:0]
+        own_values[:] = ZERO
+        if use_depth or use_values:
+            _surface_gradient(
+                vertices[v:v_end], faces[f:f_end], matrix[n], values[v:v_end] if use_values else values[0:0], ids[n],
+                use_depth, use_values, g_depth[n if use_depth else 0], g_picture[n if use_values else 0],
+                to_values, own, own_values,
+            )  # fmt: skip
+        if use_mask:
+            own_outline = outline[edge_start[n] : edge_start[n + 1]]
+            _coverage_gradient(pixels[v:v_end], matrix[n], own_outline, outline_count[n], mode[n], g_mask[n], own)

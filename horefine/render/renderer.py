@@ -1,0 +1,107 @@
+"""Hand and object of a batch of images, each rendered alone, in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from horefine.geometry import Camera
+from horefine.render.backends import OUTPUTS, choose, render
+from horefine.render.topology import Topology
+
+if TYPE_CHECKING:
+    from horefine.mesh import Mesh
+
+__all__ = ["Render", "Renderer", "make_renderer"]
+
+
+@dataclass(frozen=True)
+class Render:
+    """Pictures of B hands and objects; along the second dimension 0 = hand, 1 = object, each rendered alone.
+
+    What a renderer was told not to draw (``want``) is NaN (ids: -2), so that using it cannot go unnoticed.
+    """
+
+    masks: Float[Tensor, "B 2 H W"]
+    """Exact area of the silhouette in the pixel, 0 to 1."""
+    depth: Float[Tensor, "B 2 H W"]
+    """Metres; 0 where empty."""
+    coords: Float[Tensor, "B 2 3 H W"]
+    """Interpolated codes of the surface; 0 where empty."""
+    ids: Int[Tensor, "B 2 H W"]
+    """Face seen at the pixel's centre, -1 where empty."""
+
+
+@dataclass(frozen=True, eq=False)
+class Renderer:
+    """Bound to the meshes and cameras of a batch; made by :func:`make_renderer`."""
+
+    topology: Topology = field(repr=False)
+    matrix: Float[Tensor, "N 3 3"]
+    """One for each item: hand and object of the first image, of the second, ..."""
+    size: tuple[int, int]
+    codes: Float[Tensor, "V 3"] = field(repr=False)
+    """Of the packed vertices."""
+    name: str
+    """The backend."""
+    want: frozenset[str]
+
+    def __call__(self, hand_vertices: Float[Tensor, "B 778 3"], object_vertices: Float[Tensor, "B V 3"]) -> Render:
+        """Renders camera-frame vertices (metres); differentiable with respect to both."""
+        packed = torch.cat([hand_vertices, object_vertices], 1).reshape(-1, 3)
+        mask, depth, coords, ids = render(
+            packed, self.topology, self.matrix, self.size, self.codes, backend=self.name, want=self.want
+        )
+        shape = (len(hand_vertices), 2, *self.size)
+        absent = packed.new_full((), torch.nan)
+        return Render(
+            absent.expand(shape) if mask is None else mask.view(shape),
+            absent.expand(shape) if depth is None else depth.view(shape),
+            (absent.expand(len(self.matrix), 3, *self.size) if coords is None else coords).unflatten(0, (-1, 2)),
+            torch.full((), -2, dtype=torch.int32).expand(shape) if ids is None else ids.view(shape),
+        )
+
+
+def make_renderer(
+    hand_faces: Int[Tensor, "F 3"],
+    hand_codes: Float[Tensor, "778 3"],
+    objects: Mesh,
+    camera: Camera,
+    name: str = "auto",
+    *,
+    want: Iterable[str] = OUTPUTS,
+) -> Renderer:
+    """The renderer of B images: one hand model, B objects, B cameras of one image size.
+
+    Args:
+        hand_faces: of the hand model.
+        hand_codes: painted into ``Render.coords`` for the hand.
+        objects: B meshes; their ``codes`` are painted into ``Render.coords``.
+        camera: of the maps; its matrix decides the device.
+        name: "auto", "cpu", "torch", "nvdiffrast" or "pytorch3d".
+        want: any of "mask", "depth", "values" (the coords).
+
+    Raises:
+        ValueError: unknown renderer; numbers of objects and cameras differ.
+        ImportError: the renderer's package is missing.
+    """
+    count = len(camera.matrix)
+    if len(objects.vertices) != count:
+        raise ValueError(f"make_renderer: {len(objects.vertices)} objects, but {count} cameras")
+    object_vertices = objects.vertices.shape[1]
+    pairs = [((len(hand_codes), hand_faces), (object_vertices, objects.faces[i])) for i in range(count)]
+    device = camera.matrix.device
+    codes = torch.cat([hand_codes.to(device).expand(count, -1, 3), objects.codes.to(device)], 1)
+    return Renderer(
+        Topology.pack([mesh for pair in pairs for mesh in pair]),
+        camera.matrix.repeat_interleave(2, 0),
+        camera.size,
+        codes.reshape(-1, 3).to(camera.matrix.dtype).contiguous(),
+        choose(name, device.type),
+        frozenset(want),
+    )
