@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -274,12 +275,23 @@ def _encode(text: object, codec: object) -> bytes:
     return text.encode("latin1")
 
 
+def _from_buffer(buffer: object, kind: object, shape: tuple[int, ...], order: str) -> np.ndarray:
+    """How ``numpy`` rebuilds arrays in pickles of protocol 5."""
+    if not (isinstance(buffer, bytes | bytearray) and isinstance(kind, np.dtype) and kind.kind in "biuf"):
+        raise _Refused("refused: a numpy array that is not of numbers")
+    return np.frombuffer(buffer, kind).reshape(shape, order="F" if order == "F" else "C")
+
+
 _FUNCTIONS: dict[tuple[str, str], Callable[..., Any]] = {
+    ("builtins", "set"): set,
+    ("builtins", "frozenset"): frozenset,
+    ("collections", "OrderedDict"): OrderedDict,
     ("numpy", "dtype"): _dtype,
     ("copyreg", "_reconstructor"): _new_object,
     ("_codecs", "encode"): _encode,
     **{(f"numpy.{core}.multiarray", "_reconstruct"): _reconstruct for core in ("core", "_core")},
     **{(f"numpy.{core}.multiarray", "scalar"): _scalar for core in ("core", "_core")},
+    **{(f"numpy.{core}.numeric", "_frombuffer"): _from_buffer for core in ("core", "_core")},
 }
 
 _CLASSES: dict[tuple[str, str], type[_StandIn]] = {
@@ -308,7 +320,7 @@ class _Unpickler(pickle.Unpickler):
         key = (_PYTHON2.get(module_name, module_name), global_name)
         if key not in self._known:
             raise _Refused(
-                f"refused: the file asks for {module_name}.{global_name}; a MANO file holds arrays, scipy.sparse "
+                f"refused: the file asks for {key[0]}.{global_name}; a MANO file holds arrays, scipy.sparse "
                 "matrices and chumpy arrays only. Do not open this file with other programs unless you trust its source"
             )
         return self._known[key]
