@@ -136,8 +136,9 @@ def prepare(terms: Mapping[str, Term], features: Features, hand_model: HandModel
         for name in dict.fromkeys(n for term in terms.values() for n in term.inputs):
             if name in PREPARED:
                 find = PREPARED[name]
-                given = {"object": features.object} | {n: getattr(features, n) for n in required(find) if n in FEATURES}
-                inputs[name] = find(hand_model, **{n: given[n] for n in required(find)})
+                wanted = [n for n in inspect.signature(find).parameters if n in FEATURES]
+                given = {n: getattr(features, n) for n in wanted}
+                inputs[name] = find(hand_model, **{n: value for n, value in given.items() if value is not None})
             else:
                 inputs[name] = getattr(features, name)
     return inputs

@@ -109,7 +109,9 @@ class Features:
         return self.map(lambda value: value[index])
 
     def to(self, *args: object, **kwargs: object) -> Features:
-        return self.map(lambda value: value.to(*args, **kwargs))
+        """``Tensor.to`` on every tensor; integers keep their dtype."""
+        device = self.camera.matrix.to(*args, **kwargs).device
+        return self.map(lambda value: value.to(*args, **kwargs) if value.is_floating_point() else value.to(device))
 
 
 def _map(value, function):  # noqa: ANN001, ANN202
