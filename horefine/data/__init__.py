@@ -1,0 +1,76 @@
+"""Where images come from: every source is an index with ``len`` and ``[i] -> Sample``.
+
+>>> from horefine.data import load_dataset
+>>> sample = load_dataset("synthetic", count=4, seed=0)[0]  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from jaxtyping import Float
+from torch import Tensor
+
+from horefine.errors import InputError, suggestion
+from horefine.geometry import Box, Camera
+from horefine.mesh import Mesh
+from horefine.scene import Features, Pose
+
+__all__ = ["DATASETS", "Sample", "load_dataset"]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image and what is known of it."""
+
+    name: str
+    """Unique in its dataset, fit to name a file."""
+    image: Float[Tensor, "3 H W"]
+    """sRGB, 0 to 1."""
+    camera: Camera
+    """Of the whole image (B = 1)."""
+    mesh: Mesh | None = None
+    """The object (B = 1)."""
+    depth: Float[Tensor, "H W"] | None = None
+    """Of the sensor, metres along z; 0 where it saw nothing."""
+    side: Literal["right", "left"] = "right"
+    hand_box: Box | None = None
+    object_box: Box | None = None
+    truth: Pose | None = None
+    """B = 1."""
+    features: Features | None = None
+    """Exact maps of the network's crop (synthetic scenes only)."""
+    notes: tuple[str, ...] = ()
+    """What was assumed."""
+
+
+DATASETS: dict[str, str] = {
+    "folder": "horefine.data.folder:FolderDataset",
+    "synthetic": "horefine.data.synthetic:SyntheticDataset",
+    "dexycb": "horefine.data.dexycb:DexYCB",
+    "ho3d": "horefine.data.ho3d:HO3D",
+    "obman": "horefine.data.obman:ObMan",
+    "fhb": "horefine.data.fhb:FHB",
+}
+"""Name -> ``module:class``, imported when first asked for."""
+
+
+def load_dataset(name: str, **options: Any) -> Sequence[Sample]:
+    """The dataset of that name, made with ``options`` (see the class).
+
+    Raises:
+        InputError: there is no such dataset, or this installation lacks its module.
+    """
+    if name not in DATASETS:
+        raise InputError(f"dataset {name!r}: there is none of this name{suggestion(name, tuple(DATASETS))}")
+    module, attribute = DATASETS[name].split(":")
+    try:
+        factory: Callable[..., Sequence[Sample]] = getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        if error.name != module:
+            raise
+        raise InputError(f"dataset {name!r}: this version of horefine cannot read it yet") from error
+    return factory(**options)

@@ -63,7 +63,9 @@ class GraspBank:
     @staticmethod
     def cat(banks: list[GraspBank]) -> GraspBank:
         """One bank from several."""
-        return GraspBank(**{f.name: torch.cat([getattr(b, f.name) for b in banks]) for f in dataclasses.fields(GraspBank)})
+        return GraspBank(
+            **{f.name: torch.cat([getattr(b, f.name) for b in banks]) for f in dataclasses.fields(GraspBank)}
+        )
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,9 @@ def finger_of_vertex(model: HandModel) -> Int[Tensor, "V"]:
     return torch.where(model.regions < 15, model.regions // 3, torch.full_like(model.regions, 5))
 
 
-def measure(model: HandModel, hand: Hand, mesh: Mesh, rotation: Float[Tensor, "B 3 3"], transl: Float[Tensor, "B 3"]) -> Measure:
+def measure(
+    model: HandModel, hand: Hand, mesh: Mesh, rotation: Float[Tensor, "B 3 3"], transl: Float[Tensor, "B 3"]
+) -> Measure:
     """Measures grasps of one object (``mesh`` has B = 1) through its signed distance."""
     local = (hand.vertices - transl[:, None]) @ rotation
     with torch.enable_grad():
@@ -190,7 +194,9 @@ def _tilt(rng: np.random.Generator, count: int, degrees: float) -> np.ndarray:
     return axis_angle_to_matrix(rotvec).numpy()
 
 
-def _place(model: HandModel, mesh: Mesh, rng: np.random.Generator, kind: str, joints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _place(
+    model: HandModel, mesh: Mesh, rng: np.random.Generator, kind: str, joints: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Where the object starts: rotations and the hand-frame position of its box centre.
 
     The object's axes are sorted by extent. A power grasp lays the longest across the palm; a fingertip grasp puts a
@@ -223,7 +229,9 @@ def _place(model: HandModel, mesh: Mesh, rng: np.random.Generator, kind: str, jo
     target = _frame(closing, toward)
     source = _frame(short, np.where(end, long, mid))
     rotation = target @ _tilt(rng, count, 14) @ source.transpose(0, 2, 1)
-    depth = np.where(end[:, 0], extent[order[0]] / 2 - rng.uniform(0.012, 0.03, count), rng.uniform(-0.005, 0.02, count))
+    depth = np.where(
+        end[:, 0], extent[order[0]] / 2 - rng.uniform(0.012, 0.03, count), rng.uniform(-0.005, 0.02, count)
+    )
     centre = between + target[:, :, 1] * depth[:, None]
     return rotation, centre + np.where(end, 0.0, along) * target[:, :, 2]
 
@@ -261,7 +269,9 @@ def _energy(
     hinge = ((angles[:, 2:12:3, 2] - 0.5 * angles[:, 1:12:3, 2]) / 0.35).square().sum(1)
     forearm = (1e3 * _FOREARM - sleeve).clamp(min=0).sum(1)
     crossing = _crossing(hand.joints).sum((1, 2)) * 1e3
-    return drawn + 0.6 * sunk.square().sum(1) + 0.3 * prior + 0.3 * hinge + 200 * beyond.sum((1, 2)) + forearm + crossing
+    return (
+        drawn + 0.6 * sunk.square().sum(1) + 0.3 * prior + 0.3 * hinge + 200 * beyond.sum((1, 2)) + forearm + crossing
+    )
 
 
 def _optimise(model: HandModel, mesh: Mesh, start: _Start, steps: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -272,7 +282,9 @@ def _optimise(model: HandModel, mesh: Mesh, start: _Start, steps: int) -> tuple[
     members = _members(model)
     groups = [{"params": [angles], "lr": 0.03}, {"params": [turn], "lr": 0.01}, {"params": [centre], "lr": 0.0015}]
     optimiser = torch.optim.Adam(groups, betas=(0.8, 0.98))
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda i: 0.05 + 0.95 * 0.5 * (1 + np.cos(np.pi * i / steps)))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda i: 0.05 + 0.95 * 0.5 * (1 + np.cos(np.pi * i / steps))
+    )
     for _ in range(steps):
         optimiser.zero_grad()
         rotation = sixd_to_matrix(turn)
