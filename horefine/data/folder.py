@@ -1,0 +1,329 @@
+"""A folder of photographs, with what is known of each in a sidecar file, as :class:`~horefine.data.Sample` objects.
+
+``docs/input.md`` describes the format. For each setting the first of these that has it wins: the command line
+(:class:`FolderOptions`), ``NAME.json``, ``horefine.json``'s entry for the image, ``horefine.json``, EXIF, a default.
+What was assumed is said in ``Sample.notes``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from horefine.data import Sample
+from horefine.data.lens import camera_of, read_intrinsics
+from horefine.data.pictures import LARGEST_SIDE, PICTURE_SUFFIXES, Picture, read_depth, read_picture
+from horefine.errors import AssetError, ConfigError, InputError, suggestion
+from horefine.exchange import read_pose
+from horefine.geometry import Box, Camera
+from horefine.mesh import Mesh
+from horefine.objects import OBJECTS, embedded_object
+
+__all__ = ["FOLDER_SIDECAR", "KEYS", "FolderDataset", "FolderOptions"]
+
+FOLDER_SIDECAR = "horefine.json"
+KEYS = ("camera", "object", "object_unit", "side", "hand_box", "object_box", "depth", "truth")
+"""What a sidecar may hold."""
+SIDES = ("right", "left")
+UNITS = ("auto", "m", "cm", "mm", "inch")
+_MESH_SUFFIXES = (".obj", ".ply", ".stl", ".off", ".glb", ".gltf")
+_DEPTH_ENDINGS = (".depth.png", ".depth.tif", ".depth.tiff", ".depth.npy")
+_FILES = ("depth", "truth")
+
+
+@dataclass(frozen=True)
+class FolderOptions:
+    """What the command line says about every image; it wins over sidecars."""
+
+    object: str | None = None
+    """Name of an embedded object, or a path to a mesh, relative to the working directory."""
+    object_unit: str | None = None
+    camera: Any = None
+    """As in a sidecar."""
+    camera_from: str = "--intrinsics"
+    side: str | None = None
+    largest_side: int = LARGEST_SIDE
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """A value and who gave it: ``where`` for messages, ``folder`` for relative paths."""
+
+    value: Any
+    where: str
+    folder: Path
+
+
+class FolderDataset:
+    """The photographs of a folder (or one photograph) in order of name.
+
+    ``dataset[i]`` raises InputError for a photograph that cannot be used, AssetError for a mesh; the others are not
+    affected. ``dataset.names`` are unique and fit to name output folders.
+    """
+
+    def __init__(self, path: str | Path, options: FolderOptions | None = None) -> None:
+        """Lists the photographs; opens none.
+
+        Raises:
+            ConfigError: no such folder, no photographs in it, a folder sidecar that cannot be read, or options that
+                cannot be used.
+            AssetError: ``options.object`` is neither an embedded object nor a file.
+        """
+        self.path = Path(path)
+        self.options = options or FolderOptions()
+        self.root = self.path.parent if self.path.is_file() else self.path
+        self._common = self._read_common()
+        self._meshes: dict[tuple[str, str], tuple[Mesh, tuple[str, ...]]] = {}
+        self.files = self._list()
+        stems = Counter(file.stem for file in self.files)
+        self.names = tuple(file.stem if stems[file.stem] == 1 else file.name for file in self.files)
+        self._check_options()
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Sample:
+        """The photograph with everything known about it, upright, at most ``largest_side`` pixels a side."""
+        file, name = self.files[index], self.names[index]
+        settings = self._settings(file)
+        picture = read_picture(file, self.options.largest_side)
+        given = settings.get("camera")
+        value = given.value if given else None
+        if isinstance(value, str) and given and value != "exif":
+            value = read_intrinsics(given.folder / value)
+        camera, _, camera_notes = camera_of(value, picture.size, picture.exif, given.where if given else "EXIF")
+        side, side_notes = self._side(settings)
+        mesh, mesh_notes = self._mesh(settings, name)
+        truth = settings.get("truth")
+        return Sample(
+            name=name,
+            image=picture.image,
+            camera=camera.resized((picture.image.shape[1], picture.image.shape[2])),
+            mesh=mesh,
+            depth=self._depth(settings, file, picture),
+            side=side,
+            hand_box=_box(settings, "hand_box", picture),
+            object_box=_box(settings, "object_box", picture),
+            truth=None if truth is None else read_pose(truth.folder / str(truth.value)).pose,
+            features=None,
+            notes=(*picture.notes, *camera_notes, *side_notes, *mesh_notes),
+        )
+
+    def source_of_camera(self, index: int) -> str:
+        """Who gave the camera of an image: an option, a sidecar, or nobody (EXIF or the default is taken)."""
+        given = self._settings(self.files[index]).get("camera")
+        return given.where if given else "EXIF or default"
+
+    def fingerprint(self, index: int) -> str:
+        """Ten characters that change when the photograph, its settings or a file they name do."""
+        file = self.files[index]
+        settings = self._settings(file)
+        digest = hashlib.sha256(file.read_bytes())
+        digest.update(json.dumps({k: s.value for k, s in sorted(settings.items())}, default=str).encode())
+        for setting in settings.values():
+            path = setting.folder / str(setting.value)
+            if isinstance(setting.value, str) and path.is_file():
+                digest.update(path.read_bytes())
+        return digest.hexdigest()[:10]
+
+    def _list(self) -> list[Path]:
+        if self.path.is_file():
+            return [self.path]
+        if not self.path.is_dir():
+            raise ConfigError(f"{self.path}: no such folder or image")
+        files = sorted(f for f in self.path.iterdir() if f.is_file() and not f.name.startswith("."))
+        named = {str(entry.get("depth")) for entry in (self._common, *self._common.get("images", {}).values())}
+        pictures = [f for f in files if f.suffix.lower() in PICTURE_SUFFIXES and f.name not in named]
+        pictures = [
+            f for f in pictures if not f.name.lower().endswith(_DEPTH_ENDINGS) and f not in self._depth_files(files)
+        ]
+        if pictures:
+            return pictures
+        others = Counter(f.suffix.lower() or "no ending" for f in files)
+        found = ", ".join(f"{n} {s}" for s, n in others.most_common(4)) or "nothing"
+        known = " ".join(PICTURE_SUFFIXES)
+        raise ConfigError(
+            f"{self.path}: no images there (looked for {known}; found {found}); sub-folders are not searched"
+        )
+
+    def _depth_files(self, files: list[Path]) -> set[Path]:
+        """Depth maps that images' own sidecars name: they are no photographs."""
+        found: set[Path] = set()
+        for file in files:
+            if file.suffix == ".json" and file.name != FOLDER_SIDECAR:
+                try:
+                    table = json.loads(file.read_text())
+                except (ValueError, OSError):
+                    continue  # said when its image is read
+                if isinstance(table, Mapping) and isinstance(table.get("depth"), str):
+                    found.add(self.root / table["depth"])
+        return found
+
+    def _read_common(self) -> Mapping[str, Any]:
+        file = self.root / FOLDER_SIDECAR
+        if not file.is_file():
+            return {}
+        try:
+            table = _read_table(file, (*KEYS, "images"))
+        except InputError as error:
+            raise ConfigError(str(error)) from None
+        images = table.get("images", {})
+        if not isinstance(images, Mapping) or not all(isinstance(entry, Mapping) for entry in images.values()):
+            raise ConfigError(f"{file.name}: images: expected a table of tables, one for each image name")
+        for name, entry in images.items():
+            for key in entry:
+                if key not in KEYS:
+                    raise ConfigError(f"{file.name}: images.{name}.{key}: no such key{suggestion(key, KEYS)}")
+        return table
+
+    def _check_options(self) -> None:
+        for key, value, known in (
+            ("--side", self.options.side, SIDES),
+            ("--object-unit", self.options.object_unit, UNITS),
+        ):
+            if value is not None and value not in known:
+                raise ConfigError(f"{key} {value}: known: {', '.join(known)}")
+        if self.options.object is not None:
+            find_object(self.options.object, Path.cwd(), "--object")
+
+    def _settings(self, file: Path) -> dict[str, _Setting]:
+        """Every setting of one image, from the weakest source to the strongest."""
+        own = file.with_suffix(".json")
+        images = self._common.get("images", {})
+        options = self.options
+        given = {"object": options.object, "object_unit": options.object_unit, "side": options.side}
+        sources = [
+            (self._common, FOLDER_SIDECAR, self.root),
+            (images.get(file.name, images.get(file.stem, {})), FOLDER_SIDECAR, self.root),
+            (_read_table(own, KEYS) if own.is_file() and own.name != FOLDER_SIDECAR else {}, own.name, self.root),
+            ({"camera": options.camera}, options.camera_from, Path()),
+            ({f"{key}": value for key, value in given.items()}, "the command line", Path()),
+        ]
+        merged = {}
+        for table, where, folder in sources:
+            merged |= {k: _Setting(table[k], where, folder) for k in KEYS if table.get(k) is not None}
+        if "depth" not in merged:
+            beside = next((e for e in _DEPTH_ENDINGS if (self.root / f"{file.stem}{e}").is_file()), None)
+            if beside:
+                merged["depth"] = _Setting(f"{file.stem}{beside}", "the file beside it", self.root)
+        return merged
+
+    def _side(self, settings: Mapping[str, _Setting]) -> tuple[Any, tuple[str, ...]]:
+        setting = settings.get("side")
+        if setting is None:
+            return "right", ("side not given: a right hand is assumed",)
+        if setting.value not in SIDES:
+            raise InputError(f"{setting.where}: side: {setting.value!r}; known: right, left")
+        return setting.value, ()
+
+    def _mesh(self, settings: Mapping[str, _Setting], name: str) -> tuple[Mesh, tuple[str, ...]]:
+        setting = settings.get("object")
+        if setting is None:
+            raise InputError(
+                f"{name}: which object is it? Name it with --object or 'object' in {name}.json: "
+                f"a mesh file, or one of {', '.join(sorted(OBJECTS))}"
+            )
+        unit = settings.get("object_unit")
+        found = find_object(setting.value, setting.folder, setting.where)
+        key = (str(found), str(unit.value) if unit else "auto")
+        if key not in self._meshes:
+            self._meshes[key] = load_object(found, key[1])
+        return self._meshes[key]
+
+    def _depth(self, settings: Mapping[str, _Setting], file: Path, picture: Picture) -> Float[Tensor, "H W"] | None:
+        setting = settings.get("depth")
+        if setting is None:
+            return None
+        depth = read_depth(setting.folder / str(setting.value), picture.size)
+        shape = tuple(picture.image.shape[1:])
+        if depth.shape == shape:
+            return depth
+        return torch.nn.functional.interpolate(depth[None, None], size=shape, mode="nearest-exact")[0, 0]
+
+    @cached_property
+    def has_objects(self) -> tuple[bool, ...]:
+        """Of which images the object is named (a sidecar that cannot be read counts as no)."""
+
+        def named(file: Path) -> bool:
+            try:
+                return "object" in self._settings(file)
+            except InputError:
+                return False
+
+        return tuple(named(file) for file in self.files)
+
+
+def find_object(value: Any, folder: Path, where: str) -> str | Path:
+    """The name of an embedded object, or the path of a mesh file that exists.
+
+    Raises:
+        AssetError: neither; with the embedded name that is closest.
+    """
+    if not isinstance(value, str) or not value:
+        raise AssetError(f"{where}: object: {value!r}; expected the name of an embedded object or a path to a mesh")
+    if value in OBJECTS:
+        return value
+    path = folder / value
+    if path.is_file():
+        return path
+    if path.suffix.lower() in _MESH_SUFFIXES or "/" in value:
+        raise AssetError(f"{where}: object: no mesh file {path}")
+    raise AssetError(f"{where}: no object {value!r}{suggestion(value, OBJECTS)}; or give a path to a mesh")
+
+
+def load_object(found: str | Path, unit: str = "auto") -> tuple[Mesh, tuple[str, ...]]:
+    """The mesh behind :func:`find_object`'s answer, and what was recognised and repaired."""
+    if isinstance(found, str):
+        return embedded_object(found), ()
+    mesh, report = Mesh.load(found, unit=unit)
+    return mesh, tuple(report.notes)
+
+
+def _read_table(file: Path, known: tuple[str, ...]) -> Mapping[str, Any]:
+    try:
+        table = json.loads(file.read_text())
+    except (ValueError, OSError) as error:
+        raise InputError(f"{file.name}: cannot be read as JSON ({error})") from None
+    if not isinstance(table, Mapping):
+        raise InputError(f"{file.name}: expected a table {{...}}, got a {type(table).__name__}")
+    for key in table:
+        if key not in known:
+            raise InputError(f"{file.name}: {key}: no such key{suggestion(key, known)}")
+    return table
+
+
+def _box(settings: Mapping[str, _Setting], key: str, picture: Picture) -> Box | None:
+    """A box of the file's pixels in the pixels of the (perhaps reduced) image."""
+    setting = settings.get(key)
+    if setting is None:
+        return None
+    value, (height, width) = setting.value, picture.size
+    numbers = isinstance(value, list) and len(value) == 4 and all(isinstance(v, (int, float)) for v in value)
+    if not numbers or not all(map(math.isfinite, value)):
+        raise InputError(f"{setting.where}: {key}: {value!r}; expected [x0, y0, x1, y1] in pixels")
+    x0, y0, x1, y1 = map(float, value)
+    if x1 - x0 < 2 or y1 - y0 < 2:
+        raise InputError(
+            f"{setting.where}: {key}: {value}: x1 and y1 must be larger than x0 and y0 (not width and height)"
+        )
+    if x0 >= width or y0 >= height or x1 <= 0 or y1 <= 0:
+        raise InputError(f"{setting.where}: {key}: {value} lies outside the {width}x{height} photo")
+    across, down = picture.image.shape[2] / width, picture.image.shape[1] / height
+    return (x0 + 0.5) * across - 0.5, (y0 + 0.5) * down - 0.5, (x1 + 0.5) * across - 0.5, (y1 + 0.5) * down - 0.5
+
+
+def camera_numbers(camera: Camera) -> dict[str, float]:
+    """fx, fy, cx, cy of a batch of one, as plain numbers."""
+    matrix = camera.matrix[0].tolist()
+    return {"fx": matrix[0][0], "fy": matrix[1][1], "cx": matrix[0][2], "cy": matrix[1][2]}

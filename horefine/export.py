@@ -1,0 +1,249 @@
+"""Results on disk: one folder for each item, whole or not there at all.
+
+``result.npz`` holds the arrays, ``result.json`` the same poses as readable numbers with frame and units named and how
+they came about, ``scene.glb`` hand and object for any viewer. ``docs/input.md`` describes the fields.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy import ndarray
+
+__all__ = [
+    "FRAME",
+    "SCHEMA_VERSION",
+    "Result",
+    "clean_leftovers",
+    "disk_full",
+    "load_result",
+    "new_folder",
+    "write_glb",
+    "write_json",
+    "write_result",
+    "write_text",
+]
+
+SCHEMA_VERSION = 1
+FRAME = "OpenCV camera (x right, y down, z forward), metres, radians"
+_HAND = (
+    "MANO's parameterisation: hand_rotvec is axis-angle of wrist, index 1-3, middle 1-3, pinky 1-3, ring 1-3, "
+    "thumb 1-3 relative to the FLAT hand (smplx: global_orient + hand_pose with flat_hand_mean=True); hand_transl "
+    "is smplx's transl: the wrist is at J0(hand_shape) + hand_transl"
+)
+_LEFT = "; of a LEFT hand, for a left hand model (the right one mirrored in x)"
+_JOINTS = "wrist, thumb 1-4, index 1-4, middle 1-4, ring 1-4, pinky 1-4"
+_PREFIX = ".partial-"
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_SMPLX = {"hand_shape": "betas", "hand_transl": "transl", "object_rotvec": "obj_rot", "object_transl": "obj_trans"}
+
+
+@dataclass(frozen=True)
+class Result:
+    """Everything about one refined image, in the photograph's camera, a left hand as a left hand."""
+
+    name: str
+    side: str
+    pose: Mapping[str, ndarray]
+    """Fields of ``Pose`` without the batch dimension."""
+    initial: Mapping[str, ndarray]
+    status: str
+    reason: str
+    hand_vertices: Float[ndarray, "V 3"]
+    hand_joints: Float[ndarray, "21 3"]
+    hand_faces: Int[ndarray, "F 3"]
+    object_vertices: Float[ndarray, "N 3"]
+    object_faces: Int[ndarray, "M 3"]
+    initial_hand_vertices: Float[ndarray, "V 3"]
+    initial_object_vertices: Float[ndarray, "N 3"]
+    object_matrix: Float[ndarray, "4 4"]
+    """Object to camera."""
+    wrist_matrix: Float[ndarray, "4 4"]
+    matrix: Float[ndarray, "3 3"]
+    """Intrinsics of the photograph as it was used, pixels."""
+    image_size: tuple[int, int]
+    """Height and width of that photograph."""
+    crop: tuple[float, float, float, float]
+    """The square the networks and maps looked at, pixels of that photograph."""
+    history: Mapping[str, Float[ndarray, "steps"]]
+    best_step: int
+    about: Mapping[str, Any] = field(default_factory=dict)
+    """Plain values for ``result.json``: notes, camera source, object, hand model, hashes, timings, versions, errors."""
+
+
+def write_result(folder: Path, result: Result) -> None:
+    """Writes ``result.npz``, ``scene.glb`` and, last, ``result.json``: a folder with it is complete."""
+    arrays: dict[str, Any] = {f"{name}": value for name, value in result.pose.items()}
+    arrays |= {f"initial_{name}": value for name, value in result.initial.items()}
+    arrays |= {f"history_{name}": np.asarray(value, np.float32) for name, value in result.history.items()}
+    for name in ("hand_vertices", "hand_joints", "object_vertices", "initial_hand_vertices", "initial_object_vertices"):
+        arrays[name] = np.asarray(getattr(result, name), np.float32)
+    arrays |= {"hand_faces": result.hand_faces.astype(np.int32), "object_faces": result.object_faces.astype(np.int32)}
+    arrays |= {"object_matrix": result.object_matrix, "wrist_matrix": result.wrist_matrix, "camera": result.matrix}
+    arrays |= {"image_size": np.array(result.image_size), "box": np.array(result.crop), "best_step": result.best_step}
+    arrays |= {"schema_version": SCHEMA_VERSION, "frame": FRAME, "side": result.side, "flat_hand_mean": True}
+    np.savez_compressed(folder / "result.npz", **arrays)
+    write_glb(folder / "scene.glb", result)
+    write_json(folder / "result.json", describe(result))
+
+
+def describe(result: Result) -> dict[str, Any]:
+    """The table behind ``result.json``; its ``pose`` can be read back with ``--init``."""
+    rotvec = np.asarray(result.pose["hand_rotvec"])
+    pose = {name: np.asarray(value).tolist() for name, value in result.pose.items()}
+    smplx = {"global_orient": rotvec[0].tolist(), "hand_pose": rotvec[1:].reshape(-1).tolist()}
+    smplx |= {other: pose[name] for name, other in _SMPLX.items()}
+    total = result.history.get("total")
+    height, width = result.image_size
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "name": result.name,
+        "status": result.status,
+        "reason": result.reason,
+        "frame": FRAME,
+        "hand_parameterisation": _HAND + (_LEFT if result.side == "left" else ""),
+        "joint_order": _JOINTS,
+        "side": result.side,
+        "pose": pose,
+        "initial": {name: np.asarray(value).tolist() for name, value in result.initial.items()},
+        "smplx": {**smplx, "flat_hand_mean": True, "side": result.side},
+        "hand_joints": np.asarray(result.hand_joints).tolist(),
+        "object_matrix": np.asarray(result.object_matrix).tolist(),
+        "wrist_matrix": np.asarray(result.wrist_matrix).tolist(),
+        "camera": {
+            "matrix": np.asarray(result.matrix).tolist(),
+            "size": [width, height],
+            "pixels": "pixel (0, 0) is the centre of the top-left pixel",
+            **result.about.get("camera", {}),
+        },
+        "box": list(result.crop),
+        "best_step": result.best_step,
+        "objective": _ends(total, result.best_step) if total is not None else None,
+        **{key: value for key, value in result.about.items() if key != "camera"},
+    }
+
+
+def _ends(total: Float[ndarray, "steps"], best_step: int) -> dict[str, float | None]:
+    values = {"at_start": float(total[0]), "at_kept_step": float(total[min(best_step, len(total) - 1)])}
+    return {key: value if math.isfinite(value) else None for key, value in values.items()}
+
+
+def write_glb(path: Path, result: Result) -> None:
+    """Hand and object as glTF (metres, y up, the camera looking along -z), named ``hand`` and ``object``."""
+    import trimesh
+
+    from horefine.draw import HAND_COLOR, OBJECT_COLOR
+
+    flip = np.array([1.0, -1.0, -1.0])
+    scene = trimesh.Scene()
+    parts = {
+        "hand": (result.hand_vertices, result.hand_faces, HAND_COLOR),
+        "object": (result.object_vertices, result.object_faces, OBJECT_COLOR),
+    }
+    for name, (vertices, faces, color) in parts.items():
+        mesh = trimesh.Trimesh(np.asarray(vertices) * flip, faces, process=False)
+        material = trimesh.visual.material.PBRMaterial(
+            name=name, baseColorFactor=[*color, 1.0], metallicFactor=0.0, roughnessFactor=0.7
+        )
+        mesh.visual = trimesh.visual.TextureVisuals(material=material)
+        mesh.vertex_normals  # noqa: B018  written only when they are there
+        scene.add_geometry(mesh, node_name=name, geom_name=name)
+    path.write_bytes(scene.export(file_type="glb"))  # type: ignore[arg-type]
+
+
+def load_result(folder: Path) -> tuple[dict[str, Any], dict[str, ndarray]]:
+    """``result.json`` and the arrays of ``result.npz`` of a finished item.
+
+    Raises:
+        FileNotFoundError: the item is not finished. ValueError: a file is damaged.
+    """
+    table = json.loads((folder / "result.json").read_text())
+    with np.load(folder / "result.npz", allow_pickle=False) as file:
+        return table, {name: file[name] for name in file.files}
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder that appears under ``path`` only when the block ends without an error; an old one is replaced then."""
+    partial = path.with_name(f"{_PREFIX}{os.getpid()}-{path.name}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        old = path.with_name(f"{_PREFIX}{os.getpid()}-old-{path.name}")
+        if path.exists():
+            path.rename(old)
+        partial.rename(path)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def clean_leftovers(folder: Path) -> int:
+    """Removes what killed runs left half written in a folder; returns how many there were."""
+    found = [path for path in folder.glob(f"{_PREFIX}*") if not _alive(path)] if folder.is_dir() else []
+    for path in found:
+        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+    return len(found)
+
+
+def _alive(path: Path) -> bool:
+    """Whether the process that writes it still runs (another run into the same folder)."""
+    number = path.name[len(_PREFIX) :].split("-")[0]
+    if not number.isdigit() or int(number) == os.getpid():
+        return False
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file under a temporary name and renames it: readers see the old one or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{_PREFIX}{os.getpid()}-{path.name}")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, table: Mapping[str, Any]) -> None:
+    """:func:`write_text` of a table; numbers that are not finite become null (JSON has none)."""
+    write_text(path, json.dumps(_plain(table), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, (np.ndarray, np.generic)):
+        return _plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if isinstance(value, (str, int, bool, type(None))) else str(value)
+
+
+def disk_full(error: BaseException | None) -> bool:
+    """Whether an error, or one it came from, says that the disk is full."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
