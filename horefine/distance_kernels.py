@@ -21,74 +21,76 @@ FAR = 2.3
 """A cluster is seen as one dipole beyond this many of its radii: winding numbers then err by under one percent."""
 
 
-@njit(cache=True, nogil=True)
-def _order(centres: np.ndarray) -> tuple:
-    """Median splits along the longest axis: (order of the triangles, children "M 2", spans "M 2").
+def _order(centres: np.ndarray) -> np.ndarray:
+    """Order "F" of points in which halving the list, again and again, splits space at medians of the longest axis."""
+    order = np.arange(len(centres))
+    starts, stops = np.array([0]), np.array([len(centres)])
+    while (stops - starts).max() > LEAF:
+        placed = centres[order]
+        widths = np.maximum.reduceat(placed, starts) - np.minimum.reduceat(placed, starts)
+        part = np.repeat(np.arange(len(starts)), stops - starts)
+        along = placed[np.arange(len(placed)), widths.argmax(1)[part]]
+        order = order[np.lexsort((along, part))]
+        middles = (starts + stops) // 2
+        starts, stops = np.stack([starts, middles], 1).ravel(), np.stack([middles, stops], 1).ravel()
+        full = starts < stops
+        starts, stops = starts[full], stops[full]
+    return order
 
-    A leaf's children are (-1 - start, count).
-    """
-    count = len(centres)
-    order = np.arange(count)
+
+@njit(cache=True, nogil=True)
+def _halves(count: int) -> tuple:
+    """The tree of a list cut in halves down to LEAF: children "M 2" (leaves: -1 - start, count) and spans "M 2"."""
     children = np.zeros((2 * count + 1, 2), np.int64)
     spans = np.zeros((2 * count + 1, 2), np.int64)
     spans[0, 1] = count
     used, node = 1, 0
     while node < used:
-        start, stop = spans[node]
+        start, stop = spans[node, 0], spans[node, 1]
         if stop - start <= LEAF:
-            children[node, 0] = -1 - start
-            children[node, 1] = stop - start
+            children[node, 0], children[node, 1] = -1 - start, stop - start
         else:
-            part = order[start:stop].copy()
-            axis, widest = 0, -1.0
-            for a in range(3):
-                values = centres[part, a]
-                width = values.max() - values.min()
-                if width > widest:
-                    axis, widest = a, width
-            order[start:stop] = part[np.argsort(centres[part, axis])]
             middle = (start + stop) // 2
             children[node, 0], children[node, 1] = used, used + 1
             spans[used, 0], spans[used, 1] = start, middle
             spans[used + 1, 0], spans[used + 1, 1] = middle, stop
             used += 2
         node += 1
-    return order, children[:used].copy(), spans[:used].copy()
+    return children[:used], spans[:used]
 
 
 @njit(cache=True, nogil=True)
-def _summaries(triangles: np.ndarray, spans: np.ndarray) -> tuple:
+def _summaries(triangles: np.ndarray, vectors: np.ndarray, areas: np.ndarray, spans: np.ndarray) -> tuple:
     """Of each node: its box "M 6" and its dipole "M 7" (area-weighted centre, summed area vector, radius)."""
-    boxes = np.empty((len(spans), 6))
-    dipoles = np.empty((len(spans), 7))
+    boxes = np.zeros((len(spans), 6))
+    dipoles = np.zeros((len(spans), 7))
     for node in range(len(spans)):
-        start, stop = spans[node]
-        low, high = np.full(3, np.inf), np.full(3, -np.inf)
-        centre, vector, weight = np.zeros(3), np.zeros(3), 0.0
-        for t in range(start, stop):
-            a, b, c = triangles[t, 0:3], triangles[t, 3:6], triangles[t, 6:9]
-            cross = np.cross(b - a, c - a) / 2
-            area = math.sqrt((cross * cross).sum()) + 1e-30
-            centre += area * (a + b + c) / 3
-            weight += area
-            vector += cross
+        box, dipole, weight = boxes[node], dipoles[node], 0.0
+        box[:3], box[3:] = np.inf, -np.inf
+        for t in range(spans[node, 0], spans[node, 1]):
+            weight += areas[t]
             for x in range(3):
-                low[x] = min(low[x], a[x], b[x], c[x])
-                high[x] = max(high[x], a[x], b[x], c[x])
-        centre /= weight
-        reach = np.maximum(high - centre, centre - low)
-        boxes[node, :3], boxes[node, 3:] = low, high
-        dipoles[node, :3], dipoles[node, 3:6] = centre, vector
-        dipoles[node, 6] = math.sqrt((reach * reach).sum())
+                a, b, c = triangles[t, x], triangles[t, 3 + x], triangles[t, 6 + x]
+                box[x] = min(box[x], a, b, c)
+                box[3 + x] = max(box[3 + x], a, b, c)
+                dipole[x] += areas[t] * (a + b + c) / 3
+                dipole[3 + x] += vectors[t, x]
+        for x in range(3):
+            dipole[x] /= weight
+            dipole[6] += max(box[3 + x] - dipole[x], dipole[x] - box[x]) ** 2
+        dipole[6] = math.sqrt(dipole[6])
     return boxes, dipoles
 
 
 def build_tree(vertices: np.ndarray, faces: np.ndarray) -> tuple:
     """The tree of a triangle mesh: (triangles "F 9", original face of each "F", children, boxes, dipoles)."""
     corners = np.ascontiguousarray(vertices, np.float64)[np.asarray(faces, np.int64)]
-    order, children, spans = _order(np.ascontiguousarray(corners.mean(1)))
-    triangles = np.ascontiguousarray(corners[order].reshape(-1, 9))
-    boxes, dipoles = _summaries(triangles, spans)
+    order = _order(corners.mean(1))
+    corners = corners[order]
+    vectors = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]) / 2
+    triangles = np.ascontiguousarray(corners.reshape(-1, 9))
+    children, spans = _halves(len(faces))
+    boxes, dipoles = _summaries(triangles, vectors, np.linalg.norm(vectors, axis=1) + 1e-30, spans)
     return triangles, order, children, boxes, dipoles
 
 
@@ -170,12 +172,13 @@ def closest(points: np.ndarray, triangles: np.ndarray, children: np.ndarray, box
     stack = np.empty(128, np.int64)
     guess = 0
     for i in range(len(points)):
-        x, y, z = points[i]
+        x, y, z = points[i, 0], points[i, 1], points[i, 2]
         square, guess = _nearest(x, y, z, triangles, children, boxes, stack, guess)
         t = triangles[guess]
         _, v, w = _to_triangle(x, y, z, t)
         distance[i], which[i] = math.sqrt(square), guess
-        nearest[i] = (1 - v - w) * t[:3] + v * t[3:6] + w * t[6:]
+        for axis in range(3):
+            nearest[i, axis] = (1 - v - w) * t[axis] + v * t[3 + axis] + w * t[6 + axis]
     return distance, nearest, which
 
 
