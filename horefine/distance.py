@@ -22,6 +22,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from horefine import distance_kernels as kernels
+from horefine import repair
 
 __all__ = [
     "DistanceGrid",
@@ -37,7 +38,7 @@ log = logging.getLogger(__name__)
 
 RESOLUTION = 64
 PADDING = 0.15
-VERSION = 1
+VERSION = 2
 """Of the cached files: raised whenever the numbers in them change."""
 
 
@@ -118,10 +119,8 @@ def signed_distance(
 
 def is_closed(faces: Int[np.ndarray, "F 3"]) -> bool:
     """Whether every edge is used as often in one direction as in the other: no border, consistent winding."""
-    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]).astype(np.int64)
-    low, high = edges.min(1), edges.max(1)
-    _, place = np.unique(low * (int(high.max(initial=0)) + 1) + high, return_inverse=True)
-    return bool((np.bincount(place, np.where(edges[:, 0] == low, 1, -1)) == 0).all())
+    _, place, direction = repair.edge_table(np.asarray(faces, np.int64))
+    return bool((np.bincount(place, 2 * direction - 1) == 0).all())
 
 
 def build_grid(
@@ -131,6 +130,9 @@ def build_grid(
     padding: float = PADDING,
 ) -> DistanceGrid:
     """The distance grid of one mesh (B = 1): ``resolution`` nodes over its longest side plus ``padding`` at each end.
+
+    The holes of an open mesh are covered by fans first. The winding number alone would put the inside's end about
+    there too, but the distance to the (missing) surface would not be small there, and the field would jump.
 
     Raises:
         ValueError: a mesh without faces or with values that are not finite, or a resolution below 4.
@@ -143,15 +145,28 @@ def build_grid(
     side = max(float((high - low).max()), 1e-9) * (1 + 2 * padding)
     spacing = side / (resolution - 1)
     origin = (low + high) / 2 - side / 2
+    closed = is_closed(faces)
+    if not closed:
+        vertices, faces = _cover(vertices, faces)
+        closed = is_closed(faces)
     triangles, _, children, boxes, dipoles = kernels.build_tree(vertices, faces)
     distance = kernels.grid_distance(resolution, origin, spacing, triangles, children, boxes)
-    turns = kernels.grid_winding(distance, origin, spacing, is_closed(faces), triangles, children, dipoles)
+    turns = kernels.grid_winding(distance, origin, spacing, closed, triangles, children, dipoles)
     values = np.where(turns > 0.5, -distance, distance).astype(np.float32)
     return DistanceGrid(
         torch.from_numpy(values)[None],
         torch.tensor(origin, dtype=torch.float32)[None],
         torch.tensor([spacing], dtype=torch.float32),
     )
+
+
+def _cover(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Close the holes of a mesh; loose triangles (most edges are borders) have no holes and stay as they are."""
+    _, place, _ = repair.edge_table(faces)
+    border = np.bincount(place) == 1
+    if not border.any() or border.mean() > 0.3:
+        return vertices, faces
+    return repair.cap(vertices, faces, repair.border_loops(faces))
 
 
 def cached_grid(
