@@ -1,0 +1,164 @@
+"""The feature network of Song et al. 2022 (figure 5, section 4.3): one map after another, the first guiding the rest.
+
+The paper has one ResNet-18 encoder for each feature on 256x256 pixels (:data:`PAPER`). The compact network that comes
+with horefine shares one narrow encoder on 128x128 pixels, has skip connections, and is told the sides of the object's
+box (:data:`COMPACT`): two CPU cores train it in an hour. Both are the same code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from horefine.extractors.dense import HAND_COORDS, OBJECT_COORDS
+from horefine.extractors.depth import DEPTH
+from horefine.extractors.heads import Head
+from horefine.extractors.joints import JOINTS
+from horefine.extractors.layers import condition_vector, conv_block
+from horefine.extractors.resnet import ResNet
+from horefine.extractors.segmentation import SEGMENTATION
+
+__all__ = ["COMPACT", "FIELD_HEADS", "HEADS", "PAPER", "FeatureConfig", "FeatureNet", "needed_heads"]
+
+HEADS: dict[str, Head] = {
+    "segmentation": SEGMENTATION,
+    "joints": JOINTS,
+    "depth": DEPTH,
+    "hand_coords": HAND_COORDS,
+    "object_coords": OBJECT_COORDS,
+}
+"""In an order in which every guide comes before what it guides."""
+
+FIELD_HEADS = {
+    "hand_mask": "segmentation", "object_mask": "segmentation", "hand_coords": "hand_coords",
+    "object_coords": "object_coords", "depth": "depth",
+}  # fmt: skip
+"""Which head gives which field of ``horefine.Features``."""
+
+
+@dataclass(frozen=True)
+class FeatureConfig:
+    """Sizes of the network; written into its weight files."""
+
+    size: int = 128
+    """Side of the square input picture, pixels."""
+    depth: int = 18
+    width: int = 32
+    shared_encoder: bool = True
+    """One encoder and decoder for all features instead of one for each."""
+    skips: bool = True
+    """The decoder sees the encoder's maps of its own resolution."""
+    decoder: tuple[int, ...] = (128, 96, 64, 32)
+    """Channels after each doubling of the resolution, from stride 32 on."""
+    bottleneck: int = 0
+    """Channels after a first 3x3 convolution at stride 32; 0: no such convolution."""
+    head_width: int = 24
+    condition: bool = True
+    """Told the sides of the object's box."""
+    detach_guides: bool = True
+    """Guides are inputs only: what a guided map wants does not change them."""
+
+    @property
+    def map_size(self) -> int:
+        return self.size // 32 * 2 ** len(self.decoder)
+
+
+COMPACT = FeatureConfig()
+PAPER = FeatureConfig(
+    size=256, width=64, shared_encoder=False, skips=False, decoder=(256, 256, 256), bottleneck=256, head_width=256,
+    condition=False, detach_guides=False,
+)  # fmt: skip
+
+
+class Trunk(nn.Module):
+    """Encoder and decoder: picture -> "B C map map" that a head reads."""
+
+    def __init__(self, config: FeatureConfig) -> None:
+        super().__init__()
+        self.encoder = ResNet(config.depth, config.width)
+        inputs = self.encoder.channels[-1]
+        self.condition = nn.Linear(7, inputs) if config.condition else None
+        self.bottleneck = conv_block(inputs, config.bottleneck) if config.bottleneck else nn.Identity()
+        inputs = config.bottleneck or inputs
+        self.reduce, self.fuse = nn.ModuleList(), nn.ModuleList()
+        for level, outputs in enumerate(config.decoder):
+            skip = self.encoder.channels[3 - level] if config.skips else 0
+            # a 1x1 convolution before the doubling costs a quarter of one after it
+            self.reduce.append(conv_block(inputs, outputs, 1) if config.skips else nn.Identity())
+            self.fuse.append(conv_block((outputs if config.skips else inputs) + skip, outputs))
+            inputs = outputs
+        self.skips = config.skips
+        if self.condition is not None:
+            nn.init.zeros_(self.condition.weight)
+            nn.init.zeros_(self.condition.bias)
+
+    def forward(self, image: Tensor, condition: Tensor) -> Tensor:
+        maps = self.encoder(image)
+        x = maps[-1]
+        if self.condition is not None:
+            x = x + self.condition(condition)[:, :, None, None].to(x.dtype)
+        x = self.bottleneck(x)
+        for level, (reduce, fuse) in enumerate(zip(self.reduce, self.fuse, strict=True)):
+            x = nn.functional.interpolate(reduce(x), scale_factor=2, mode="bilinear", align_corners=False)
+            x = fuse(torch.cat([x, maps[3 - level]], 1) if self.skips else x)
+        return x
+
+
+class FeatureNet(nn.Module):
+    """Picture -> raw maps by head name; ``activate`` turns them into maps."""
+
+    def __init__(self, config: FeatureConfig = COMPACT) -> None:
+        super().__init__()
+        self.config = config
+        trunks = ("shared",) if config.shared_encoder else tuple(HEADS)
+        self.trunks = nn.ModuleDict({name: Trunk(config) for name in trunks})
+        self.heads = nn.ModuleDict()
+        for name, head in HEADS.items():
+            inputs = config.decoder[-1] + sum(HEADS[guide].channels for guide in head.guides)
+            last = nn.Conv2d(config.head_width, head.channels, 3, padding=1)
+            self.heads[name] = nn.Sequential(conv_block(inputs, config.head_width), last)
+
+    def forward(
+        self,
+        image: Float[Tensor, "B 3 S S"],
+        extents: Float[Tensor, "B 3"] | None = None,
+        heads: Iterable[str] | None = None,
+    ) -> dict[str, Float[Tensor, "B C M M"]]:
+        """Raw maps of ``heads`` (all when None) and of what guides them; nothing else is computed.
+
+        ``image`` is sRGB, 0 to 1; ``extents`` the object's box sides in metres (zeros or None: unknown).
+        """
+        condition = condition_vector(extents, len(image), image)
+        trunk: dict[str, Tensor] = {}
+        raw: dict[str, Tensor] = {}
+        guides: dict[str, Tensor] = {}
+        for name in needed_heads(heads if heads is not None else HEADS):
+            key = "shared" if self.config.shared_encoder else name
+            if key not in trunk:
+                trunk[key] = self.trunks[key](image * 2 - 1, condition)
+            inputs = torch.cat([trunk[key], *(guides[g].to(trunk[key].dtype) for g in HEADS[name].guides)], 1)
+            raw[name] = self.heads[name](inputs).float()
+            guide = HEADS[name].activation(raw[name])
+            guides[name] = guide.detach() if self.config.detach_guides else guide
+        return raw
+
+    @staticmethod
+    def activate(raw: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Raw maps to maps: shares, heats, codes 0 to 1, metres."""
+        return {name: HEADS[name].activation(value) for name, value in raw.items()}
+
+
+def needed_heads(wanted: Iterable[str]) -> list[str]:
+    """The heads asked for and all that guide them, guides first. Raises KeyError for an unknown one."""
+    needed: set[str] = set()
+    queue = list(wanted)
+    while queue:
+        name = queue.pop()
+        if name not in needed:
+            needed.add(name)
+            queue += HEADS[name].guides
+    return [name for name in HEADS if name in needed]

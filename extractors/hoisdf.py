@@ -1,0 +1,236 @@
+"""HOISDF (Qi et al. 2024): pose from points that signed distance fields choose, weigh and exchange.
+
+A U-Net reads the crop; two field decoders give the signed distance to hand and object at any point from the maps'
+values at its pixel; the points nearest to each surface become tokens, weighed by a density of their distance, and each
+transformer sees its own points and the other's, weighed by its own field. Queries give the hand's rotations and shape,
+tokens vote for its joints, and tokens of the object give its rotation and translation.
+
+Module names are those of the official checkpoints, and :data:`OFFICIAL` has their sizes. :data:`COMPACT`, which comes
+with horefine, is the same code at sizes that two CPU cores train in an hour, plus what the official network takes from
+ground truth or lacks: a root head (wrist and object centre, with intrinsics), the sides of the object's box as a
+condition, and per-pixel surface codes that the points read beside the maps.
+
+Everything here happens in a *network frame*: metres, the camera's centre as origin, turned so that the optical axis runs
+through the middle of the crop (``hoisdf_frame``); the official network's is the camera's own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from horefine.extractors import unet
+from horefine.extractors.field import ENCODED, FieldDecoder, density, point_features, to_grid
+from horefine.extractors.layers import MLP, condition_vector, fourier
+from horefine.extractors.root import Root, RootHead
+from horefine.extractors.transformer import Transformer, block_mask
+from horefine.extractors.unet import UNet, UNetConfig
+from horefine.geometry import axis_angle_to_matrix, sixd_to_matrix
+
+__all__ = ["COMPACT", "OFFICIAL", "Hoisdf", "HoisdfConfig", "Points", "Prediction", "Seen"]
+
+BLOCKS = (1, 3, 3, 3, 3, 3, 1)
+"""Queries: wrist, three joints of each finger in MANO's order, shape."""
+
+
+@dataclass(frozen=True)
+class HoisdfConfig:
+    """Sizes of the network; written into its weight files."""
+
+    size: int = 128
+    depth: int = 18
+    width: int = 32
+    unet: UNetConfig = unet.COMPACT
+    hidden: int = 128
+    attention_heads: int = 4
+    feedforward: int = 256
+    hand_layers: int = 3
+    hand_decoder_layers: int = 2
+    object_layers: int = 2
+    dropout: float = 0.0
+    token_mlp: tuple[int, ...] = (256, 128)
+    field_mlp: tuple[int, ...] = (128, 64)
+    """Widths of the perceptron on point features for the fields; the last is the decoder's input."""
+    field_width: int = 160
+    field_dropout: float = 0.0
+    hand_points: int = 64
+    object_points: int = 48
+    scale: float = 5.0
+    """The fields' unit: normalised = metres times this."""
+    clamp: float = 0.25
+    """Normalised distance at which fields are cut."""
+    density_sign: float = -1.0
+    object_rotation: str = "sixd"
+    """``sixd`` or ``axis_angle`` (the official one)."""
+    align_corners: bool = False
+    codes: bool = True
+    """Per-pixel surface codes, which points read too."""
+    root: bool = True
+    condition: bool = True
+
+
+COMPACT = HoisdfConfig()
+OFFICIAL = HoisdfConfig(
+    size=256, depth=50, width=64, unet=unet.SMALL, hidden=256, feedforward=1024, hand_layers=6, hand_decoder_layers=4,
+    object_layers=3, dropout=0.1, token_mlp=(1024, 512, 256), field_mlp=(512, 256), field_width=512, field_dropout=0.2,
+    hand_points=600, object_points=200, scale=3.1, clamp=0.15, density_sign=1.0, object_rotation="axis_angle",
+    align_corners=True, codes=False, root=False, condition=False,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the U-Net made of a crop."""
+
+    levels: list[Tensor]
+    """Maps for points to read."""
+    raw: dict[str, Tensor]
+    """Raw per-pixel heads: hm, hand_seg, obj_seg and, where there are codes, hand_code, obj_code."""
+    condition: Float[Tensor, "B 7"]
+    root: Root | None
+
+
+@dataclass(frozen=True)
+class Points:
+    """Points of one field, network frame, metres, and the field there."""
+
+    position: Float[Tensor, "B N 3"]
+    distance: Float[Tensor, "B N"]
+    """Normalised, not clamped."""
+    features: Float[Tensor, "B N C"]
+    """What the maps show at their pixels."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Heads of every layer; the last is the result. Positions relative to the hand's or the object's centre."""
+
+    rotations: Float[Tensor, "L B 16 3 3"]
+    shape: Float[Tensor, "L B 10"]
+    votes: Float[Tensor, "E B N 20 3"]
+    """Where each hand token believes the joints but the wrist to be."""
+    vote_logits: Float[Tensor, "E B N 20"]
+    joints: Float[Tensor, "E B 20 3"]
+    object_rotation: Float[Tensor, "K B 3 3"]
+    object_center: Float[Tensor, "K B 3"]
+    """Centre of the object's box (its frame's origin in the official network)."""
+
+
+class Hoisdf(UNet):
+    """See the module's text. ``see`` once, ``field`` as often as needed, then ``pose``."""
+
+    def __init__(self, config: HoisdfConfig = COMPACT) -> None:
+        heads = {"hm": 1, "hand_seg": 1, "obj_seg": 1} | ({"hand_code": 3, "obj_code": 3} if config.codes else {})
+        super().__init__(config.depth, config.width, config.unet, heads)
+        self.config = c = config
+        features = sum(self.pyramid_channels) + (8 if c.codes else 0)
+        token = c.hidden - ENCODED - 3
+        self.linear_sdfin = MLP(features, *c.field_mlp, final_relu=True)
+        self.linear_transformerin = MLP(features, *c.token_mlp, token, final_relu=True)
+        self.hand_sdf_decoder = FieldDecoder(c.field_mlp[-1], c.field_width, c.field_dropout)
+        self.obj_sdf_decoder = FieldDecoder(c.field_mlp[-1], c.field_width, c.field_dropout)
+        self.hand_sigmoid_beta, self.obj_sigmoid_beta = (nn.Parameter(torch.full((1,), 0.1)) for _ in range(2))
+        sizes = (c.hidden, c.attention_heads, c.feedforward)
+        self.hand_transformer = Transformer(*sizes, c.hand_layers, c.hand_decoder_layers, c.dropout)
+        self.obj_transformer = Transformer(*sizes, c.object_layers, 0, c.dropout)
+        self.mano_query_embed = nn.Embedding(sum(BLOCKS), c.hidden)
+        self.linear_pose, self.linear_shape = MLP(c.hidden, c.hidden, c.hidden, 6), MLP(*(c.hidden,) * 3, 10)
+        self.linear_handvote, self.linear_handcls = MLP(*(c.hidden,) * 4, 60), MLP(*(c.hidden,) * 3, 20)
+        self.linear_obj_rot = MLP(*(c.hidden,) * 3, 6 if c.object_rotation == "sixd" else 3)
+        self.linear_obj_rel_trans = MLP(*(c.hidden,) * 3, 3)
+        self.register_buffer("block_mask", block_mask(BLOCKS), persistent=False)
+        if c.condition:
+            self.condition_map, self.condition_token = nn.Linear(7, self.top_channels), nn.Linear(7, c.hidden)
+        if c.root:
+            self.root_head = RootHead(self.top_channels, self.pyramid_channels[2], 7)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        for layer in (self.linear_pose.layers[-1], self.linear_obj_rot.layers[-1]):
+            nn.init.normal_(layer.weight, std=0.02)
+            if len(layer.bias) == 6:
+                layer.bias.data = torch.tensor([1.0, 0, 0, 0, 1, 0])
+        for layer in (self.linear_shape, self.linear_handvote, self.linear_obj_rel_trans):
+            nn.init.normal_(layer.layers[-1].weight, std=0.01)
+            nn.init.zeros_(layer.layers[-1].bias)
+
+    def see(
+        self, image: Float[Tensor, "B 3 S S"], extents: Tensor | None = None, focal: Float[Tensor, "B"] | None = None
+    ) -> Seen:
+        """Reads the crop (sRGB, 0 to 1). ``focal``: in half crops, needed by the root head (``Frame.focal``)."""
+        condition = condition_vector(extents, len(image), image)
+        bias = self.condition_map(condition) if self.config.condition else None
+        top, levels, raw = self.maps(image * 2 - 1 if self.config.root else image, bias)
+        root = None
+        if self.config.root:
+            if focal is None:
+                raise ValueError("the root head needs the crop's focal length")
+            root = self.root_head(top, levels[2], condition, focal)
+        if self.config.codes:
+            seen = torch.cat([raw[name].sigmoid() for name in ("hand_seg", "obj_seg", "hand_code", "obj_code")], 1)
+            levels = [seen, *levels]
+        return Seen(levels, raw, condition, root)
+
+    def field(
+        self, which: str, seen: Seen, position: Float[Tensor, "B N 3"], center: Tensor, projection: Tensor
+    ) -> Points:
+        """The field ``hand`` or ``object`` about ``center`` "B 3" at ``position``; both network frame, metres."""
+        features = point_features(seen.levels, to_grid(position, projection), self.config.align_corners)
+        return Points(position, self.distance(which, features, position, center), features)
+
+    def distance(self, which: str, features: Tensor, position: Tensor, center: Tensor) -> Float[Tensor, "B N"]:
+        """As :meth:`field`, for points whose features were read before."""
+        decoder = self.hand_sdf_decoder if which == "hand" else self.obj_sdf_decoder
+        return decoder(self.linear_sdfin(features), (position - center[:, None]) * self.config.scale)
+
+    def pose(
+        self, seen: Seen, hand: Points, other: Points, hand_center: Float[Tensor, "B 3"], object_center: Tensor
+    ) -> Prediction:
+        """Both transformers and all heads, from the chosen points of the hand's and the object's field."""
+        crossed_hand = self.distance("object", hand.features, hand.position, object_center)
+        crossed_other = self.distance("hand", other.features, other.position, hand_center)
+        hand_read, other_read = self.linear_transformerin(hand.features), self.linear_transformerin(other.features)
+        tokens = torch.cat([
+            self._tokens("hand", hand.position, hand_center, hand_read, hand.distance),
+            self._tokens("hand", other.position, hand_center, other_read, crossed_other),
+        ], 1)  # fmt: skip
+        memory, hand_layers = self.hand_transformer.encoder(tokens)
+        own = hand.position.shape[1]
+        queries = self.hand_transformer.decoder(self.mano_query_embed.weight, memory[:, :own], self.block_mask)
+        tokens = torch.cat([
+            self._tokens("object", other.position, object_center, other_read, other.distance),
+            self._tokens("object", hand.position, object_center, hand_read, crossed_hand),
+        ], 1)  # fmt: skip
+        if self.config.condition:
+            tokens = tokens + self.condition_token(seen.condition)[:, None]
+        _, object_layers = self.obj_transformer.encoder(tokens)
+        return self._heads(queries, hand_layers[:, :, :own], object_layers[:, :, : other.position.shape[1]],
+                           hand.position - hand_center[:, None])  # fmt: skip
+
+    def _tokens(self, which: str, position: Tensor, center: Tensor, read: Tensor, distance: Tensor) -> Tensor:
+        beta = self.hand_sigmoid_beta if which == "hand" else self.obj_sigmoid_beta
+        clamped = distance.detach().clamp(-self.config.clamp, self.config.clamp)
+        weight = density(clamped, beta, self.config.density_sign)
+        relative = position - center[:, None]
+        return torch.cat([relative, fourier(relative * self.config.scale), read * weight[..., None]], -1)
+
+    def _heads(self, queries: Tensor, hand: Tensor, other: Tensor, relative: Tensor) -> Prediction:
+        votes = relative[:, :, None] + self.linear_handvote(hand).unflatten(-1, (20, 3))
+        logits = self.linear_handcls(hand)
+        turn = self.linear_obj_rot(other).mean(2)
+        return Prediction(
+            rotations=sixd_to_matrix(self.linear_pose(queries[:, :, :16])),
+            shape=self.linear_shape(queries[:, :, 16]),
+            votes=votes,
+            vote_logits=logits,
+            joints=(logits.softmax(2)[..., None] * votes).sum(2),
+            object_rotation=_rotation(turn),
+            object_center=self.linear_obj_rel_trans(other).mean(2),
+        )
+
+
+def _rotation(numbers: Tensor) -> Tensor:
+    return sixd_to_matrix(numbers) if numbers.shape[-1] == 6 else axis_angle_to_matrix(numbers)

@@ -1,0 +1,101 @@
+"""Where wrist and object are, from the crop, its intrinsics and the object's size alone.
+
+The official HOISDF is given the true wrist. Here a head says at which pixel wrist and object centre lie and how large
+they appear; with the focal length that is a depth: ``z = 0.2 m * focal * exp(q)``, where ``focal`` is in half crops and
+0.2 m is about what fills half a crop.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from horefine.extractors.layers import MLP, conv_block
+
+__all__ = ["Frame", "Root", "RootHead"]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The network frame of B crops: the camera's centre, turned to look at the middle of the crop."""
+
+    rotation: Float[Tensor, "B 3 3"]
+    """Network frame from camera frame."""
+    projection: Float[Tensor, "B 3 3"]
+    """Network-frame points to homogeneous crop coordinates, -1 to 1 from edge to edge."""
+    focal: Float[Tensor, "B"]
+    """Half crops per unit of X/Z about the middle of the crop."""
+
+    @staticmethod
+    def of(matrix: Float[Tensor, "B 3 3"], side: int, turned: bool = True) -> Frame:
+        """From intrinsics ``matrix`` of a crop of ``side`` pixels; ``turned`` False keeps the camera's axes."""
+        to_crop = matrix.new_tensor([[2 / side, 0, 1 / side - 1], [0, 2 / side, 1 / side - 1], [0, 0, 1]])
+        crop = to_crop @ matrix
+        focal = (crop[:, 0, 0] * crop[:, 1, 1]).sqrt()
+        if not turned:
+            return Frame(torch.eye(3).to(matrix).expand(len(matrix), 3, 3), crop, focal)
+        ray = torch.linalg.solve(crop, matrix.new_tensor([0.0, 0.0, 1.0]).expand(len(matrix), 3))
+        ray = ray / ray.norm(dim=-1, keepdim=True)
+        rotation = _turn_to_axis(ray)
+        # off the axis a pinhole stretches by 1 / cos^2 along the radius and 1 / cos across it
+        return Frame(rotation, crop @ rotation.mT, focal / ray[:, 2] ** 1.5)
+
+    def backproject(self, grid: Float[Tensor, "B 2"], depth: Float[Tensor, "B"]) -> Float[Tensor, "B 3"]:
+        """The network-frame point at crop coordinates ``grid`` with a given z."""
+        ray = torch.linalg.solve(self.projection, torch.cat([grid, torch.ones_like(grid[:, :1])], -1))
+        return ray / ray[:, 2:] * depth[:, None]
+
+
+def _turn_to_axis(ray: Float[Tensor, "B 3"]) -> Float[Tensor, "B 3 3"]:
+    """The smallest rotation that takes a unit ``ray`` to (0, 0, 1)."""
+    x, y, z = ray.unbind(-1)
+    k = 1 / (1 + z)
+    rows = [1 - x * x * k, -x * y * k, -x, -x * y * k, 1 - y * y * k, -y, x, y, z]
+    return torch.stack(rows, -1).unflatten(-1, (3, 3))
+
+
+@dataclass(frozen=True)
+class Root:
+    """Wrist (0) and centre of the object's box (1)."""
+
+    grid: Float[Tensor, "B 2 2"]
+    """Crop coordinates, -1 to 1."""
+    log_size: Float[Tensor, "B 2"]
+    """q of the module's text."""
+    focal: Float[Tensor, "B"]
+
+    def depth(self) -> Float[Tensor, "B 2"]:
+        """Metres along z of the network frame."""
+        return 0.2 * self.focal[:, None] * self.log_size.exp()
+
+    def points(self, frame: Frame) -> tuple[Float[Tensor, "B 3"], Float[Tensor, "B 3"]]:
+        """Wrist and object centre, network frame."""
+        depth = self.depth()
+        return frame.backproject(self.grid[:, 0], depth[:, 0]), frame.backproject(self.grid[:, 1], depth[:, 1])
+
+
+class RootHead(nn.Module):
+    """Places by the mean of a spatial softmax at stride 8, sizes by a perceptron on the stride 32 map."""
+
+    def __init__(self, top: int, stride8: int, condition: int) -> None:
+        super().__init__()
+        self.place = nn.Sequential(conv_block(stride8 + 2, 32), nn.Conv2d(32, 2, 1))
+        self.squeeze = conv_block(top, 64, 1)
+        self.size = MLP(64 * 16 + condition + 5, 128, 64, 2)
+        nn.init.zeros_(self.size.layers[-1].weight)
+        nn.init.zeros_(self.size.layers[-1].bias)
+
+    def forward(self, top: Tensor, stride8: Tensor, condition: Tensor, focal: Float[Tensor, "B"]) -> Root:
+        height, width = stride8.shape[-2:]
+        ys = (2 * torch.arange(height, device=top.device) + 1) / height - 1
+        xs = (2 * torch.arange(width, device=top.device) + 1) / width - 1
+        where = torch.stack(torch.meshgrid(xs, ys, indexing="xy"))[None].to(stride8.dtype)
+        heat = self.place(torch.cat([stride8, where.expand(len(top), -1, -1, -1)], 1))
+        squeezed = nn.functional.adaptive_avg_pool2d(self.squeeze(top), 4)
+        with torch.autocast(top.device.type, enabled=False):  # a place needs more than eight bits
+            grid = heat.float().flatten(2).softmax(-1) @ where.float().flatten(2).mT
+            inputs = torch.cat([squeezed.float().flatten(1), condition, grid.flatten(1), focal.log()[:, None]], -1)
+            return Root(grid, self.size(inputs), focal)

@@ -1,0 +1,103 @@
+"""Batches out of training shards (``horefine.data.shards``), with the objects they show."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from horefine.data.shards import Shards
+from horefine.distance import DistanceGrid
+from horefine.errors import InputError
+from horefine.extractors.batches import Augmentation, Batch, augment_color, augment_view
+from horefine.hand import HandModel
+from horefine.mesh import Mesh
+from horefine.scene import Pose
+
+__all__ = ["Objects", "Scenes"]
+
+
+@dataclass(frozen=True)
+class Objects:
+    """The meshes of a data set, ready to be indexed by a batch."""
+
+    meshes: list[Mesh]
+    extents: Tensor
+    """Box sides "O 3", metres."""
+    centers: Tensor
+    """Box centres "O 3", object frame."""
+    surface: Tensor
+    """Points spread evenly over each surface "O 1024 3", object frame."""
+    grids: DistanceGrid
+
+    @staticmethod
+    def of(meshes: list[Mesh]) -> Objects:
+        boxes = [m.vertices[0] for m in meshes]
+        extents = torch.stack([v.amax(0) - v.amin(0) for v in boxes])
+        centers = torch.stack([(v.amax(0) + v.amin(0)) / 2 for v in boxes])
+        surface = torch.stack([surface_points(*m.trimmed()) for m in meshes])
+        return Objects(meshes, extents, centers, surface, DistanceGrid.cat([m.grid for m in meshes]))
+
+
+def surface_points(vertices: Tensor, faces: Tensor, count: int = 1024) -> Tensor:
+    """``count`` points "N 3" on a mesh, as dense everywhere; the same ones each time."""
+    generator = torch.Generator().manual_seed(0)
+    corners = vertices[faces]
+    edges = corners[:, 1:] - corners[:, :1]
+    area = torch.linalg.cross(edges[:, 0], edges[:, 1], dim=-1).norm(dim=-1)
+    chosen = torch.multinomial(area, count, replacement=True, generator=generator)
+    weights = torch.rand(count, 2, 1, generator=generator)
+    weights = torch.where(weights.sum(1, keepdim=True) > 1, 1 - weights, weights)
+    return corners[chosen, 0] + (weights * edges[chosen]).sum(1)
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """Training scenes on disk. The first ``held_out`` of the first shards are for validation only."""
+
+    shards: Shards
+    objects: Objects
+    hand: HandModel
+    held_out: int
+
+    def __len__(self) -> int:
+        return len(self.shards)
+
+    @staticmethod
+    def open(root: str | Path, objects: Objects, hand: HandModel, held_out: int) -> Scenes:
+        shards = Shards.open(root)
+        if len(shards) <= held_out:
+            raise InputError(f"{root}: {len(shards)} scenes, of which {held_out} are held out; write more scenes")
+        return Scenes(shards, objects, hand, held_out)
+
+    def choose(self, count: int, generator: torch.Generator) -> np.ndarray:
+        """Random training scenes, in order of their place on disk."""
+        return np.sort(torch.randint(self.held_out, len(self.shards), (count,), generator=generator).numpy())
+
+    def batch(self, indices: Sequence[int] | np.ndarray) -> Batch:
+        """The scenes as they are."""
+
+        def read(name: str) -> Tensor:
+            return torch.from_numpy(self.shards.gather(name, indices))
+
+        names = ("hand_coords", "object_coords", "depth")
+        maps = {name: read(name).float() for name in names}
+        maps |= {name: read(name).float() / 255 for name in ("hand_mask", "object_mask")}
+        which = read("object").long()
+        pose = Pose(**{f.name: read(f.name) for f in dataclasses.fields(Pose)})
+        return Batch(
+            read("image").float() / 255, maps, read("crop_matrix"), pose, read("joints"), read("object_center"),
+            which, self.objects.extents[which],
+        )  # fmt: skip
+
+    def augmented(self, indices: np.ndarray, options: Augmentation, generator: torch.Generator) -> Batch:
+        """The scenes seen from a turned, nearer or shifted camera, in other colours."""
+        batch = self.batch(indices)
+        rest = self.hand.rest_joints(batch.pose.hand_shape)[:, 0]
+        batch = augment_view(batch, options, rest, generator)
+        return dataclasses.replace(batch, image=augment_color(batch.image, options, generator))
