@@ -1,0 +1,159 @@
+"""Contact and hand anatomy as CPF codes them (Yang et al., "CPF: Learning a Contact Potential Field", ICCV 2021).
+
+These are faithful: means over pairs in metres squared, an exponent so small that the repulsion is nearly a constant
+force, anatomy terms that are NaN for a joint that is not rotated at all. For refinement that behaves see
+``losses/contact.py`` and the default ``anatomy``.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from horefine import anatomy as anatomy_of_hand
+from horefine.anatomy import TIP_REGIONS
+from horefine.contact_truth import NO_ANCHOR, anchor_table
+from horefine.scene import Contact, Scene
+
+__all__ = [
+    "attraction",
+    "axis_terms",
+    "cpf_anatomy",
+    "edge_length",
+    "quaternion_norm",
+    "quaternion_offset",
+    "repulsion",
+    "rotvec_to_quaternion",
+]
+
+SOFT = (0, 3, 6, 9, 14)
+"""Finger joints (MANO's order, the wrist left out) with some play: the four knuckles and the thumb's last joint."""
+THUMB = (12, 13)
+"""The thumb's base and middle joint."""
+HARD = tuple(i for i in range(15) if i not in SOFT + THUMB)
+
+
+def attraction(
+    scene: Scene, contact: Contact, *, threshold: float = 0.8, tip_weight: float = 1.0, other_weight: float = 0.1
+) -> Float[Tensor, "B"]:
+    """CPF's attraction: springs between touching object vertices and the anchors of their region, metres squared.
+
+    ``mean over (vertex i, anchor a) of w_a k_ia |o_i - a|^2`` with elasticity k and w = ``tip_weight`` for anchors of
+    the fingertips. A vertex touches when its probability exceeds ``threshold``; without any the loss is 0.
+    """
+    model = scene.hand_model
+    table = anchor_table(model.anchor_region)[contact.region]
+    touching = (contact.probability > threshold)[..., None] & (table != NO_ANCHOR)
+    is_tip = torch.isin(model.anchor_region, model.anchor_region.new_tensor(TIP_REGIONS))
+    importance = torch.where(is_tip, tip_weight, other_weight).to(contact.elasticity)
+    place = table.clamp(max=NO_ANCHOR - 1)
+    spring = contact.elasticity * importance[place] * touching
+    # sum_i k_ia |o_i - a|^2 = sum_i k_ia |o_i|^2 - 2 a . sum_i k_ia o_i + |a|^2 sum_i k_ia, about the object's centre:
+    # no array of vertices times anchors times coordinates
+    springs = spring.new_zeros(*table.shape[:2], NO_ANCHOR).scatter_add(2, place, spring)
+    origin = scene.object_center.detach()[:, None]
+    anchors, vertices = model.anchors(scene.hand.vertices) - origin, scene.object - origin
+    energy = (
+        (springs.sum(2) * vertices.square().sum(2)).sum(1)
+        - 2 * (anchors * (springs.mT @ vertices)).sum((1, 2))
+        + (springs.sum(1) * anchors.square().sum(2)).sum(1)
+    )
+    return energy / touching.sum((1, 2)).clamp(min=1)
+
+
+def repulsion(
+    scene: Scene, *, query: float = 0.03, clamp: float = 0.08, neighbours: int = 50, strength: float = 5e-4
+) -> Float[Tensor, "B"]:
+    """CPF's repulsion: hand vertices near an object vertex are pushed out along its normal. No unit.
+
+    ``sum over object vertices o and the hand vertices h among its nearest that are closer than query of
+    strength exp(2 clamp((o - h) . n)) / number of object vertices with any``. In metres the exponent is tiny, so
+    near pairs are pushed alike inside and outside, the value counts pairs, jumps as they come and go, and grows with
+    the density of the meshes. Slow (all pairs of vertices).
+    """
+    mesh = scene.features.object
+    normals = mesh.normals @ scene.object_rotation.mT
+    with torch.no_grad():
+        distance = torch.cdist(scene.object, scene.hand.vertices, compute_mode="donot_use_mm_for_euclid_dist")
+        distance, place = distance.topk(neighbours, dim=-1, largest=False)
+        near = (distance < query) & mesh.vertex_mask[..., None]
+    hand = scene.hand.vertices.gather(1, place.flatten(1)[..., None].expand(-1, -1, 3)).unflatten(1, place.shape[1:])
+    depth = ((scene.object[:, :, None] - hand) * normals[:, :, None]).sum(-1)
+    energy = strength * torch.exp(2 * depth.clamp(-clamp, clamp)) * near
+    return energy.sum((1, 2)) / near.any(-1).sum(1).clamp(min=1)
+
+
+def axis_terms(
+    rotvec: Float[Tensor, "B 16 3"], joints: Float[Tensor, "B 21 3"], rotations: Float[Tensor, "B 16 3 3"]
+) -> dict[str, Float[Tensor, "B"]]:
+    """CPF's four anatomy terms (first release): ``back``, ``up``, ``left`` (no unit) and ``angle`` (radians squared).
+
+    A joint's rotation axis should be its l axis (it bends), neither its b axis (twist) nor its u axis (splay): with c_x
+    the axis' component, ``back = mean_hard c_b^2 + mean_soft relu(|c_b| - sin 5)^2 + 0.01 mean_thumb relu(|c_b| -
+    sin 60)^2``, ``up`` alike with 10 degrees, ``left`` with ``1 - c_l`` and 20; an angle costs the square of what it
+    exceeds 90 degrees by.
+
+    Args:
+        rotvec: Local joint rotations (the first, the wrist's, is not looked at). A zero rotation has no axis: NaN.
+        joints: Positions, house order.
+        rotations: Global joint rotations.
+    """
+    axes = anatomy_of_hand.bone_axes(joints, rotations)
+    angle = rotvec[:, 1:].norm(dim=-1)
+    axis = rotvec[:, 1:] / angle[..., None]
+    back, up, left = ((axis * direction).sum(-1) for direction in axes)
+
+    def mixed(miss: Float[Tensor, "B 15"], degrees: float) -> Float[Tensor, "B"]:
+        soft, thumb = (torch.tensor(x, dtype=miss.dtype).deg2rad().sin() for x in (degrees, 60.0))
+        return (
+            miss[:, HARD].square().mean(1)
+            + (miss[:, SOFT] - soft).relu().square().mean(1)
+            + 0.01 * (miss[:, THUMB] - thumb).relu().square().mean(1)
+        )
+
+    return {
+        "back": mixed(back.abs(), 5.0),
+        "up": mixed(up.abs(), 10.0),
+        "left": mixed(1 - left, 20.0),
+        "angle": (angle - torch.pi / 2).relu().square().mean(1),
+    }
+
+
+def cpf_anatomy(scene: Scene) -> Float[Tensor, "B"]:
+    """CPF's weighting of :func:`axis_terms`: ``angle + 0.1 (back + up + left)``."""
+    terms = axis_terms(scene.pose.hand_rotvec, scene.hand.joints, scene.hand.transforms[:, :, :3, :3])
+    return terms["angle"] + 0.1 * (terms["back"] + terms["up"] + terms["left"])
+
+
+def edge_length(scene: Scene) -> Float[Tensor, "B"]:
+    """CPF: edges of the hand's mesh keep the length they have flat at zero shape, mean square, metres squared."""
+    faces = scene.hand_model.faces
+    pairs = torch.cat([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]).sort(1).values
+    first, second = pairs.unique(dim=0).unbind(1)
+    rest = (scene.hand_model.template[first] - scene.hand_model.template[second]).norm(dim=-1)
+    length = (scene.hand.vertices[:, first] - scene.hand.vertices[:, second]).norm(dim=-1)
+    return (length - rest).square().mean(1)
+
+
+def rotvec_to_quaternion(rotvec: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 4"]:
+    """Unit quaternion w, x, y, z; smooth at the zero rotation."""
+    square = rotvec.square().sum(-1, keepdim=True)
+    tiny = square < 1e-12
+    half = torch.where(tiny, torch.ones_like(square), square).sqrt() / 2
+    real = torch.where(tiny, 1 - square / 8, half.cos())
+    return torch.cat([real, rotvec * torch.where(tiny, 0.5 - square / 48, half.sin() / (2 * half))], -1)
+
+
+def quaternion_norm(quaternion: Float[Tensor, "B J 4"]) -> Float[Tensor, "B"]:
+    """CPF: free quaternions stay near unit length, ``mean (|q|^2 - 1)^2``. (Axis-angle needs no such term.)"""
+    return (quaternion.square().sum(-1) - 1).square().mean(1)
+
+
+def quaternion_offset(quaternion: Float[Tensor, "B J 4"], initial: Float[Tensor, "B J 4"]) -> Float[Tensor, "B"]:
+    """CPF: joints stay near where they began, ``mean (Re(q q_0^-1) - 1)^2`` of normalised quaternions.
+
+    ``Re(q q_0^-1)`` is the cosine of half the angle between the two.
+    """
+    unit, start = (torch.nn.functional.normalize(q, dim=-1) for q in (quaternion, initial))
+    return ((unit * start).sum(-1) - 1).square().mean(1)

@@ -1,0 +1,236 @@
+"""Quantities that losses need and that do not depend on the pose: found once for each refinement, without gradients.
+
+A loss asks for one by the name it has in :data:`PREPARED`; the objective calls the function with the hand model and the
+features that its parameters name (a parameter with a default may be missing: then it is None or left out). Each returns
+a frozen dataclass of tensors whose first dimension is the image. No image looks at another.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from scipy.spatial import KDTree
+from torch import Tensor
+
+from horefine.hand import HandModel
+from horefine.losses.sampling import closest_on_triangles, spread
+from horefine.losses.surfaces import find_object_points
+from horefine.mesh import Mesh
+
+__all__ = ["SurfacePairs", "VertexPairs", "VisiblePairs", "find_surface_pairs", "find_vertex_pairs"]
+
+SAMPLES = 20_000
+"""Points spread over a surface to find the face nearest to a code."""
+CANDIDATES = 4
+"""Faces, those of the nearest samples, on which the nearest point is then found exactly."""
+MAX_PIXELS = 1000
+"""Pixels of a map that are paired with the surface, at most."""
+
+
+@dataclass(frozen=True)
+class VisiblePairs:
+    """For each vertex of one surface the pixel whose code is nearest (Song et al. 2022, eq. 4)."""
+
+    pixel: Float[Tensor, "B V 2"]
+    """u, v."""
+    index: Int[Tensor, "B V"]
+    """``v * W + u``: where the pixel is in a flattened map."""
+    distance: Float[Tensor, "B V"]
+    """In code space (unit cube); infinite for padding, and where the mask is empty."""
+
+
+@dataclass(frozen=True)
+class VertexPairs:
+    """Nearest pixels of the vertices of hand and object."""
+
+    hand: VisiblePairs
+    object: VisiblePairs
+
+
+@dataclass(frozen=True)
+class SurfacePairs:
+    """For each chosen pixel of the hand's map (0) and the object's (1) the surface point whose code is nearest."""
+
+    vertices: Int[Tensor, "B 2 P 3"]
+    """The three vertices of the face that holds the point."""
+    barycentric: Float[Tensor, "B 2 P 3"]
+    """Weights of those vertices, summing to one."""
+    pixel: Float[Tensor, "B 2 P 2"]
+    """u, v."""
+    distance: Float[Tensor, "B 2 P"]
+    """In code space (unit cube)."""
+    depth: Float[Tensor, "B 2 P"]
+    """``Features.depth`` at the pixel, metres below the object's centre; 0 without a depth map."""
+    valid: Float[Tensor, "B 2 P"]
+    """1, or 0 for padding (a mask with fewer than P pixels)."""
+
+
+def find_vertex_pairs(
+    hand_model: HandModel,
+    object: Mesh,
+    hand_mask: Float[Tensor, "B H W"],
+    object_mask: Float[Tensor, "B H W"],
+    hand_coords: Float[Tensor, "B 3 H W"],
+    object_coords: Float[Tensor, "B 3 H W"],
+) -> VertexPairs:
+    """Song et al. 2022, eq. 4: ``N(v) = argmin_i |M(i) - code(v)|`` over the pixels i of the segmentation.
+
+    The losses keep a pair when its distance is below their threshold (eq. 5).
+    """
+    hand_codes = hand_model.codes.expand(len(hand_mask), -1, -1)
+    return VertexPairs(
+        nearest_pixels(hand_codes, hand_coords, hand_mask),
+        nearest_pixels(object.codes, object_coords, object_mask, object.counts[:, 0]),
+    )
+
+
+def nearest_pixels(
+    codes: Float[Tensor, "B V 3"],
+    coords: Float[Tensor, "B 3 H W"],
+    mask: Float[Tensor, "B H W"],
+    counts: Int[Tensor, "B"] | None = None,
+    *,
+    inside: float = 0.5,
+) -> VisiblePairs:
+    """The pixel with ``mask > inside`` whose code is nearest to each of the first ``counts`` vertices."""
+    width = mask.shape[-1]
+    flat = coords.flatten(2).mT
+    index = torch.zeros(codes.shape[:2], dtype=torch.long, device=codes.device)
+    distance = codes.new_full(codes.shape[:2], torch.inf)
+    for image in range(len(codes)):
+        pixels = (mask[image].flatten() > inside).nonzero().flatten()
+        count = codes.shape[1] if counts is None else int(counts[image])
+        if len(pixels) == 0:
+            continue
+        gap = torch.cdist(codes[image, :count], flat[image, pixels], compute_mode="donot_use_mm_for_euclid_dist")
+        nearest, place = gap.min(1)
+        index[image, :count], distance[image, :count] = pixels[place], nearest
+    pixel = torch.stack([index % width, index // width], -1).to(codes.dtype)
+    return VisiblePairs(pixel, index, distance)
+
+
+def find_surface_pairs(
+    hand_model: HandModel,
+    object: Mesh,
+    hand_mask: Float[Tensor, "B H W"],
+    object_mask: Float[Tensor, "B H W"],
+    hand_coords: Float[Tensor, "B 3 H W"],
+    object_coords: Float[Tensor, "B 3 H W"],
+    depth: Float[Tensor, "B H W"] | None = None,
+    *,
+    max_pixels: int = MAX_PIXELS,
+) -> SurfacePairs:
+    """The surface point whose code is nearest to the code that each visible pixel shows.
+
+    The other way round than Song et al.: a pixel has one surface point, so nothing is quantised to pixels or vertices
+    and no vertex of the far side is drawn to a near-side pixel. A pixel is the hand's when its hand mask is above one
+    half and not below its object mask. Above ``max_pixels`` of them every n-th in reading order is taken.
+    """
+    hand = _SurfaceIndex.of_hand(hand_model)
+    masks, coords = torch.stack([hand_mask, object_mask], 1), torch.stack([hand_coords, object_coords], 1)
+    depths = torch.zeros_like(hand_mask) if depth is None else depth
+    rows, known = [], {}
+    for image in range(len(masks)):
+        surfaces = (hand, _object_index(object, image, known))
+        for side, surface in enumerate(surfaces):
+            pixels = _chosen_pixels(masks[image, side], masks[image, 1 - side], max_pixels)
+            rows.append(_pair(surface, pixels, coords[image, side], depths[image]))
+    count = max(1, *(len(row["valid"]) for row in rows))
+    padded = {
+        name: torch.stack([_pad(name, row[name], count) for row in rows]).unflatten(0, (-1, 2)) for name in rows[0]
+    }
+    return SurfacePairs(**padded)
+
+
+PREPARED = {
+    "vertex_pairs": find_vertex_pairs,
+    "surface_pairs": find_surface_pairs,
+    "object_points": find_object_points,
+}
+"""What a loss may ask for by name besides the fields of ``Features``."""
+
+
+def _chosen_pixels(mask: Float[Tensor, "H W"], other: Float[Tensor, "H W"], most: int) -> Int[Tensor, "P"]:
+    """Indices of the visible pixels, evenly thinned out to ``most``."""
+    pixels = ((mask > 0.5) & (mask >= other)).flatten().nonzero().flatten()
+    if len(pixels) <= most:
+        return pixels
+    return pixels[torch.arange(most, device=pixels.device) * len(pixels) // most]
+
+
+def _pair(
+    surface: _SurfaceIndex, pixels: Int[Tensor, "P"], coords: Float[Tensor, "3 H W"], depth: Float[Tensor, "H W"]
+) -> dict[str, Tensor]:
+    width = depth.shape[-1]
+    vertices, barycentric, distance = surface.nearest(coords.flatten(1).mT[pixels])
+    return {
+        "vertices": vertices,
+        "barycentric": barycentric,
+        "pixel": torch.stack([pixels % width, pixels // width], -1).to(depth.dtype),
+        "distance": distance,
+        "depth": depth.flatten()[pixels],
+        "valid": torch.ones_like(distance),
+    }
+
+
+def _pad(name: str, values: Tensor, count: int) -> Tensor:
+    """``count`` rows: padding is the surface's vertex 0 with weight one, a point like any other, and not valid."""
+    padding = values.new_zeros(count - len(values), *values.shape[1:])
+    if name == "barycentric":
+        padding[:, 0] = 1
+    return torch.cat([values, padding])
+
+
+class _SurfaceIndex:
+    """A triangle mesh in code space that answers which surface point is nearest to a code.
+
+    A tree over :data:`SAMPLES` surface points proposes :data:`CANDIDATES` faces; the nearest point on those is exact.
+    """
+
+    def __init__(self, codes: Float[Tensor, "V 3"], faces: Int[Tensor, "F 3"]) -> None:
+        self.codes = codes.detach().cpu().double().numpy()
+        self.faces = faces.detach().cpu().numpy()
+        corners = self.codes[self.faces]
+        self.face, points = spread(corners, SAMPLES)
+        self.tree = KDTree(points)
+
+    @staticmethod
+    def of_hand(model: HandModel) -> _SurfaceIndex:
+        """The hand's index: kept, as it is the same for every image."""
+        return _hand_index(model)
+
+    def nearest(
+        self, codes: Float[Tensor, "P 3"]
+    ) -> tuple[Int[Tensor, "P 3"], Float[Tensor, "P 3"], Float[Tensor, "P"]]:
+        """Vertices and barycentric weights of the nearest surface points, and their distances."""
+        wanted = codes.detach().cpu().double().numpy()
+        _, sample = self.tree.query(wanted, k=CANDIDATES)
+        face = self.face[sample]
+        weights = closest_on_triangles(wanted[:, None], self.codes[self.faces[face]])
+        points = (weights[..., None] * self.codes[self.faces[face]]).sum(-2)
+        distance = np.linalg.norm(points - wanted[:, None], axis=-1)
+        row, best = np.arange(len(wanted)), distance.argmin(1)
+        return (
+            torch.as_tensor(self.faces[face[row, best]], device=codes.device),
+            torch.as_tensor(weights[row, best]).to(codes),
+            torch.as_tensor(distance[row, best]).to(codes),
+        )
+
+
+@functools.lru_cache(maxsize=4)
+def _hand_index(model: HandModel) -> _SurfaceIndex:
+    return _SurfaceIndex(model.codes, model.faces)
+
+
+def _object_index(mesh: Mesh, image: int, known: dict[tuple[bytes, bytes], _SurfaceIndex]) -> _SurfaceIndex:
+    """The index of one image's object; images that show the same mesh share it."""
+    vertex_count, face_count = mesh.counts[image].tolist()
+    codes, faces = mesh.codes[image, :vertex_count], mesh.faces[image, :face_count]
+    key = (codes.detach().cpu().numpy().tobytes(), faces.cpu().numpy().tobytes())
+    if key not in known:
+        known[key] = _SurfaceIndex(codes, faces)
+    return known[key]
