@@ -1,0 +1,138 @@
+"""What every benchmark shares: the machine's name, an honest interval, and results as JSON and as a Markdown table.
+
+A benchmark is ``benchmarks/NAME.py``. Run (``.venv/bin/python benchmarks/NAME.py``) it prints its table and writes
+``benchmarks/results/NAME.json`` and ``NAME.md`` with the command, the commit and the machine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+__all__ = ["RESULTS", "bootstrap_median", "commit", "machine", "markdown_table", "seconds", "write_results"]
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def machine() -> str:
+    """Processor, cores in use, threads, GPU and the versions that matter, in one line."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    parts = [_processor(), f"{cores} cores", f"{torch.get_num_threads()} torch thread(s)"]
+    if torch.cuda.is_available():
+        parts.append(torch.cuda.get_device_name())
+    versions = f"Python {platform.python_version()}, torch {torch.__version__}, numpy {np.__version__}"
+    return ", ".join([*parts, platform.system(), versions])
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def commit() -> str:
+    """Short hash of the checkout, with ``+`` when tracked files differ from it; ``unknown`` outside git."""
+    answer = subprocess.run(
+        ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return answer.stdout.strip() or "unknown"
+
+
+def bootstrap_median(
+    values: Sequence[float] | np.ndarray, *, level: float = 0.95, rounds: int = 2000, seed: int = 0
+) -> tuple[float, float, float]:
+    """The median with its bootstrap percentile interval: (median, low, high). NaN values are left out."""
+    known = np.asarray(values, np.float64)
+    known = known[~np.isnan(known)]
+    if not len(known):
+        return float("nan"), float("nan"), float("nan")
+    draws = np.random.default_rng(seed).integers(0, len(known), (rounds, len(known)))
+    low, high = np.quantile(np.median(known[draws], 1), [(1 - level) / 2, (1 + level) / 2])
+    return float(np.median(known)), float(low), float(high)
+
+
+def seconds(work: Callable[[], object], *, repeats: int = 20, warm: int = 3) -> tuple[float, float, float]:
+    """Wall time of one call: (median, 10 % and 90 % quantile) of ``repeats``, after ``warm`` unmeasured ones."""
+    for _ in range(warm):
+        work()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return float(np.median(times)), float(np.quantile(times, 0.1)), float(np.quantile(times, 0.9))
+
+
+def markdown_table(rows: Sequence[Mapping[str, object]]) -> str:
+    """Rows as a Markdown table; columns in the order they first appear, a missing value as ``-``."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    lines = [[_cell(row.get(name, "-")) for name in columns] for row in rows]
+    widths = [max(len(line[k]) for line in [columns, *lines]) for k in range(len(columns))]
+    numeric = [all(isinstance(row.get(name, 0), int | float) for row in rows) for name in columns]
+
+    def join(cells: Sequence[str]) -> str:
+        padded = [c.rjust(w) if n else c.ljust(w) for c, w, n in zip(cells, widths, numeric, strict=True)]
+        return "| " + " | ".join(padded) + " |"
+
+    rule = "|" + "|".join("-" * (w + 1) + (":" if n else "-") for w, n in zip(widths, numeric, strict=True)) + "|"
+    return "\n".join([join(columns), rule, *map(join, lines)])
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, bool) or not isinstance(value, float):
+        return str(value)
+    return f"{value:.4g}" if abs(value) < 1000 else f"{value:.0f}"
+
+
+def write_results(
+    name: str,
+    rows: Sequence[Mapping[str, object]],
+    *,
+    notes: Sequence[str] = (),
+    extra: Mapping[str, object] | None = None,
+) -> Path:
+    """Prints the table and writes ``results/NAME.json`` (everything) and ``NAME.md`` (to read). Returns the second.
+
+    ``notes``: sentences a reader needs (what was measured, on what). ``extra``: raw values for the JSON only.
+    """
+    about = {"command": " ".join(["python", *_arguments()]), "commit": commit(), "machine": machine()}
+    table = markdown_table(rows)
+    lines = [f"# {name}", "", table, "", *[f"- {note}" for note in notes]]
+    lines += [f"- {key}: `{value}`" for key, value in about.items()]
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    record = {"name": name, **about, "rows": list(rows), "notes": list(notes), **(extra or {})}
+    text = json.dumps(record, indent=1, default=_plain)
+    (RESULTS / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+    path = RESULTS / f"{name}.md"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print(table)
+    return path
+
+
+def _arguments() -> list[str]:
+    script = Path(sys.argv[0]).resolve()
+    inside = script.is_relative_to(ROOT)
+    return [str(script.relative_to(ROOT)) if inside else script.name, *sys.argv[1:]]
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, torch.Tensor | np.ndarray | np.generic):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} does not belong in a results file")
