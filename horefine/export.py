@@ -142,6 +142,8 @@ def _ends(total: Float[ndarray, "steps"], best_step: int) -> dict[str, float | N
 def write_glb(path: Path, result: Result) -> None:
     """Hand and object as glTF (metres, y up, the camera looking along -z), named ``hand`` and ``object``."""
     import trimesh
+    from trimesh.visual import TextureVisuals
+    from trimesh.visual.material import PBRMaterial
 
     from horefine.draw import HAND_COLOR, OBJECT_COLOR
 
@@ -153,10 +155,8 @@ def write_glb(path: Path, result: Result) -> None:
     }
     for name, (vertices, faces, color) in parts.items():
         mesh = trimesh.Trimesh(np.asarray(vertices) * flip, faces, process=False)
-        material = trimesh.visual.material.PBRMaterial(
-            name=name, baseColorFactor=[*color, 1.0], metallicFactor=0.0, roughnessFactor=0.7
-        )
-        mesh.visual = trimesh.visual.TextureVisuals(material=material)
+        material = PBRMaterial(name=name, baseColorFactor=[*color, 1.0], metallicFactor=0.0, roughnessFactor=0.7)
+        mesh.visual = TextureVisuals(material=material)
         mesh.vertex_normals  # noqa: B018  written only when they are there
         scene.add_geometry(mesh, node_name=name, geom_name=name)
     path.write_bytes(scene.export(file_type="glb"))  # type: ignore[arg-type]

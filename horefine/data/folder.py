@@ -23,7 +23,7 @@ from torch import Tensor
 
 from horefine.data import Sample
 from horefine.data.lens import camera_of, read_intrinsics
-from horefine.data.pictures import LARGEST_SIDE, PICTURE_SUFFIXES, Picture, read_depth, read_picture
+from horefine.data.pictures import LARGEST_SIDE, PICTURE_SUFFIXES, Picture, picture_size, read_depth, read_picture
 from horefine.errors import AssetError, ConfigError, InputError, suggestion
 from horefine.exchange import read_pose
 from horefine.geometry import Box, Camera
@@ -124,6 +124,10 @@ class FolderDataset:
         """Who gave the camera of an image: an option, a sidecar, or nobody (EXIF or the default is taken)."""
         given = self._settings(self.files[index]).get("camera")
         return given.where if given else "EXIF or default"
+
+    def size_in_file(self, index: int) -> tuple[int, int]:
+        """Height and width of the upright photograph in its file, before any reduction."""
+        return picture_size(self.files[index])
 
     def fingerprint(self, index: int) -> str:
         """Ten characters that change when the photograph, its settings or a file they name do."""

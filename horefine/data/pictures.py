@@ -21,7 +21,7 @@ from torch import Tensor
 
 from horefine.errors import InputError
 
-__all__ = ["LARGEST_SIDE", "PICTURE_SUFFIXES", "SMALLEST_SIDE", "Picture", "read_depth", "read_picture"]
+__all__ = ["LARGEST_SIDE", "PICTURE_SUFFIXES", "SMALLEST_SIDE", "Picture", "picture_size", "read_depth", "read_picture"]
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 SMALLEST_SIDE = 32
@@ -95,6 +95,13 @@ def read_picture(path: Path, largest_side: int = LARGEST_SIDE) -> Picture:
         notes.append(f"reduced from {size[1]}x{size[0]} to {width}x{height} pixels; the camera was scaled with it")
     image = torch.from_numpy(np.array(rgb)).permute(2, 0, 1).to(torch.float32) / 255
     return Picture(image, size, exif, tuple(notes))
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """Height and width of a photograph that :func:`read_picture` can read, upright; only its header is opened."""
+    with Image.open(path) as file:
+        width, height = file.size
+        return (width, height) if file.getexif().get(_ORIENTATION, 1) >= 5 else (height, width)
 
 
 def read_depth(path: Path, size: tuple[int, int]) -> Float[Tensor, "H W"]:

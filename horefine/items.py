@@ -1,0 +1,203 @@
+"""From an image to what refinement needs: crop, first pose, features; by networks, or from other systems' files.
+
+Left hands pass through here mirrored (``data.mirror``): what comes out of a :class:`Item` is a right hand's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from horefine.data import Sample
+from horefine.data.crop import crop_box, crop_sample
+from horefine.data.folder import FolderDataset
+from horefine.data.mirror import mirror_features, mirror_pose, mirror_sample
+from horefine.distance import DistanceGrid
+from horefine.errors import InputError
+from horefine.exchange import find_item, read_features, read_pose
+from horefine.geometry import Box, Camera
+from horefine.hand import HandModel
+from horefine.mesh import Mesh
+from horefine.scene import Contact, Features, Pose
+
+__all__ = ["Item", "cat_features", "features_from_file", "pose_from_file", "pose_problem", "same_kind"]
+
+
+@dataclass
+class Item:
+    """One image on its way through the pipeline."""
+
+    index: int
+    sample: Sample
+    """As it is: a left hand is a left hand."""
+    box: Box | None = None
+    """The crop, in the photograph."""
+    crop: Sample | None = None
+    """What networks see; mirrored for a left hand."""
+    pose: Pose | None = None
+    """Mirrored for a left hand, as are the features."""
+    features: Features | None = None
+    fields: dict[str, Any] = field(default_factory=dict)
+    """Features that came with the first pose (B = 1 each)."""
+    notes: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return self.sample.name
+
+    @property
+    def left(self) -> bool:
+        return self.sample.side == "left"
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Adds what the block takes to ``seconds[stage]``."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+
+    def cut(self, box: Box) -> None:
+        """Makes the crop."""
+        self.box = box
+        crop = crop_sample(self.sample, box)
+        self.crop = mirror_sample(crop) if self.left else crop
+
+    def mesh(self) -> Mesh:
+        """The object, mirrored for a left hand."""
+        mesh = self.sample.mesh
+        if mesh is None:
+            raise InputError(f"{self.name}: which object is it? Name it with --object")
+        if not self.left:
+            return mesh
+        from horefine.data.mirror import mirror_mesh
+
+        return mirror_mesh(mesh)
+
+
+def given_box(sample: Sample) -> Box | None:
+    """The crop that the user's boxes ask for; None when a box is missing."""
+    if sample.hand_box is None or sample.object_box is None:
+        return None
+    return crop_box(sample.hand_box, sample.object_box)
+
+
+def pose_from_file(item: Item, folder: Path, model: HandModel) -> Pose:
+    """The first pose from ``--init DIR``, as a right hand's.
+
+    Raises:
+        InputError: no file for this image, one that cannot be used, or one of the other side.
+    """
+    mean = model.mean_rotvec if model.name == "mano" else None
+    found = read_pose(find_item(folder, item.name), mean)
+    if found.side is not None and found.side != item.sample.side:
+        raise InputError(
+            f"{item.name}: the pose is of a {found.side} hand, the image of a {item.sample.side} one; "
+            f"give --side {found.side} or 'side' in {item.name}.json"
+        )
+    return mirror_pose(found.pose) if item.left else found.pose
+
+
+def features_from_file(item: Item, folder: Path, dataset: FolderDataset, wanted: Iterable[str]) -> Features:
+    """The maps from ``--features DIR`` that are wanted, as a right hand's.
+
+    Raises:
+        InputError: no file for this image, or one that cannot be used.
+    """
+    if item.sample.mesh is None:
+        raise InputError(f"{item.name}: which object is it? Name it with --object")
+    path = find_item(folder, item.name, (".npz",))
+    found = read_features(path, item.sample.camera, item.sample.mesh, dataset.size_in_file(item.index))
+    found = mirror_features(found) if item.left else found
+    wanted = (*wanted, "camera", "object")
+    absent = {f.name: None for f in dataclasses.fields(Features) if f.name not in wanted}
+    return dataclasses.replace(found, **absent)  # type: ignore[arg-type]
+
+
+def pose_problem(pose: Pose) -> str | None:
+    """What makes a pose impossible to refine, in words; None when nothing does."""
+    for name, value in pose.items():
+        if not value.isfinite().all():
+            return f"{name} is not finite"
+    for name, place in (("hand", pose.hand_transl[0]), ("object", pose.object_transl[0])):
+        if float(place[2]) <= 0:
+            return f"the {name} is behind the camera"
+    return None
+
+
+def box_of_pose(pose: Pose, model: HandModel, mesh: Mesh, camera: Camera) -> Box:
+    """The square of the photograph about a posed hand and object."""
+    from horefine.geometry import axis_angle_to_matrix, project
+
+    with torch.no_grad():
+        hand = model(pose.hand_rotvec, pose.hand_shape, pose.hand_transl).vertices
+        held = mesh.vertices @ axis_angle_to_matrix(pose.object_rotvec).mT + pose.object_transl[:, None]
+        points = torch.cat([hand, held], 1)
+        points = points[:, points[0, :, 2] > 0.02]
+        if not points.numel():
+            raise InputError("the pose lies behind the camera")
+        pixels = project(points, camera.matrix)[0]
+    low, high = pixels.amin(0).tolist(), pixels.amax(0).tolist()
+    return crop_box((low[0], low[1], high[0], high[1]), None)
+
+
+def same_kind(items: Sequence[Item]) -> list[list[Item]]:
+    """Items in groups that fit one batch: maps of one size, the same features there."""
+    groups: dict[Any, list[Item]] = {}
+    for item in items:
+        assert item.features is not None
+        present = tuple(f.name for f in dataclasses.fields(Features) if getattr(item.features, f.name) is not None)
+        grids = tuple(
+            grid.values.shape for grid in (item.features.hand_sdf, item.features.object_sdf) if grid is not None
+        )
+        groups.setdefault((item.features.camera.size, present, grids), []).append(item)
+    return list(groups.values())
+
+
+def cat_features(parts: Sequence[Features]) -> Features:
+    """One batch from several with the same features and map sizes (see :func:`same_kind`)."""
+    mesh = Mesh.cat([part.object for part in parts])
+    merged: dict[str, Any] = {"object": mesh}
+    for name in (f.name for f in dataclasses.fields(Features) if f.name != "object"):
+        values = [getattr(part, name) for part in parts]
+        if values[0] is None:
+            merged[name] = None
+        elif name == "camera":
+            merged[name] = Camera(torch.cat([value.matrix for value in values]), values[0].size)
+        elif isinstance(values[0], Tensor):
+            merged[name] = torch.cat(values)
+        elif isinstance(values[0], DistanceGrid):
+            merged[name] = DistanceGrid.cat(values)
+        else:
+            merged[name] = _cat_contact(values, mesh.vertices.shape[1])
+    return Features(**merged)
+
+
+def _cat_contact(parts: Sequence[Contact], count: int) -> Contact:
+    """Padded to ``count`` vertices: no contact, no region."""
+
+    def padded(values: Tensor, filling: float) -> Tensor:
+        rest = values.new_full((len(values), count - values.shape[1], *values.shape[2:]), filling)
+        return torch.cat([values, rest], 1)
+
+    return Contact(
+        torch.cat([padded(part.probability, 0) for part in parts]),
+        torch.cat([padded(part.region, 17) for part in parts]),
+        torch.cat([padded(part.elasticity, 0) for part in parts]),
+    )
+
+
+def to_numpy(value: Tensor) -> np.ndarray:
+    """Without gradient, on the CPU."""
+    return value.detach().cpu().numpy()

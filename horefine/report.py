@@ -1,0 +1,211 @@
+"""The report of a run: one HTML page made from the result files alone, so that it can be made again at any time."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Mapping
+from html import escape
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+from numpy import ndarray
+from PIL import Image
+
+from horefine.draw import HAND_COLOR, OBJECT_COLOR
+from horefine.errors import InputError
+from horefine.export import load_result, write_text
+from horefine.report_page import PAGE
+
+__all__ = ["EMBEDDED", "write_report"]
+
+EMBEDDED = 60
+"""Images with pictures and meshes inside the page; further ones are listed in the table and linked."""
+_WIDTH = 1240
+_HEADS = {
+    "name": "image", "status": "status", "hand_error_start_mm": "hand before", "hand_error_mm": "hand after, mm",
+    "object_error_start_mm": "object before", "object_error_mm": "object after, mm",
+    "objective_start": "objective before", "objective_end": "after", "seconds": "seconds", "object": "object", "side": "side", "camera": "camera",
+    "said": "said",
+}  # fmt: skip
+_TEXT = ("name", "status", "object", "side", "camera", "said")
+
+
+def write_report(out: Path, title: str = "horefine report", *, embedded: int = EMBEDDED) -> Path:
+    """Writes ``report.html`` from ``summary.json``, ``config.resolved.yaml`` and the items' files.
+
+    Args:
+        embedded: how many images are shown with pictures and a mesh to turn.
+
+    Raises:
+        InputError: ``out`` holds no summary.
+    """
+    try:
+        summary = json.loads((out / "summary.json").read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{out}: no summary.json of a run ({error}); run 'horefine run ... --out {out}' first"
+        ) from None
+    items = summary["items"]
+    shown = [item for item in items if (out / "items" / item["name"] / "result.json").is_file()][:embedded]
+    columns = [key for key in _HEADS if key == "said" or any(item.get(key) not in (None, "") for item in items)]
+    more = "" if len(shown) == len(items) else f" ({len(shown)} of {len(items)}; the others are in their folders)"
+    config = out / "config.resolved.yaml"
+    page = PAGE.substitute(
+        title=escape(title),
+        lead=escape(_lead(summary)),
+        tiles="".join(_tile(value, label) for value, label in _tiles(summary)),
+        heads="".join(f'<th class="{"" if key in _TEXT else "n"}">{escape(_HEADS[key])}</th>' for key in columns),
+        rows="".join(_row(item, columns) for item in items),
+        articles_title=f"Pictures{more}" if shown else "No pictures: no image was refined",
+        articles="".join(_article(out, item, number) for number, item in enumerate(shown)),
+        config=escape(config.read_text() if config.is_file() else "not kept"),
+        footer=escape(", ".join(f"{name} {number}" for name, number in summary.get("versions", {}).items())),
+    )
+    path = out / "report.html"
+    write_text(path, page)
+    return path
+
+
+def _lead(summary: Mapping[str, Any]) -> str:
+    parts = [
+        f"{len(summary['items'])} images",
+        *(f"{summary[key]}" for key in ("input", "finished") if summary.get(key)),
+    ]
+    parts += [
+        f"{label} {summary[key]}" for key, label in (("hand_model", "hand model"), ("device", "on")) if summary.get(key)
+    ]
+    return " · ".join(parts)
+
+
+def _tiles(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    counts = summary.get("counts", {})
+    tiles = [
+        (str(counts[key]), key) for key in ("improved", "unchanged", "rejected", "skipped", "failed") if counts.get(key)
+    ]
+    medians = summary.get("medians", {})
+    for part in ("hand", "object"):
+        before, after = medians.get(f"{part}_error_start_mm"), medians.get(f"{part}_error_mm")
+        if after is not None:
+            tiles.append((f"{before:.1f} → {after:.1f} mm", f"median {part} error"))
+    if medians.get("seconds") is not None:
+        tiles.append((f"{medians['seconds']:.2f} s", "median an image"))
+    return tiles
+
+
+def _tile(value: str, label: str) -> str:
+    return f'<div class="tile {escape(label)}"><b>{escape(value)}</b><span>{escape(label)}</span></div>'
+
+
+def _row(item: Mapping[str, Any], columns: list[str]) -> str:
+    cells = []
+    for key in columns:
+        value = item.get(key)
+        if key == "name":
+            name = escape(str(value))
+            text = f'<a href="items/{quote(str(value))}/">{name}</a>' if item["status"] != "failed" else name
+            cells.append(f'<td data-v="{name}">{text}</td>')
+        elif key == "said":
+            cells.append(f"<td>{escape(item.get('error') or item.get('notes') or '')}</td>")
+        elif key in _TEXT:
+            cells.append(f'<td class="{escape(str(value or ""))}">{escape(str(value or ""))}</td>')
+        elif isinstance(value, (int, float)):
+            cells.append(f'<td class="n" data-v="{value}">{value:.4g}</td>')
+        else:
+            cells.append('<td class="n" data-v=""></td>')
+    return f"<tr>{''.join(cells)}</tr>"
+
+
+def _article(out: Path, item: Mapping[str, Any], number: int) -> str:
+    folder = out / "items" / item["name"]
+    try:
+        table, arrays = load_result(folder)
+    except (OSError, ValueError, KeyError) as error:
+        return f"<article><h3>{escape(item['name'])}</h3><p>cannot be shown: {escape(str(error))}</p></article>"
+    base = f"items/{quote(item['name'])}"
+    links = {"scene.glb": "3D scene", "result.json": "numbers", "overlay.png": "picture"}
+    nav = "".join(f'<a href="{base}/{f}">{label}</a>' for f, label in links.items() if (folder / f).is_file())
+    notes = "".join(f"<li>{escape(note)}</li>" for note in table.get("notes", []))
+    status = table["status"]
+    turn = (
+        f'<div><canvas class="turn" data-mesh="mesh{number}" title="drag to turn, scroll to zoom"></canvas>'
+        '<div class="turnbar"><button data-when="before" aria-pressed="false">before</button>'
+        '<button data-when="after" aria-pressed="true">after</button>drag to turn</div></div>'
+    )
+    return (
+        f'<article id="i{number}"><header><h3>{escape(item["name"])}</h3>'
+        f'<b class="{escape(status)}">{escape(status)}</b>'
+        f"<nav>{nav}</nav></header><p>{escape(table['reason'])}{_errors(table)}</p>"
+        f'<div class="show"><div>{_picture(folder / "overlay.png", _WIDTH)}</div>'
+        f'<div class="side">{turn}{_picture(folder / "loss.png", 600)}</div></div>'
+        f"{f'<ul>{notes}</ul>' if notes else ''}"
+        f'<script type="application/json" id="mesh{number}">{json.dumps(_meshes(arrays))}</script></article>'
+    )
+
+
+def _errors(table: Mapping[str, Any]) -> str:
+    errors = table.get("errors")
+    if not errors:
+        return ""
+    said = [
+        f"{part} {errors[f'{part}_error_start_mm']:.1f} → {errors[f'{part}_error_mm']:.1f} mm"
+        for part in ("hand", "object")
+    ]
+    return f" · from the truth: {', '.join(said)}"
+
+
+def _picture(path: Path, width: int) -> str:
+    """A picture as part of the page; drawings with few colours as PNG, the rest as JPEG."""
+    if not path.is_file():
+        return ""
+    with Image.open(path) as file:
+        picture = file.convert("RGB")
+    if picture.width > width:
+        picture = picture.resize((width, round(picture.height * width / picture.width)), Image.Resampling.LANCZOS)
+    data = io.BytesIO()
+    if path.name == "loss.png":
+        picture.quantize(64).save(data, "PNG", optimize=True)
+    else:
+        picture.save(data, "JPEG", quality=86, subsampling=0, optimize=True)
+    kind = "png" if path.name == "loss.png" else "jpeg"
+    text = base64.b64encode(data.getvalue()).decode()
+    return f'<img loading="lazy" alt="{escape(path.stem)}" src="data:image/{kind};base64,{text}">'
+
+
+def _meshes(arrays: Mapping[str, ndarray]) -> dict[str, Any]:
+    """Before and after for the page's viewer: vertices on a grid of 65536 steps a side, faces as 16-bit numbers."""
+    chosen = {"hand": HAND_COLOR, "object": OBJECT_COLOR}
+    names = [f"{when}{part}_vertices" for when in ("", "initial_") for part in chosen]
+    points = np.concatenate([arrays[name] for name in names])
+    low, span = points.min(0), float((points.max(0) - points.min(0)).max()) or 1.0
+    middle = np.concatenate([arrays[f"{part}_vertices"] for part in chosen])
+    centre = (middle.min(0) + middle.max(0)) / 2
+    parts = []
+    for name in names:
+        part = "hand" if "hand" in name else "object"
+        vertices, faces = _within(arrays[name], arrays[f"{part}_faces"])
+        grid = ((vertices - low) / span * 65535).round().astype("<u2")
+        parts.append(
+            {
+                "vertices": _text(grid),
+                "faces": _text(faces.astype("<u2")),
+                "color": chosen[part],
+                "after": name[0] != "i",
+            }
+        )
+    radius = float(np.linalg.norm(middle - centre, axis=1).max()) or 1.0
+    return {"low": low.tolist(), "span": span, "centre": centre.tolist(), "radius": radius, "parts": parts}
+
+
+def _within(vertices: ndarray, faces: ndarray) -> tuple[ndarray, ndarray]:
+    """A mesh that 16-bit face numbers can name: of a larger one, the faces among its first 65535 vertices."""
+    if len(vertices) <= 65535:
+        return vertices, faces
+    return vertices[:65535], faces[(faces < 65535).all(1)]
+
+
+def _text(values: ndarray) -> str:
+    return base64.b64encode(np.ascontiguousarray(values).tobytes()).decode()
