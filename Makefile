@@ -14,6 +14,8 @@ PIP_ARGS ?=
 PYTEST_ARGS ?= -n auto --dist loadfile
 DEMO_ARGS ?=
 
+BENCHMARKS ?= $(patsubst benchmarks/%.py,%,$(wildcard benchmarks/[a-z]*.py))
+
 BIN := .venv/bin
 STAMP := .venv/.installed
 # pyright needs node; where there is none, take it from the package registry, not from nodejs.org.
@@ -57,7 +59,7 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 bench: $(STAMP)
-	@set -e; for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python $$script; done
+	@set -e; for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python -m benchmarks.$$name; done
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -1,7 +1,7 @@
 """What every benchmark shares: the machine's name, an honest interval, and results as JSON and as a Markdown table.
 
-A benchmark is ``benchmarks/NAME.py``. Run (``.venv/bin/python benchmarks/NAME.py``) it prints its table and writes
-``benchmarks/results/NAME.json`` and ``NAME.md`` with the command, the commit and the machine.
+A benchmark is ``benchmarks/NAME.py``. ``.venv/bin/python -m benchmarks.NAME`` prints its numbers and writes them to
+``benchmarks/results`` with the command, the commit and the machine.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-__all__ = ["RESULTS", "bootstrap_median", "commit", "machine", "markdown_table", "seconds", "write_results"]
+__all__ = ["RESULTS", "commit", "machine", "markdown_table", "median_interval", "seconds", "write_result"]
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -55,17 +55,17 @@ def commit() -> str:
     return answer.stdout.strip() or "unknown"
 
 
-def bootstrap_median(
+def median_interval(
     values: Sequence[float] | np.ndarray, *, level: float = 0.95, rounds: int = 2000, seed: int = 0
 ) -> tuple[float, float, float]:
-    """The median with its bootstrap percentile interval: (median, low, high). NaN values are left out."""
+    """The median within its bootstrap percentile interval: (low, median, high). NaN values are left out."""
     known = np.asarray(values, np.float64)
     known = known[~np.isnan(known)]
     if not len(known):
         return float("nan"), float("nan"), float("nan")
     draws = np.random.default_rng(seed).integers(0, len(known), (rounds, len(known)))
     low, high = np.quantile(np.median(known[draws], 1), [(1 - level) / 2, (1 + level) / 2])
-    return float(np.median(known)), float(low), float(high)
+    return float(low), float(np.median(known)), float(high)
 
 
 def seconds(work: Callable[[], object], *, repeats: int = 20, warm: int = 3) -> tuple[float, float, float]:
@@ -101,35 +101,38 @@ def _cell(value: object) -> str:
     return f"{value:.4g}" if abs(value) < 1000 else f"{value:.0f}"
 
 
-def write_results(
+def write_result(
     name: str,
-    rows: Sequence[Mapping[str, object]],
+    record: Mapping[str, object] | None = None,
     *,
+    rows: Sequence[Mapping[str, object]] = (),
     notes: Sequence[str] = (),
-    extra: Mapping[str, object] | None = None,
 ) -> Path:
-    """Prints the table and writes ``results/NAME.json`` (everything) and ``NAME.md`` (to read). Returns the second.
+    """Writes ``results/NAME.json`` and returns its path; prints ``rows`` as a table and writes them to ``NAME.md``.
 
-    ``notes``: sentences a reader needs (what was measured, on what). ``extra``: raw values for the JSON only.
+    ``record``: what the JSON holds beside rows, notes, command, commit and machine. ``notes``: what a reader must know.
     """
-    about = {"command": " ".join(["python", *_arguments()]), "commit": commit(), "machine": machine()}
-    table = markdown_table(rows)
-    lines = [f"# {name}", "", table, "", *[f"- {note}" for note in notes]]
-    lines += [f"- {key}: `{value}`" for key, value in about.items()]
+    about = {"command": command(), "commit": commit(), "machine": machine()}
     RESULTS.mkdir(parents=True, exist_ok=True)
-    record = {"name": name, **about, "rows": list(rows), "notes": list(notes), **(extra or {})}
-    text = json.dumps(record, indent=1, default=_plain)
-    (RESULTS / f"{name}.json").write_text(text + "\n", encoding="utf-8")
-    path = RESULTS / f"{name}.md"
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print(table)
+    path = RESULTS / f"{name}.json"
+    whole = {"name": name, **about, "notes": list(notes), "rows": list(rows), **(record or {})}
+    path.write_text(json.dumps(whole, indent=1, default=_plain) + "\n", encoding="utf-8")
+    if rows:
+        table = markdown_table(rows)
+        lines = [f"# {name}", "", table, "", *[f"- {note}" for note in notes]]
+        lines += [f"- {key}: `{value}`" for key, value in about.items()]
+        path.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        print(table)
     return path
 
 
-def _arguments() -> list[str]:
+def command() -> str:
+    """How this process was started, as someone else would type it in the repository's folder."""
     script = Path(sys.argv[0]).resolve()
-    inside = script.is_relative_to(ROOT)
-    return [str(script.relative_to(ROOT)) if inside else script.name, *sys.argv[1:]]
+    if script.is_relative_to(ROOT):
+        module = ".".join(script.relative_to(ROOT).with_suffix("").parts)
+        return " ".join(["python -m", module, *sys.argv[1:]])
+    return " ".join(["python", script.name, *sys.argv[1:]])
 
 
 def _plain(value: object) -> object:

@@ -24,7 +24,7 @@ FLOORS = (  # lowest first; modules of one package (losses, render, ...) may imp
     ("config", "configs"),
     ("refinement",),
     ("__init__",),  # the public surface; below the command and what serves only it
-    ("metrics", "simulate", "exchange", "draw"),
+    ("metrics", "simulate", "exchange", "draw", "report_page"),
     ("data", "export"),
     ("extractors",),
     ("items",),
