@@ -8,6 +8,7 @@ remeshed to the wanted edge length (collapse, flip, relax: Botsch and Kobbelt 20
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 
@@ -56,9 +57,7 @@ def stack(rings: list[np.ndarray]) -> Arrays:
     """
     starts = np.cumsum([0] + [len(ring) for ring in rings])
     faces: list[tuple[int, int, int]] = []
-    for (a, b), (start_a, start_b) in zip(
-        zip(rings, rings[1:], strict=False), zip(starts, starts[1:], strict=False), strict=False
-    ):
+    for (a, b), (start_a, start_b) in zip(pairwise(rings), pairwise(starts), strict=False):
         m, n, i, j = len(a), len(b), 0, 0
         steps_a, steps_b = (m if m > 1 else 0), (n if n > 1 else 0)
         while i < steps_a or j < steps_b:
@@ -83,7 +82,7 @@ def lathe(
     """
     corners = np.array(profile, float)
     places = [corners[0]]
-    for start, stop in zip(corners, corners[1:], strict=False):
+    for start, stop in pairwise(corners):
         count = max(1, round(float(np.hypot(*(stop - start))) / length))
         places += [start + (stop - start) * step / count for step in range(1, count + 1)]
     rings = []
@@ -141,7 +140,7 @@ def contour(solid: Solid, low: np.ndarray, high: np.ndarray, length: float) -> A
     vertices = _fit(place.ravel(), np.concatenate(planes), len(used))
     vertices = np.clip(vertices, low + length * used, low + length * (used + 1))
     counts = np.cumsum([0] + [len(q) * 4 for q in quads])
-    corners = np.concatenate([place.ravel()[a:b].reshape(-1, 4) for a, b in zip(counts, counts[1:], strict=False)])
+    corners = np.concatenate([place.ravel()[a:b].reshape(-1, 4) for a, b in pairwise(counts)])
     turned = np.concatenate([(q[:, 0] != c.reshape(-1, 4, 3)[:, 0]).any(1) for q, c in zip(quads, cells, strict=True)])
     corners[turned] = corners[turned][:, ::-1]
     return outward(vertices, _halve(vertices, corners))
@@ -268,7 +267,7 @@ def _flip(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
 
 
 def _better(a, b, c, d) -> bool:
-    """Whether edge cd is better than edge ab of the triangles abc and bad: convex, flat, and opposite angles over pi."""
+    """Whether edge cd is better than edge ab of the triangles abc and bad: convex, flat, opposite angles over pi."""
     old_left, old_right, new_left, new_right = _cross(a, b, c), _cross(b, a, d), _cross(c, d, b), _cross(d, c, a)
     if not all(_cosine(new, old) > 0.9 for new in (new_left, new_right) for old in (old_left, old_right)):
         return False

@@ -16,7 +16,7 @@ OBJECTS: tuple[str, ...] = tuple(SHAPES)
 """Names of the embedded objects."""
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def embedded_object(name: str) -> Mesh:
     """One embedded object (B = 1) with vertex colours and distance grid, origin at the centre of its box, metres.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import scipy.sparse
 from scipy.sparse import csgraph
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from horefine import distance_kernels as kernels
 
@@ -40,7 +40,7 @@ def edge_table(faces: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def weld(vertices: np.ndarray, faces: np.ndarray, distance: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Merge vertices nearer than ``distance`` and drop unused ones: (vertices, faces, old vertex -> new or -1)."""
-    pairs = cKDTree(vertices).query_pairs(distance, output_type="ndarray")
+    pairs = KDTree(vertices).query_pairs(distance, output_type="ndarray")
     links = scipy.sparse.coo_matrix((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(len(vertices),) * 2)
     _, group = csgraph.connected_components(links, directed=False)
     used, first = np.unique(group, return_index=True)
@@ -185,7 +185,7 @@ def fill(
     loops = border_loops(faces)
     small = [np.linalg.norm(vertices[loop] - vertices[np.roll(loop, 1)], axis=1).sum() <= longest for loop in loops]
     vertices, faces = cap(vertices, faces, [loop for loop, good in zip(loops, small, strict=True) if good])
-    return vertices, faces, sum(small), [loop for loop, good in zip(loops, small, strict=True) if not good]
+    return vertices, faces, int(sum(small)), [loop for loop, good in zip(loops, small, strict=True) if not good]
 
 
 def cluster(vertices: np.ndarray, faces: np.ndarray, target: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
