@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ast
 import os
+import sys
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("NUMBA_NUM_THREADS", "1")
@@ -18,6 +20,7 @@ import torch
 from jaxtyping import _import_hook, install_import_hook
 
 torch.set_num_threads(1)
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # for benchmarks, however pytest was started
 
 
 def _leave_numba_alone() -> None:
