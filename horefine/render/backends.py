@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from horefine.errors import ConfigError, suggestion
 from horefine.render.topology import Topology
 
 __all__ = ["OUTPUTS", "RENDERERS", "choose", "render"]
@@ -34,14 +35,14 @@ def choose(name: str, device_type: str) -> str:
     """The name of the backend to use; "auto" is nvdiffrast on CUDA where it is installed, else cpu or torch.
 
     Raises:
-        ValueError: no such renderer.
+        ConfigError: no such renderer.
     """
     if name == "auto":
         if device_type == "cpu":
             return "cpu"
         return "nvdiffrast" if device_type == "cuda" and importlib.util.find_spec("nvdiffrast") else "torch"
     if name not in RENDERERS:
-        raise ValueError(f"renderer {name!r}: no such renderer; known: auto, {', '.join(RENDERERS)}")
+        raise ConfigError(f"renderer {name!r}: no such renderer{suggestion(name, ['auto', *RENDERERS])}")
     return name
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import no_type_check
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -80,7 +79,6 @@ def rasterize_buffers(
 
 
 @njit(cache=True, nogil=True)
-@no_type_check
 def _bounds(values, last):
     """First and last pixel whose centre lies between the smallest and the largest value (closed, clipped)."""
     low, high = min(values[0], min(values[1], values[2])), max(values[0], max(values[1], values[2]))
@@ -88,7 +86,6 @@ def _bounds(values, last):
 
 
 @njit(cache=True, nogil=True, fastmath={"nsz", "arcp", "contract"})
-@no_type_check
 def _rasterize(points, faces, matrix, cull, ids, inverse, weights):
     """With M the corners as columns and w = M^-1 ray: inside where all w >= 0, 1/z = sum(w), b = w / sum(w)."""
     height, width = ids.shape
@@ -136,7 +133,6 @@ def _rasterize(points, faces, matrix, cull, ids, inverse, weights):
 
 
 @njit(cache=True, nogil=True)
-@no_type_check
 def _interpolate(faces, attributes, ids, weights, picture):
     height, width = ids.shape
     for i in range(height):

@@ -163,6 +163,7 @@ def _compile_first() -> None:
         timer.cancel()
 
 
+@torch.enable_grad()
 def warm_up() -> None:
     """Compiles the kernels, or loads them from numba's cache, so that the first picture does not wait."""
     _state["compiled"] = True

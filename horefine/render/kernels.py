@@ -21,7 +21,6 @@ an item, so that an item's result does not depend on its neighbours.
 from __future__ import annotations
 
 import math
-from typing import no_type_check
 
 import numpy as np
 from numba import njit
@@ -46,7 +45,6 @@ FROM_BACK, CLAMPED = 1, 2
 
 
 @njit(cache=True, fastmath=FAST)
-@no_type_check
 def _project(vertices, matrix, pixels):
     """Corner positions in pixels and 1/z; 1/z = -1 marks a vertex that cannot be drawn."""
     fx, fy, cx, cy = matrix[0, 0], matrix[1, 1], matrix[0, 2] + HALF, matrix[1, 2] + HALF
@@ -62,7 +60,6 @@ def _project(vertices, matrix, pixels):
 
 
 @njit(cache=True, fastmath=FAST)
-@no_type_check
 def _face(faces, pixels, facing):
     """1: seen from outside (corners run anticlockwise in the picture), -1: from inside, 0: edge-on or not drawn."""
     for k in range(faces.shape[0]):
@@ -81,7 +78,6 @@ def _face(faces, pixels, facing):
 
 
 @njit(cache=True, fastmath=FAST)
-@no_type_check
 def _visible(faces, pixels, facing, cull, inverse_depth, ids):
     """z-buffer on 1/z, which is affine in the picture; the first face wins a tie."""
     height, width = ids.shape
@@ -126,7 +122,6 @@ def _visible(faces, pixels, facing, cull, inverse_depth, ids):
 
 
 @njit(cache=True, fastmath=FAST)
-@no_type_check
 def _outline(edges, facing, closed, outline):
     """Writes the edges that bound the front faces (bit 1) or the surface itself (bit 2); returns how many."""
     count = 0
@@ -150,7 +145,6 @@ def _outline(edges, facing, closed, outline):
 
 
 @njit(cache=True, fastmath=FAST)
-@no_type_check
 def _add_left(ay, by, area):
     """The part of an edge left of the picture covers whole rows from column 0 on."""
     height = area.shape[0]
@@ -163,7 +157,6 @@ def _add_left(ay, by, area):
 
 
 @njit(cache=True, fastmath=FAST)
-@no_type_check
 def _clip(start, step, size, enter, leave):
     """The part of [enter, leave] in which start + t * step lies in [0, size]."""
     if step == ZERO:
@@ -177,7 +170,6 @@ def _clip(start, step, size, enter, leave):
 
 
 @njit(cache=True, fastmath=FAST)
-@no_type_check
 def _add_edge(ax, ay, bx, by, area):
     """Accumulates the signed area to the right of the edge (its own column exactly, the rest by the running sum)."""
     height, width = area.shape[0], area.shape[1] - 1
@@ -231,7 +223,6 @@ def _add_edge(ax, ay, bx, by, area):
 
 
 @njit(cache=True, fastmath=FAST)
-@no_type_check
 def _start(ax, ay, dx, dy, enter, height, width):
     """First cell of a walk, its direction, the parameters of the next crossings and their steps."""
     x, y = ax + enter * dx, ay + enter * dy
@@ -253,7 +244,6 @@ def _start(ax, ay, dx, dy, enter, height, width):
 
 
 @njit(cache=True, fastmath=FAST)
-@no_type_check
 def _edge_weights(ax, ay, bx, by, kind, mode, gradient):
     """Integrals of the mask's gradient along an edge, weighted with 1 - t and with t."""
     height, width = mode.shape
@@ -296,7 +286,6 @@ def _edge_weights(ax, ay, bx, by, kind, mode, gradient):
 
 
 @njit(cache=True, fastmath=FAST)
-@no_type_check
 def _cover(pixels, outline, count, closed, area, loop, mask, mode):
     """The mask, and for each pixel whether it came from the back faces and whether it is clamped."""
     area[:] = ZERO
@@ -330,7 +319,6 @@ def _cover(pixels, outline, count, closed, area, loop, mask, mode):
 
 
 @njit(cache=True, fastmath=FAST)
-@no_type_check
 def _hit(vertices, ia, ib, ic, dx, dy):
     """Where a ray meets a face: A x ray, the two sides at A, the normal n, n.d, and the barycentrics of B and C."""
     ax, ay, az = vertices[ia, 0], vertices[ia, 1], vertices[ia, 2]
@@ -345,7 +333,6 @@ def _hit(vertices, ia, ib, ic, dx, dy):
 
 
 @njit(cache=True, fastmath=FAST)
-@no_type_check
 def _paint(vertices, faces, matrix, values, ids, picture):
     """Values at the ray's hit, 0 where no face is."""
     height, width = ids.shape
@@ -366,7 +353,6 @@ def _paint(vertices, faces, matrix, values, ids, picture):
 
 
 @njit(cache=True, fastmath=FAST)
-@no_type_check
 def _surface_gradient(
     vertices, faces, matrix, values, ids, use_depth, use_values, g_depth, g_picture, to_values, g, gv
 ):
@@ -416,7 +402,6 @@ def _surface_gradient(
 
 
 @njit(cache=True, fastmath=FAST)
-@no_type_check
 def _coverage_gradient(pixels, matrix, outline, count, mode, g_mask, g):
     """Adds the gradient of the mask to ``g``."""
     fx, fy, cx, cy = matrix[0, 0], matrix[1, 1], matrix[0, 2] + HALF, matrix[1, 2] + HALF
@@ -436,7 +421,6 @@ def _coverage_gradient(pixels, matrix, outline, count, mode, g_mask, g):
 
 
 @njit(cache=True, nogil=True)
-@no_type_check
 def forward(
     vertices, faces, edges, items, edge_start, matrix, values, first, last, use_mask, use_surface, use_values,
     mask, depth, picture, ids, mode, pixels, facing, outline, outline_count,
@@ -468,7 +452,6 @@ def forward(
 
 
 @njit(cache=True, nogil=True)
-@no_type_check
 def backward(
     vertices, faces, items, edge_start, matrix, values, first, last, use_mask, use_depth, use_values, to_values,
     g_mask, g_depth, g_picture, ids, mode, pixels, outline, outline_count, g_vertices, g_values,

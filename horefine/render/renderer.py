@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from horefine.geometry import Camera
-from horefine.render.backends import OUTPUTS, choose, render
+from horefine.render.backends import OUTPUTS, RENDERERS, choose, render
 from horefine.render.topology import Topology
 
 if TYPE_CHECKING:
@@ -93,6 +93,8 @@ def make_renderer(
     count = len(camera.matrix)
     if len(objects.vertices) != count:
         raise ValueError(f"make_renderer: {len(objects.vertices)} objects, but {count} cameras")
+    backend = choose(name, camera.matrix.device.type)
+    RENDERERS[backend]()  # a missing package is named now, not in the middle of the work
     object_vertices = objects.vertices.shape[1]
     pairs = [((len(hand_codes), hand_faces), (object_vertices, objects.faces[i])) for i in range(count)]
     device = camera.matrix.device
@@ -102,6 +104,6 @@ def make_renderer(
         camera.matrix.repeat_interleave(2, 0),
         camera.size,
         codes.reshape(-1, 3).to(camera.matrix.dtype).contiguous(),
-        choose(name, device.type),
+        backend,
         frozenset(want),
     )

@@ -83,7 +83,7 @@ class Topology:
         return int(self.items[:, FACES].sum())
 
     @cached_property
-    def edge_slots(self) -> Int[ndarray, " N+1"]:
+    def edge_slots(self) -> Int[ndarray, " M"]:
         """First edge of each item in arrays with one entry for each edge of each item; the last is their length."""
         return np.concatenate([[0], np.cumsum(self.items[:, EDGES])]).astype(np.int64)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from horefine.render.topology import Topology, Unpacked
 
-__all__ = ["coverage", "project", "render", "render_with", "sides", "surface", "visible_faces"]
+__all__ = ["coverage", "drawn_faces", "project", "render", "render_with", "sides", "surface", "visible_faces"]
 
 NEAR, FAR_PIXEL, SLACK, FULL, GRAZING = 0.01, 1e6, 1e-5, 1e-5, 1e-3
 """As in the kernels, which say what they are."""
@@ -86,6 +86,15 @@ def sides(pixels: Float[Tensor, "V 2"], inverse: Float[Tensor, " V"], faces: Int
     return torch.where((inverse[faces] > 0).all(1), -_area(pixels[faces]).sign(), 0).to(torch.int8)
 
 
+def _drawn(side: Int[Tensor, " F"], parts: Unpacked) -> Bool[Tensor, " F"]:
+    return (side != 0) & ~(parts.closed[parts.face_item] & (side < 0))
+
+
+def drawn_faces(side: Int[Tensor, " F"], parts: Unpacked) -> Int[Tensor, "F 3"]:
+    """The faces, those that are not to be drawn (behind the camera, backs of closed meshes) shrunk to a point."""
+    return torch.where(_drawn(side, parts)[:, None], parts.faces, parts.faces[:, :1])
+
+
 def visible_faces(
     pixels: Float[Tensor, "V 2"],
     inverse: Float[Tensor, " V"],
@@ -100,7 +109,7 @@ def visible_faces(
     """
     height, width = size
     corners, area = pixels[parts.faces], _area(pixels[parts.faces])
-    drawn = (side != 0) & ~(parts.closed[parts.face_item] & (side < 0))
+    drawn = _drawn(side, parts)
     last = pixels.new_tensor([width - 1, height - 1])
     low = (corners.amin(1) - 0.5).ceil().clamp(min=0)
     high = torch.minimum((corners.amax(1) - 0.5).floor(), last)
