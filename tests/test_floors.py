@@ -29,8 +29,9 @@ FLOORS = (  # lowest first; modules of one package (losses, render, ...) may imp
     ("extractors",),
     ("items",),
     ("outcome",),
-    ("pipeline",),
-    ("evaluate", "train", "report", "distribute"),
+    ("job",),
+    ("networks", "pipeline"),
+    ("evaluate", "train", "report", "distribute", "doctor"),
     ("cli", "__main__"),
 )
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
