@@ -65,13 +65,16 @@ class Stage:
     lens: Lens
 
 
-def make_stage(layout: Layout, mesh: Mesh, rng: np.random.Generator, hand_colors: np.ndarray) -> Stage:
+def make_stage(
+    layout: Layout, mesh: Mesh, rng: np.random.Generator, hand_colors: np.ndarray, mirrored: bool = False
+) -> Stage:
     """Dresses and lights a layout.
 
     Args:
         mesh: The object (B = 1), for its name and vertex colours.
         rng: Everything about the look comes from it.
         hand_colors: ``HandModel.colors``.
+        mirrored: Whether the mesh is the mirror image of the object (for pictures that are flipped afterwards).
     """
     parts = [layout.hand, layout.object, layout.forearm, *layout.occluders]
     counts = np.cumsum([0, *(len(part.vertices) for part in parts)])
@@ -83,7 +86,7 @@ def make_stage(layout: Layout, mesh: Mesh, rng: np.random.Generator, hand_colors
     occlusion[:pair] = surface_occlusion(vertices[:pair], faces[: len(layout.hand.faces) + len(layout.object.faces)])
     albedo, gloss, skin, texture = _dress(layout, mesh, counts, rng, hand_colors)
     own = np.zeros((len(vertices), 3), np.float32)
-    own[counts[1] : counts[2]] = mesh.trimmed()[0].numpy()
+    own[counts[1] : counts[2]] = mesh.trimmed()[0].numpy() * np.array([-1 if mirrored else 1, 1, 1])
     attributes = np.concatenate(
         [normals, albedo, occlusion[:, None], gloss[:, None], skin[:, None], own], 1, dtype=np.float32
     )
@@ -209,12 +212,46 @@ def picture(stage: Stage, matrix: np.ndarray, size: tuple[int, int], box: Box, s
         box: Which region of the photo it shows (the background is cut out there).
         supersample: Samples of a pixel along each side.
     """
-    fine = (size[0] * supersample, size[1] * supersample)
+    scaled = _supersampled(matrix, supersample)
+    top, left, bottom, right = _shown(stage.vertices, scaled, size, supersample)
+    result = _cut(stage.background, box, size)
+    if top >= bottom or left >= right:
+        return result
+    scaled[:2, 2] -= np.array([left, top], np.float32) * supersample
+    color, cover = _foreground(stage, scaled, (bottom - top, right - left), supersample)
+    part = result[top:bottom, left:right]
+    part *= 1 - cover[..., None]
+    part += color
+    return result
+
+
+def _supersampled(matrix: np.ndarray, supersample: int) -> np.ndarray:
+    """Intrinsics of the finer picture (pixel (0, 0) is the centre of the first one)."""
     scaled = matrix.astype(np.float32) * np.float32(supersample)
     scaled[:2, 2] += (supersample - 1) / 2
     scaled[2, 2] = 1
-    ids, inverse = zbuffer(stage.vertices, stage.faces, scaled, fine)
-    values = interpolate(stage.vertices, stage.faces, scaled, stage.attributes, ids)
+    return scaled
+
+
+def _shown(
+    vertices: np.ndarray, matrix: np.ndarray, size: tuple[int, int], supersample: int
+) -> tuple[int, int, int, int]:
+    """Rows and columns of the picture that anything in front can reach: top, left, bottom, right."""
+    if (vertices[:, 2] < 0.02).any():
+        return 0, 0, *size
+    x, y = (vertices[:, i] / vertices[:, 2] * matrix[i, i] + matrix[i, 2] for i in (0, 1))
+    rows = (np.array([y.min(), y.max()]) / supersample + [-1, 2]).clip(0, size[0]).astype(int)
+    columns = (np.array([x.min(), x.max()]) / supersample + [-1, 2]).clip(0, size[1]).astype(int)
+    return int(rows[0]), int(columns[0]), int(rows[1]), int(columns[1])
+
+
+def _foreground(
+    stage: Stage, matrix: np.ndarray, size: tuple[int, int], supersample: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Linear colour times coverage, and coverage, of everything but the background."""
+    fine = (size[0] * supersample, size[1] * supersample)
+    ids, inverse = zbuffer(stage.vertices, stage.faces, matrix, fine)
+    values = interpolate(stage.vertices, stage.faces, matrix, stage.attributes, ids)
     depth = np.where(ids >= 0, 1 / np.maximum(inverse, 1e-6), 0).astype(np.float32)
     if stage.texture is not None:
         shown = (ids >= stage.textured[0]) & (ids < stage.textured[1])
@@ -222,14 +259,10 @@ def picture(stage: Stage, matrix: np.ndarray, size: tuple[int, int], box: Box, s
     out = np.zeros((*fine, 3), np.float32)
     lights = stage.lights
     columns = (lights.key, lights.key_color, lights.fill, lights.fill_color, lights.sky, lights.ground, lights.up)
-    _shade(
-        values, depth, scaled, *(c.astype(np.float32) for c in columns),
-        *stage.shadow, out,
-    )  # fmt: skip
+    _shade(values, depth, matrix, *(c.astype(np.float32) for c in columns), *stage.shadow, out)
     blocks = (size[0], supersample, size[1], supersample)
-    color = out.reshape(*blocks, 3).mean((1, 3))
     cover = (depth > 0).reshape(blocks).mean((1, 3), dtype=np.float32)
-    return color + (1 - cover[..., None]) * _cut(stage.background, box, size)
+    return out.reshape(*blocks, 3).mean((1, 3)), cover
 
 
 def _cut(background: np.ndarray, box: Box, size: tuple[int, int]) -> np.ndarray:
