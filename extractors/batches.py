@@ -19,6 +19,9 @@ from horefine.scene import Pose
 
 __all__ = ["Augmentation", "Batch", "augment_color", "augment_view", "map_targets"]
 
+OUTSIDE = 127 / 255
+"""What a crop shows beyond the photograph's edge."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -67,7 +70,9 @@ class Augmentation:
     """Share of the pictures in which a rectangle is painted over."""
 
 
-def augment_view(batch: Batch, options: Augmentation, rest_wrist: Float[Tensor, "B 3"], generator: torch.Generator) -> Batch:
+def augment_view(
+    batch: Batch, options: Augmentation, rest_wrist: Float[Tensor, "B 3"], generator: torch.Generator
+) -> Batch:
     """Turns, scales and shifts the crops; camera, poses and maps follow.
 
     ``rest_wrist``: the wrist joint of the untranslated hand (``HandModel.rest_joints(shape)[:, 0]``), about which
@@ -127,7 +132,9 @@ def _warp(batch: Batch, turn: Tensor, scale: Tensor, shift: Tensor) -> tuple[Ten
     # codes and depth jump at silhouettes: a blend of two surfaces is on neither
     crisp = sample(torch.cat([maps["hand_coords"], maps["object_coords"], maps["depth"][:, None]], 1), "nearest")
     moved = {"hand_mask": smooth[:, 0], "object_mask": smooth[:, 1], "depth": crisp[:, 6]}
-    return sample(batch.image, "bilinear"), {**moved, "hand_coords": crisp[:, :3], "object_coords": crisp[:, 3:6]}
+    # outside the photograph crops are grey (horefine.data.crop), so that is what comes in from the sides
+    image = sample(batch.image - OUTSIDE, "bilinear") + OUTSIDE
+    return image, {**moved, "hand_coords": crisp[:, :3], "object_coords": crisp[:, 3:6]}
 
 
 def augment_color(image: Float[Tensor, "B 3 S S"], options: Augmentation, generator: torch.Generator) -> Tensor:

@@ -65,9 +65,7 @@ class FieldDecoder(nn.Module):
         return self.linh4(x)[..., 0].tanh()
 
 
-def density(
-    distance: Float[Tensor, "B N"], beta: Float[Tensor, "1"], sign: float = 1.0
-) -> Float[Tensor, "B N"]:
+def density(distance: Float[Tensor, "B N"], beta: Float[Tensor, "1"], sign: float = 1.0) -> Float[Tensor, "B N"]:
     """``sigmoid(sign d / beta) / beta``. HOISDF's code has sign +1, StyleSDF, which it cites, -1 (dense inside)."""
     width = beta.clamp(min=2e-3)
     return (sign * distance / width).sigmoid() / width

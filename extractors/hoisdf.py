@@ -10,8 +10,8 @@ with horefine, is the same code at sizes that two CPU cores train in an hour, pl
 ground truth or lacks: a root head (wrist and object centre, with intrinsics), the sides of the object's box as a
 condition, and per-pixel surface codes that the points read beside the maps.
 
-Everything here happens in a *network frame*: metres, the camera's centre as origin, turned so that the optical axis runs
-through the middle of the crop (``hoisdf_frame``); the official network's is the camera's own.
+Everything here happens in a *network frame*: metres, the camera's centre as origin, turned so that the optical axis
+runs through the middle of the crop (``root.Frame``); the official network's is the camera's own.
 """
 
 from __future__ import annotations
@@ -149,13 +149,11 @@ class Hoisdf(UNet):
         self._initialise()
 
     def _initialise(self) -> None:
-        for layer in (self.linear_pose.layers[-1], self.linear_obj_rot.layers[-1]):
-            nn.init.normal_(layer.weight, std=0.02)
-            if len(layer.bias) == 6:
-                layer.bias.data = torch.tensor([1.0, 0, 0, 0, 1, 0])
+        no_turn = (1.0, 0, 0, 0, 1, 0)
+        self.linear_pose.start(0.02, no_turn)
+        self.linear_obj_rot.start(0.02, no_turn if self.config.object_rotation == "sixd" else None)
         for layer in (self.linear_shape, self.linear_handvote, self.linear_obj_rel_trans):
-            nn.init.normal_(layer.layers[-1].weight, std=0.01)
-            nn.init.zeros_(layer.layers[-1].bias)
+            layer.start(0.01)
 
     def see(
         self, image: Float[Tensor, "B 3 S S"], extents: Tensor | None = None, focal: Float[Tensor, "B"] | None = None

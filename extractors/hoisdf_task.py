@@ -87,7 +87,9 @@ def hand_distance(points: Float[Tensor, "B N 3"], vertices: Tensor, normals: Ten
 
     Within 3 mm of the plane's foot the plane's distance is taken; further along it, the distance to that disc.
     """
-    nearest = torch.cdist(points, vertices, compute_mode="use_mm_for_euclid_dist").argmin(-1)[..., None].expand(-1, -1, 3)
+    nearest = (
+        torch.cdist(points, vertices, compute_mode="use_mm_for_euclid_dist").argmin(-1)[..., None].expand(-1, -1, 3)
+    )
     offset = points - vertices.gather(1, nearest)
     height = (offset * normals.gather(1, nearest)).sum(-1)
     along = (offset.square().sum(-1) - height.square()).clamp(min=0).sqrt()
@@ -100,7 +102,9 @@ def object_distance(points: Float[Tensor, "B N 3"], true: Truth, objects: Object
     return objects.grids[which].sample(local)
 
 
-def pool(surface: Float[Tensor, "B V 3"], center: Tensor, half: float, count: int, generator: torch.Generator) -> Tensor:
+def pool(
+    surface: Float[Tensor, "B V 3"], center: Tensor, half: float, count: int, generator: torch.Generator
+) -> Tensor:
     """Half the points about the surface (within 3 cm), half anywhere in the cube about ``center``."""
     batch, near = len(surface), count // 2
     chosen = torch.randint(surface.shape[1], (batch, near, 1), generator=generator).expand(-1, -1, 3)
@@ -171,7 +175,9 @@ def _tokens(model: Hoisdf, which: str, found: Points, exact: Tensor, progress: f
     """The points nearest to the surface, by the truth in the first tenth of the training, then by the field."""
     count = model.config.hand_points if which == "hand" else model.config.object_points
     if progress < 0.1:
-        ranked = nearest_to_surface(Points(found.position, exact, torch.cat([found.features, found.distance[..., None]], -1)), count)
+        ranked = nearest_to_surface(
+            Points(found.position, exact, torch.cat([found.features, found.distance[..., None]], -1)), count
+        )
         return Points(ranked.position, ranked.features[..., -1], ranked.features[..., :-1])
     return nearest_to_surface(found, count)
 
@@ -185,7 +191,10 @@ def map_losses(seen: Seen, batch: Batch) -> Losses:
     """Joint heat, segmentations and, where the network has them, surface codes."""
     raw, maps = seen.raw, batch.maps
     side = raw["hm"].shape[-1]
-    pixels = project(batch.joints, batch.matrix) * (side / maps["depth"].shape[-1]) + (side / maps["depth"].shape[-1] - 1) / 2
+    pixels = (
+        project(batch.joints, batch.matrix) * (side / maps["depth"].shape[-1])
+        + (side / maps["depth"].shape[-1] - 1) / 2
+    )
     heat = 255 * heat_maps(pixels, (side, side), 1.25).sum(1, keepdim=True)
 
     def target(name: str) -> Tensor:
@@ -220,7 +229,8 @@ def hand_losses(prediction: Prediction, true: Truth, tokens: Points, center: Ten
         "vote_class": bce(prediction.vote_logits, close[None].expand_as(prediction.vote_logits).float()),
         "vote_joints": 0.1 * smooth(prediction.joints * 1e3, (true.joints * 1e3).expand_as(prediction.joints)),
         "vertices": 50 * (vertices - true.vertices).abs().mean() + 3e3 * (vertices - true.vertices).square().mean(),
-        "joints": 50 * (joints[:, :, 1:] - true.joints).abs().mean() + 3e3 * (joints[:, :, 1:] - true.joints).square().mean(),
+        "joints": 50 * (joints[:, :, 1:] - true.joints).abs().mean()
+        + 3e3 * (joints[:, :, 1:] - true.joints).square().mean(),
         "rotations": 10 * (prediction.rotations - true.rotations).square().mean(),
         "shape": 0.1 * (prediction.shape - true.shape).square().mean(),
     }

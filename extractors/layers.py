@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -32,8 +35,15 @@ class MLP(nn.Module):
 
     def __init__(self, *widths: int, final_relu: bool = False) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
         self.final_relu = final_relu
+
+    def start(self, std: float, bias: Sequence[float] | None = None) -> None:
+        """Starts the last layer near a constant: small weights, and ``bias`` (zeros)."""
+        last = self.layers[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.normal_(last.weight, std=std)
+        last.bias.data = torch.zeros_like(last.bias) if bias is None else torch.tensor(bias)
 
     def forward(self, x: Float[Tensor, "*n I"]) -> Float[Tensor, "*n O"]:
         for index, layer in enumerate(self.layers):

@@ -85,8 +85,7 @@ class RootHead(nn.Module):
         self.place = nn.Sequential(conv_block(stride8 + 2, 32), nn.Conv2d(32, 2, 1))
         self.squeeze = conv_block(top, 64, 1)
         self.size = MLP(64 * 16 + condition + 5, 128, 64, 2)
-        nn.init.zeros_(self.size.layers[-1].weight)
-        nn.init.zeros_(self.size.layers[-1].bias)
+        self.size.start(0.0)
 
     def forward(self, top: Tensor, stride8: Tensor, condition: Tensor, focal: Float[Tensor, "B"]) -> Root:
         height, width = stride8.shape[-2:]

@@ -75,7 +75,7 @@ def field_grid(
     near = torch.nn.functional.interpolate(near, size, mode="trilinear", align_corners=True).flatten(1) > 0
     # images want different numbers of nodes: the shorter lists repeat their first, so that none sees its neighbours
     wanted = near.sum(1)
-    chosen = near.to(torch.int8).argsort(1, descending=True, stable=True)[:, : int(wanted.max())]
+    chosen = near.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, : int(wanted.max())]
     real = torch.arange(chosen.shape[1], device=low.device) < wanted[:, None]
     chosen = torch.where(real, chosen, chosen[:, :1])
     nodes = _nodes(origin, spacing, steps).gather(1, chosen[..., None].expand(-1, -1, 3))

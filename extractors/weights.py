@@ -88,11 +88,13 @@ def read_weights(path: Path, task: str) -> Weights:
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, OSError) as error:
         raise AssetError(f"weights {path}: damaged or not a safetensors file ({error}); {way_out}") from None
     if metadata.get("task") != task:
-        raise AssetError(f"weights {path}: made for {metadata.get('task', 'something else')!r}, not {task!r}; {way_out}")
+        raise AssetError(
+            f"weights {path}: made for {metadata.get('task', 'something else')!r}, not {task!r}; {way_out}"
+        )
     if metadata.get("version") != VERSION:
         raise AssetError(f"weights {path}: version {metadata.get('version')!r}, this is {VERSION!r}; {way_out}")
     for name, value in tensors.items():

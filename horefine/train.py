@@ -155,7 +155,9 @@ class _Loop:
         self.average = {name: value.clone() for name, value in self.model.state_dict().items()}
         kind = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}.get(recipe.optimizer)
         if kind is None:
-            raise ConfigError(f"optimizer: {recipe.optimizer!r}: there is none{suggestion(recipe.optimizer, ('adamw', 'sgd'))}")
+            raise ConfigError(
+                f"optimizer: {recipe.optimizer!r}: there is none{suggestion(recipe.optimizer, ('adamw', 'sgd'))}"
+            )
         extra = {"momentum": 0.9} if recipe.optimizer == "sgd" else {"betas": (0.9, 0.98)}
         self.optimizer = kind(_groups(self.model, recipe.weight_decay), lr=recipe.rate, **extra)
         self.step, self.spent = 0, 0.0
@@ -230,7 +232,12 @@ class _Loop:
                 result = self.task.measure(count)
         finally:
             self.model.load_state_dict(current)
-        entry = {"step": self.step, "minutes": round(self.spent / 60, 2), "images": self.step * self.recipe.batch, **result}
+        entry = {
+            "step": self.step,
+            "minutes": round(self.spent / 60, 2),
+            "images": self.step * self.recipe.batch,
+            **result,
+        }
         self._log({"validation": entry})
         return entry
 

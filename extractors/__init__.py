@@ -1,0 +1,143 @@
+"""From pixels to what the refiner starts from: boxes, first poses, feature maps, by name.
+
+A crop is a ``horefine.data.Sample`` cut to the square about hand and object (``horefine.data.crop``), of a right hand
+(left ones mirrored before). :data:`FEATURES` says which extractor gives which field of ``horefine.Features``,
+:data:`INITIALIZERS` which one a first pose comes from; ``package.module:class`` names somebody else's. Extractors are
+imported when first asked for, and their weights read then.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from horefine.errors import ConfigError, suggestion
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from horefine.data import Sample
+    from horefine.geometry import Box
+    from horefine.hand import HandModel
+    from horefine.scene import Features, Pose
+
+__all__ = ["FEATURES", "INITIALIZERS", "Extractor", "Initializer", "Learned", "load_default", "load_model"]
+
+MAPS = "horefine.extractors.maps:MapExtractor"
+FEATURES: dict[str, str] = {
+    "hand_mask": MAPS,
+    "object_mask": MAPS,
+    "hand_coords": MAPS,
+    "object_coords": MAPS,
+    "depth": MAPS,
+    "hand_sdf": "horefine.extractors.initial:HoisdfInitializer",
+    "object_sdf": "horefine.extractors.initial:HoisdfInitializer",
+    "contact": "horefine.extractors.contact:ContactExtractor",
+}
+"""Field of ``horefine.Features`` -> the extractor that gives it."""
+
+INITIALIZERS: dict[str, str] = {"hoisdf": "horefine.extractors.initial:HoisdfInitializer"}
+"""Name of a regressor -> its class."""
+
+
+class Extractor(Protocol):
+    """Made as ``cls(device, hand)``."""
+
+    def extract(self, crops: Sequence[Sample], names: Sequence[str]) -> dict[str, Any]:
+        """The named fields of ``horefine.Features`` for B crops; nothing else is computed."""
+        ...
+
+
+class Initializer(Protocol):
+    """Made as ``cls(device, hand)``."""
+
+    def initialize(self, crops: Sequence[Sample]) -> tuple[Pose, dict[str, Any]]:
+        """First poses of B crops, and the fields of ``horefine.Features`` that came with them."""
+        ...
+
+
+def load_model(path: Path, task: str) -> nn.Module:
+    """The network of a weight file, in eval mode.
+
+    Raises:
+        AssetError: see ``weights.read_weights``; also when the numbers do not fit the sizes named in the file.
+    """
+    from horefine.extractors.networks import load_network
+
+    return load_network(path, task)
+
+
+@functools.lru_cache(maxsize=8)
+def load_default(task: str) -> nn.Module:
+    """The network that comes with horefine: ``features``, ``hoisdf`` or ``detector``; read once."""
+    from horefine.extractors.weights import default_path
+
+    return load_model(default_path(task), task)
+
+
+def _named(name: str, known: dict[str, str], kind: str) -> type:
+    place = name if ":" in name else known.get(name)
+    if place is None:
+        raise ConfigError(f"{kind} {name!r}: there is none of this name{suggestion(name, known)}")
+    module, attribute = place.split(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"{kind} {name!r}: cannot be imported ({error}); check the spelling of {place}") from error
+
+
+class Learned:
+    """All learned parts on one device, each loaded when first used (``horefine.job.Networks``)."""
+
+    def __init__(self, init: str = "hoisdf", *, device: str = "cpu", hand: HandModel | None = None) -> None:
+        """Checks the name of the initializer, loads nothing.
+
+        Args:
+            init: One of :data:`INITIALIZERS`, or ``package.module:class``.
+            hand: The hand model that poses are for (default: the embedded one).
+
+        Raises:
+            ConfigError: no such initializer.
+        """
+        from horefine.hand import load_hand
+
+        self.device = device
+        self.hand = hand if hand is not None else load_hand(kind="embedded")
+        self._initializer = _named(init, INITIALIZERS, "initializer")
+        self._loaded: dict[type, Any] = {}
+
+    def _get(self, kind: type) -> Any:
+        if kind not in self._loaded:
+            self._loaded[kind] = kind(self.device, self.hand)
+        return self._loaded[kind]
+
+    def boxes(self, sample: Sample) -> tuple[Box, Box]:
+        """Hand box and object box of a whole photograph of a right hand, pixels."""
+        from horefine.extractors.detector import detect
+
+        model = load_default("detector").to(self.device)
+        return detect(model, [sample.image.to(self.device)])[0]  # type: ignore[arg-type]
+
+    def poses(self, crops: Sequence[Sample]) -> tuple[Pose, dict[str, Any]]:
+        """First poses of B crops, and the features that come with them."""
+        return self._get(self._initializer).initialize(crops)
+
+    def features(self, crops: Sequence[Sample], names: Iterable[str]) -> Features:
+        """The named fields of B crops; each extractor runs once, and only if one of its fields is named.
+
+        Raises:
+            ConfigError: a name that no extractor gives.
+        """
+        from horefine.extractors.crops import map_camera, mesh_of
+        from horefine.scene import Features
+
+        wanted: dict[type, list[str]] = {}
+        for name in names:
+            wanted.setdefault(_named(name, FEATURES, "feature"), []).append(name)
+        fields: dict[str, Tensor] = {}
+        for kind, chosen in wanted.items():
+            fields |= self._get(kind).extract(crops, chosen)
+        return Features(map_camera(crops), mesh_of(crops), **fields)

@@ -1,0 +1,171 @@
+"""What can be learned: each task builds its network, makes losses of training scenes and measures held-out ones."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from horefine.data.shards import WHOLE_SIZE, Shards, whole_from_image
+from horefine.extractors import measures
+from horefine.extractors.batches import OUTSIDE, Augmentation, augment_color, map_targets
+from horefine.extractors.detector import Detector, box_losses
+from horefine.extractors.encoder_decoder import HEADS, FeatureNet
+from horefine.extractors.hoisdf import Hoisdf
+from horefine.extractors.hoisdf_task import hoisdf_losses, truth
+from horefine.extractors.initial import predict
+from horefine.extractors.shard_batches import Objects, Scenes
+from horefine.extractors.sizes import network_config
+from horefine.hand import load_hand
+from horefine.objects import embedded_object
+
+__all__ = ["TASKS", "Task"]
+
+
+class Task(ABC):
+    """A network and what it is trained on."""
+
+    name: str
+
+    def __init__(self, network: dict[str, Any], augmentation: dict[str, float], folder: Path, held_out: int) -> None:
+        self.network = network_config(self.name, network)
+        self.augmentation = Augmentation(**augmentation)
+        self.folder, self.held_out = folder, held_out
+        self.model = self.build()
+        self.open()
+
+    @abstractmethod
+    def build(self) -> nn.Module:
+        """The network, not trained."""
+
+    @abstractmethod
+    def losses(self, count: int, progress: float, generator: torch.Generator, half: bool) -> dict[str, Tensor]:
+        """Weighted losses of ``count`` random training scenes; ``half``: convolutions in bfloat16."""
+
+    @abstractmethod
+    def measure(self, count: int) -> dict[str, float]:
+        """Errors on the first ``count`` held-out scenes, units in the names."""
+
+    def open(self) -> None:
+        """Opens the data."""
+        objects = Objects.of([embedded_object(name) for name in Shards.open(self.folder).meta["objects"]])
+        self.scenes = Scenes.open(self.folder, objects, load_hand(kind="embedded"), self.held_out)
+
+    def refresh(self) -> None:
+        """Takes in shards written since; the held-out scenes stay."""
+        self.scenes = Scenes.open(self.folder, self.scenes.objects, self.scenes.hand, self.held_out)
+
+
+class FeatureTask(Task):
+    """The maps of Song et al. 2022."""
+
+    name = "features"
+    weights: ClassVar = {"segmentation": 1.0, "joints": 0.5, "hand_coords": 8.0, "object_coords": 8.0, "depth": 4.0}
+    """Chosen so that no loss rules the shared encoder: late in training each is about 0.1 to 0.4."""
+
+    def build(self) -> nn.Module:
+        return FeatureNet(self.network)
+
+    def losses(self, count: int, progress: float, generator: torch.Generator, half: bool) -> dict[str, Tensor]:
+        batch = self.scenes.augmented(self.scenes.choose(count, generator), self.augmentation, generator)
+        known = torch.rand(count, 1, generator=generator) > 0.1
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            raw = self.model(_channels_last(batch.image), batch.extents * known)
+        targets = map_targets(batch)
+        return {name: self.weights[name] * HEADS[name].loss(value, targets) for name, value in raw.items()}
+
+    def measure(self, count: int) -> dict[str, float]:
+        results = []
+        for start in range(0, count, 32):
+            batch = self.scenes.batch(np.arange(start, min(start + 32, count)))
+            maps = FeatureNet.activate(self.model(batch.image, batch.extents))
+            results.append((len(batch), measures.map_errors(maps, batch)))
+        return measures.mean_of(results)
+
+
+class HoisdfTask(Task):
+    """Poses, fields and roots."""
+
+    name = "hoisdf"
+
+    def build(self) -> nn.Module:
+        return Hoisdf(self.network)
+
+    def losses(self, count: int, progress: float, generator: torch.Generator, half: bool) -> dict[str, Tensor]:
+        assert isinstance(self.model, Hoisdf)
+        batch = self.scenes.augmented(self.scenes.choose(count, generator), self.augmentation, generator)
+        frame = truth(batch, self.scenes.hand, self.network.root).frame
+        known = torch.rand(count, 1, generator=generator) > 0.1
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            seen = self.model.see(_channels_last(batch.image), batch.extents * known, frame.focal)
+        return hoisdf_losses(self.model, seen, batch, self.scenes.hand, self.scenes.objects, progress, generator)
+
+    def measure(self, count: int) -> dict[str, float]:
+        assert isinstance(self.model, Hoisdf)
+        results = []
+        for start in range(0, count, 32):
+            batch = self.scenes.batch(np.arange(start, min(start + 32, count)))
+            side = batch.maps["depth"].shape[-1]
+            found = predict(self.model, batch.image, batch.matrix, side, batch.extents)
+            results.append((len(batch), measures.pose_errors(found, batch, self.scenes)))
+        return measures.mean_of(results)
+
+
+class DetectorTask(Task):
+    """Boxes in whole photographs."""
+
+    name = "detector"
+
+    def build(self) -> nn.Module:
+        return Detector(self.network)
+
+    def losses(self, count: int, progress: float, generator: torch.Generator, half: bool) -> dict[str, Tensor]:
+        image, boxes = self._read(self.scenes.choose(count, generator))
+        image, boxes = _zoom(image, boxes, generator)
+        image = _channels_last(augment_color(image, self.augmentation, generator))
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            found = self.model(image)
+        return box_losses(found, boxes)
+
+    def measure(self, count: int) -> dict[str, float]:
+        image, boxes = self._read(np.arange(count))
+        return measures.box_errors(self.model(image), boxes)
+
+    def _read(self, indices: np.ndarray) -> tuple[Tensor, Tensor]:
+        gather = self.scenes.shards.gather
+        corners = np.stack([gather(name, indices) for name in ("hand_box", "object_box")], 1).reshape(-1, 2, 2, 2)
+        boxes = (whole_from_image(corners) + 0.5) / WHOLE_SIZE
+        image = torch.from_numpy(gather("whole", indices)).float() / 255
+        return image, torch.from_numpy(boxes).float().flatten(2)
+
+
+def _zoom(image: Tensor, boxes: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Nearer, farther, shifted, sides stretched: other lenses and picture shapes. Boxes are cut at the edge."""
+    count = len(image)
+    scale = (
+        0.25 * torch.randn(count, 1, generator=generator) + 0.06 * torch.randn(count, 2, generator=generator)
+    ).exp()
+    scale = scale.clamp(0.55, 1.7)
+    # the middle of the hand and object stays in the picture
+    middle = (boxes[..., :2].amin(1) + boxes[..., 2:].amax(1)) - 1
+    target = (middle * scale).clamp(-0.6, 0.6) + 0.2 * torch.randn(count, 2, generator=generator).clamp(-1.5, 1.5)
+    shift = target - middle * scale
+    theta = torch.zeros(count, 2, 3)
+    theta[:, 0, 0], theta[:, 1, 1] = 1 / scale[:, 0], 1 / scale[:, 1]
+    theta[:, :, 2] = -shift / scale
+    grid = torch.nn.functional.affine_grid(theta, list(image.shape), align_corners=False)
+    image = torch.nn.functional.grid_sample(image - OUTSIDE, grid, align_corners=False) + OUTSIDE
+    corners = (boxes * 2 - 1).unflatten(-1, (2, 2)) * scale[:, None, None] + shift[:, None, None]
+    return image, (((corners + 1) / 2).clamp(0, 1)).flatten(2)
+
+
+def _channels_last(image: Tensor) -> Tensor:
+    return image.contiguous(memory_format=torch.channels_last)
+
+
+TASKS: dict[str, type[Task]] = {task.name: task for task in (FeatureTask, HoisdfTask, DetectorTask)}
+"""By name; the recipes ``configs/train_<name>.yaml`` say with which numbers."""
