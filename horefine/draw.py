@@ -255,13 +255,13 @@ def sheet(tiles: Sequence[Tile], columns: int, title: str = "") -> Image.Image:
 
 
 def loss_chart(
-    history: Mapping[str, Float[ndarray, "steps"]], best_step: int | None = None, size: tuple[int, int] = (720, 380)
+    history: Mapping[str, Float[ndarray, "steps"]], best_step: int | None = None, size: tuple[int, int] = (560, 400)
 ) -> Image.Image:
     """Each loss over the steps on a logarithmic axis, ``total`` drawn bold, the kept step marked."""
     width, height = size
     page = Image.new("RGB", (2 * width, 2 * height), _PAPER)  # drawn at twice the size: Pillow's lines are not smooth
     pen = ImageDraw.Draw(page)
-    frame = (2 * 64, 2 * 18, 2 * (width - 190), 2 * (height - 40))
+    frame = (2 * 64, 2 * 18, 2 * (width - 205), 2 * (height - 40))
     curves = {n: np.where(np.isfinite(v) & (np.asarray(v) > 0), v, np.nan) for n, v in history.items()}
     curves = {n: v for n, v in curves.items() if np.isfinite(v).any()}
     if not curves:
@@ -288,7 +288,7 @@ def loss_chart(
             pen.line(place(run, curve[run]), fill=ink, width=6 if name == "total" else 3, joint="curve")
         y = frame[1] + 36 * number
         pen.line([(frame[2] + 24, y + 14), (frame[2] + 64, y + 14)], fill=ink, width=6 if name == "total" else 4)
-        pen.text((frame[2] + 76, y), name, fill=_INK, font=_font(24))
+        pen.text((frame[2] + 76, y - 2), name, fill=_INK, font=_font(28))
     return page.resize(size, Image.Resampling.LANCZOS)
 
 
@@ -298,11 +298,17 @@ def _axes(pen: ImageDraw.ImageDraw, frame: tuple[int, int, int, int], powers: tu
     for power in range(int(low), int(high) + 1, every):
         y = frame[3] - (power - low) / (high - low) * (frame[3] - frame[1])
         pen.line([(frame[0], y), (frame[2], y)], fill=(233, 236, 239), width=2)
-        pen.text((frame[0] - 12, y), f"{10.0**power:g}", fill=_FAINT, font=_font(22), anchor="rm")
+        pen.text(
+            (frame[0] - 12, y),
+            f"1e{power}" if abs(power) > 3 else f"{10.0**power:g}",
+            fill=_FAINT,
+            font=_font(26),
+            anchor="rm",
+        )
     for share in (0.0, 0.25, 0.5, 0.75, 1.0):
         x = frame[0] + share * (frame[2] - frame[0])
-        pen.text((x, frame[3] + 12), f"{round(share * (steps - 1))}", fill=_FAINT, font=_font(22), anchor="mt")
-    pen.text(((frame[0] + frame[2]) / 2, frame[3] + 44), "step", fill=_FAINT, font=_font(22), anchor="mt")
+        pen.text((x, frame[3] + 12), f"{round(share * (steps - 1))}", fill=_FAINT, font=_font(26), anchor="mt")
+    pen.text(((frame[0] + frame[2]) / 2, frame[3] + 44), "step", fill=_FAINT, font=_font(26), anchor="mt")
 
 
 def _runs(curve: Float[ndarray, "steps"]) -> list[Int[ndarray, "run"]]:

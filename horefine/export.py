@@ -104,7 +104,6 @@ def describe(result: Result) -> dict[str, Any]:
     pose = {name: np.asarray(value).tolist() for name, value in result.pose.items()}
     smplx = {"global_orient": rotvec[0].tolist(), "hand_pose": rotvec[1:].reshape(-1).tolist()}
     smplx |= {other: pose[name] for name, other in _SMPLX.items()}
-    total = result.history.get("total")
     height, width = result.image_size
     return {
         "schema_version": SCHEMA_VERSION,
@@ -129,14 +128,8 @@ def describe(result: Result) -> dict[str, Any]:
         },
         "box": list(result.crop),
         "best_step": result.best_step,
-        "objective": _ends(total, result.best_step) if total is not None else None,
         **{key: value for key, value in result.about.items() if key != "camera"},
     }
-
-
-def _ends(total: Float[ndarray, "steps"], best_step: int) -> dict[str, float | None]:
-    values = {"at_start": float(total[0]), "at_kept_step": float(total[min(best_step, len(total) - 1)])}
-    return {key: value if math.isfinite(value) else None for key, value in values.items()}
 
 
 def write_glb(path: Path, result: Result) -> None:

@@ -20,11 +20,11 @@ from torch import Tensor
 from horefine.data import Sample
 from horefine.data.crop import crop_box, crop_sample
 from horefine.data.folder import FolderDataset
-from horefine.data.mirror import mirror_features, mirror_pose, mirror_sample
+from horefine.data.mirror import mirror_features, mirror_mesh, mirror_pose, mirror_sample
 from horefine.distance import DistanceGrid
 from horefine.errors import InputError
 from horefine.exchange import find_item, read_features, read_pose
-from horefine.geometry import Box, Camera
+from horefine.geometry import Box, Camera, axis_angle_to_matrix, project
 from horefine.hand import HandModel
 from horefine.mesh import Mesh
 from horefine.scene import Contact, Features, Pose
@@ -79,11 +79,7 @@ class Item:
         mesh = self.sample.mesh
         if mesh is None:
             raise InputError(f"{self.name}: which object is it? Name it with --object")
-        if not self.left:
-            return mesh
-        from horefine.data.mirror import mirror_mesh
-
-        return mirror_mesh(mesh)
+        return mirror_mesh(mesh) if self.left else mesh
 
 
 def given_box(sample: Sample) -> Box | None:
@@ -115,10 +111,11 @@ def features_from_file(item: Item, folder: Path, dataset: FolderDataset, wanted:
     Raises:
         InputError: no file for this image, or one that cannot be used.
     """
-    if item.sample.mesh is None:
+    mesh = item.sample.mesh
+    if mesh is None:
         raise InputError(f"{item.name}: which object is it? Name it with --object")
-    path = find_item(folder, item.name, (".npz",))
-    found = read_features(path, item.sample.camera, item.sample.mesh, dataset.size_in_file(item.index))
+    size = dataset.size_in_file(item.index)
+    found = read_features(find_item(folder, item.name, (".npz",)), item.sample.camera, mesh, size)
     found = mirror_features(found) if item.left else found
     wanted = (*wanted, "camera", "object")
     absent = {f.name: None for f in dataclasses.fields(Features) if f.name not in wanted}
@@ -138,8 +135,6 @@ def pose_problem(pose: Pose) -> str | None:
 
 def box_of_pose(pose: Pose, model: HandModel, mesh: Mesh, camera: Camera) -> Box:
     """The square of the photograph about a posed hand and object."""
-    from horefine.geometry import axis_angle_to_matrix, project
-
     with torch.no_grad():
         hand = model(pose.hand_rotvec, pose.hand_shape, pose.hand_transl).vertices
         held = mesh.vertices @ axis_angle_to_matrix(pose.object_rotvec).mT + pose.object_transl[:, None]

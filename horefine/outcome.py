@@ -30,7 +30,7 @@ from horefine.scene import Pose
 __all__ = ["COLUMNS", "Outcome", "assemble", "row_of", "versions", "write_item", "write_summary"]
 
 COLUMNS = (
-    "name", "status", "reason", "error_code", "error", "seconds", "objective_start", "objective_end", "best_step",
+    "name", "status", "reason", "error_code", "error", "seconds", "best_step",
     "hand_error_start_mm", "hand_error_mm", "object_error_start_mm", "object_error_mm", "object", "side", "camera",
     "notes",
 )  # fmt: skip
@@ -166,14 +166,12 @@ def write_item(folder: Path, result: Result, photo: np.ndarray, *, pictures: boo
 
 def row_of(table: Mapping[str, Any]) -> dict[str, Any]:
     """The summary's line of a finished item, from its ``result.json``."""
-    objective, errors = table.get("objective") or {}, table.get("errors") or {}
+    errors = table.get("errors") or {}
     return {
         "name": table["name"],
         "status": table["status"],
         "reason": table["reason"],
         "seconds": round(sum((table.get("seconds") or {}).values()), 3),
-        "objective_start": objective.get("at_start"),
-        "objective_end": objective.get("at_kept_step"),
         "best_step": table.get("best_step"),
         **errors,
         "object": table.get("object"),

@@ -26,11 +26,18 @@ EMBEDDED = 60
 """Images with pictures and meshes inside the page; further ones are listed in the table and linked."""
 _WIDTH = 1240
 _HEADS = {
-    "name": "image", "status": "status", "hand_error_start_mm": "hand before", "hand_error_mm": "hand after, mm",
-    "object_error_start_mm": "object before", "object_error_mm": "object after, mm",
-    "objective_start": "objective before", "objective_end": "after", "seconds": "seconds", "object": "object", "side": "side", "camera": "camera",
+    "name": "image",
+    "status": "status",
+    "hand_error_start_mm": "hand before, mm",
+    "hand_error_mm": "hand after",
+    "object_error_start_mm": "object before, mm",
+    "object_error_mm": "object after",
+    "seconds": "seconds",
+    "object": "object",
+    "side": "side",
+    "camera": "camera",
     "said": "said",
-}  # fmt: skip
+}
 _TEXT = ("name", "status", "object", "side", "camera", "said")
 
 

@@ -34,7 +34,7 @@ article header { display:flex; gap:14px; align-items:baseline; flex-wrap:wrap } 
 article header nav { margin-left:auto; font-size:14px; display:flex; gap:14px }
 article p { margin:4px 0 10px; color:var(--soft); font-size:14px } article ul { margin:8px 0 0; padding-left:18px;
   color:var(--soft); font-size:13.5px }
-.show { display:grid; grid-template-columns:minmax(0,1fr) 300px; gap:14px; align-items:start }
+.show { display:grid; grid-template-columns:minmax(0,1fr) 320px; gap:14px; align-items:start }
 .show img { width:100%; height:auto; border-radius:6px; display:block; background:#fff }
 .side { display:grid; gap:10px }
 canvas.turn { width:100%; aspect-ratio:1; border-radius:8px; background:linear-gradient(#fafbfc,#e4e7eb); cursor:grab;
@@ -63,18 +63,31 @@ document.querySelectorAll('th').forEach((head, column) => head.onclick = () => {
 });
 
 const SHADERS = [`#version 300 es
-layout(location = 0) in vec3 place; uniform mat3 turn; uniform vec4 view;
-out vec3 where;
-void main() { vec3 p = turn * (place - view.xyz) / view.w; where = p;
-  gl_Position = vec4(p.x * 0.95, -p.y * 0.95, p.z * 0.3, 1.0 + 0.22 * p.z); }`,
+layout(location = 0) in vec3 place; layout(location = 1) in vec3 normal; uniform mat3 turn; uniform vec4 view;
+out vec3 where; out vec3 smoothed;
+void main() { vec3 p = turn * (place - view.xyz) / view.w; where = p; smoothed = turn * normal;
+  gl_Position = vec4(p.x * 0.8, -p.y * 0.8, p.z * 0.1, 1.0 + 0.2 * p.z); }`,
 `#version 300 es
-precision highp float; in vec3 where; uniform vec3 color; out vec4 seen;
-void main() { vec3 n = normalize(cross(dFdx(where), dFdy(where))); if (n.z > 0.0) n = -n;
+precision highp float; in vec3 where; in vec3 smoothed; uniform vec3 color; out vec4 seen;
+void main() { vec3 flat_ = normalize(cross(dFdx(where), dFdy(where))); if (flat_.z > 0.0) flat_ = -flat_;
+  vec3 n = normalize(smoothed); if (dot(n, flat_) < 0.75) n = flat_;  // creases stay creases
   float key = max(dot(n, normalize(vec3(-0.45, -0.65, -0.62))), 0.0), sky = 0.5 - 0.5 * n.y;
   seen = vec4(pow(color * (0.78 * key + 0.32 * sky + 0.16), vec3(1.0 / 2.2)), 1.0); }`];
 
 function bytes(text) { const raw = atob(text), out = new Uint8Array(raw.length);
   for (let i = 0; i < raw.length; i++) out[i] = raw.charCodeAt(i); return out.buffer; }
+
+function normals(places, faces) {
+  const total = new Float32Array(places.length), at = (i, k) => places[3 * i + k];
+  for (let f = 0; f < faces.length; f += 3) {
+    const [i, j, k] = faces.subarray(f, f + 3);
+    const u = [0, 1, 2].map(c => at(j, c) - at(i, c)), v = [0, 1, 2].map(c => at(k, c) - at(i, c));
+    [0, 1, 2].forEach(c => { const n = u[(c + 1) % 3] * v[(c + 2) % 3] - u[(c + 2) % 3] * v[(c + 1) % 3];
+      total[3 * i + c] += n; total[3 * j + c] += n; total[3 * k + c] += n; }); }
+  for (let i = 0; i < total.length; i += 3) { const length = Math.hypot(...total.subarray(i, i + 3)) || 1;
+    for (let c = 0; c < 3; c++) total[i + c] /= length; }
+  return total;
+}
 
 function viewer(canvas) {
   const data = JSON.parse(document.getElementById(canvas.dataset.mesh).textContent);
@@ -92,14 +105,18 @@ function viewer(canvas) {
     for (let i = 0; i < raw.length; i++) places[i] = data.low[i % 3] + raw[i] / 65535 * data.span;
     gl.bindBuffer(gl.ARRAY_BUFFER, gl.createBuffer()); gl.bufferData(gl.ARRAY_BUFFER, places, gl.STATIC_DRAW);
     gl.enableVertexAttribArray(0); gl.vertexAttribPointer(0, 3, gl.FLOAT, false, 0, 0);
-    const faces = new Uint16Array(bytes(part.faces)); gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, gl.createBuffer());
+    const faces = new Uint16Array(bytes(part.faces));
+    gl.bindBuffer(gl.ARRAY_BUFFER, gl.createBuffer());
+    gl.bufferData(gl.ARRAY_BUFFER, normals(places, faces), gl.STATIC_DRAW);
+    gl.enableVertexAttribArray(1); gl.vertexAttribPointer(1, 3, gl.FLOAT, false, 0, 0);
+    gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, gl.createBuffer());
     gl.bufferData(gl.ELEMENT_ARRAY_BUFFER, faces, gl.STATIC_DRAW);
     return {array, count: faces.length, color: part.color, after: part.after};
   });
   let yaw = 0.5, pitch = -0.25, zoom = 1, after = true, last = null;
   function draw() {
     const size = Math.round(canvas.clientWidth * devicePixelRatio);
-    if (canvas.width !== size) { canvas.width = size; canvas.height = size; }
+    canvas.width = canvas.height = size;
     gl.viewport(0, 0, size, size); gl.clearColor(0, 0, 0, 0); gl.clear(gl.COLOR_BUFFER_BIT | gl.DEPTH_BUFFER_BIT);
     gl.enable(gl.DEPTH_TEST);
     const [a, b, c, d] = [Math.cos(yaw), Math.sin(yaw), Math.cos(pitch), Math.sin(pitch)];

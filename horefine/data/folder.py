@@ -13,7 +13,6 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +25,9 @@ from horefine.data.lens import camera_of, read_intrinsics
 from horefine.data.pictures import LARGEST_SIDE, PICTURE_SUFFIXES, Picture, picture_size, read_depth, read_picture
 from horefine.errors import AssetError, ConfigError, InputError, suggestion
 from horefine.exchange import read_pose
-from horefine.geometry import Box, Camera
+from horefine.geometry import Box
 from horefine.mesh import Mesh
+from horefine.mesh_file import UNITS, MeshError
 from horefine.objects import OBJECTS, embedded_object
 
 __all__ = ["FOLDER_SIDECAR", "KEYS", "FolderDataset", "FolderOptions"]
@@ -36,7 +36,6 @@ FOLDER_SIDECAR = "horefine.json"
 KEYS = ("camera", "object", "object_unit", "side", "hand_box", "object_box", "depth", "truth")
 """What a sidecar may hold."""
 SIDES = ("right", "left")
-UNITS = ("auto", "m", "cm", "mm", "inch")
 _MESH_SUFFIXES = (".obj", ".ply", ".stl", ".off", ".glb", ".gltf")
 _DEPTH_ENDINGS = (".depth.png", ".depth.tif", ".depth.tiff", ".depth.npy")
 _FILES = ("depth", "truth")
@@ -194,12 +193,16 @@ class FolderDataset:
     def _check_options(self) -> None:
         for key, value, known in (
             ("--side", self.options.side, SIDES),
-            ("--object-unit", self.options.object_unit, UNITS),
+            ("--object-unit", self.options.object_unit, ("auto", *UNITS)),
         ):
             if value is not None and value not in known:
                 raise ConfigError(f"{key} {value}: known: {', '.join(known)}")
         if self.options.object is not None:
-            find_object(self.options.object, Path.cwd(), "--object")
+            found = find_object(self.options.object, Path.cwd(), "--object")
+            try:
+                self._load(found, self.options.object_unit or "auto")
+            except MeshError as error:
+                raise AssetError(f"--object: {error}") from None
 
     def _settings(self, file: Path) -> dict[str, _Setting]:
         """Every setting of one image, from the weakest source to the strongest."""
@@ -239,10 +242,16 @@ class FolderDataset:
                 f"a mesh file, or one of {', '.join(sorted(OBJECTS))}"
             )
         unit = settings.get("object_unit")
+        if unit and unit.value not in ("auto", *UNITS):
+            raise InputError(f"{unit.where}: object_unit: {unit.value!r}; known: auto, {', '.join(UNITS)}")
         found = find_object(setting.value, setting.folder, setting.where)
-        key = (str(found), str(unit.value) if unit else "auto")
+        return self._load(found, str(unit.value) if unit else "auto")
+
+    def _load(self, found: str | Path, unit: str) -> tuple[Mesh, tuple[str, ...]]:
+        """Each mesh once."""
+        key = (str(found), unit)
         if key not in self._meshes:
-            self._meshes[key] = load_object(found, key[1])
+            self._meshes[key] = load_object(found, unit)
         return self._meshes[key]
 
     def _depth(self, settings: Mapping[str, _Setting], file: Path, picture: Picture) -> Float[Tensor, "H W"] | None:
@@ -254,18 +263,6 @@ class FolderDataset:
         if depth.shape == shape:
             return depth
         return torch.nn.functional.interpolate(depth[None, None], size=shape, mode="nearest-exact")[0, 0]
-
-    @cached_property
-    def has_objects(self) -> tuple[bool, ...]:
-        """Of which images the object is named (a sidecar that cannot be read counts as no)."""
-
-        def named(file: Path) -> bool:
-            try:
-                return "object" in self._settings(file)
-            except InputError:
-                return False
-
-        return tuple(named(file) for file in self.files)
 
 
 def find_object(value: Any, folder: Path, where: str) -> str | Path:
@@ -291,7 +288,7 @@ def load_object(found: str | Path, unit: str = "auto") -> tuple[Mesh, tuple[str,
     if isinstance(found, str):
         return embedded_object(found), ()
     mesh, report = Mesh.load(found, unit=unit)
-    return mesh, tuple(report.notes)
+    return mesh, tuple(report.lines())
 
 
 def _read_table(file: Path, known: tuple[str, ...]) -> Mapping[str, Any]:
@@ -325,9 +322,3 @@ def _box(settings: Mapping[str, _Setting], key: str, picture: Picture) -> Box | 
         raise InputError(f"{setting.where}: {key}: {value} lies outside the {width}x{height} photo")
     across, down = picture.image.shape[2] / width, picture.image.shape[1] / height
     return (x0 + 0.5) * across - 0.5, (y0 + 0.5) * down - 0.5, (x1 + 0.5) * across - 0.5, (y1 + 0.5) * down - 0.5
-
-
-def camera_numbers(camera: Camera) -> dict[str, float]:
-    """fx, fy, cx, cy of a batch of one, as plain numbers."""
-    matrix = camera.matrix[0].tolist()
-    return {"fx": matrix[0][0], "fy": matrix[1][1], "cx": matrix[0][2], "cy": matrix[1][2]}

@@ -1,0 +1,373 @@
+"""The command ``horefine``. Each sub-command is a few lines over the library; only this file reads the command line.
+
+Exit codes: 0 all done; 1 unexpected error or full disk; 2 usage or configuration; 3 something needed is missing
+(MANO, mesh, weights, renderer); 4 some images failed (summary.json lists them); 130 interrupted (finished ones stay).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import logging
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from horefine.job import Job
+    from horefine.outcome import Outcome
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="horefine",
+    help="Refines the 3D pose of a hand and the object it holds, image by image.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+log = logging.getLogger("horefine")
+
+INTERRUPTED, FAILED, MISSING, USAGE, UNEXPECTED = 130, 4, 3, 2, 1
+
+
+def _option(help: str, *names: str, **settings: Any) -> Any:
+    return typer.Option(*names, help=help, **settings)
+
+
+Images = Annotated[Path, typer.Argument(help="A folder of photographs, or one photograph.")]
+Out = Annotated[Path, _option("Where results go.", "--out", "-o")]
+Init = Annotated[str, _option("First poses: a network's name, or a folder of NAME.npz / NAME.json.")]
+Maps = Annotated[Path | None, _option("A folder of maps NAME.npz, instead of the networks.")]
+Recipe = Annotated[str, _option("Recipe: a name (default, song2022) or a YAML file.", "--config", "-c")]
+Sets = Annotated[list[str] | None, _option("Change a value, e.g. losses.silhouette=0.", "--set", metavar="KEY=VALUE")]
+ObjectName = Annotated[str | None, _option("What is held: an embedded object's name or a mesh file.", "--object")]
+ObjectUnit = Annotated[str | None, _option("Unit of the mesh: m, cm, mm, in (default: by its size).")]
+Intrinsics = Annotated[str | None, _option("fx,fy,cx,cy in pixels, a .json or .npy file, or exif.")]
+Fov = Annotated[float | None, _option("Diagonal field of view in degrees, instead of intrinsics.")]
+Side = Annotated[str | None, _option("right or left hand (default: the sidecar's, else right).")]
+ManoDir = Annotated[Path | None, _option("Folder with MANO_RIGHT.pkl.")]
+HandKind = Annotated[str, _option("auto, embedded or mano.")]
+Device = Annotated[str, _option("auto, cpu, cuda:0.")]
+RendererName = Annotated[str, _option("auto, cpu, torch, nvdiffrast or pytorch3d.")]
+BatchSize = Annotated[int, _option("Images refined together.", min=1)]
+Limit = Annotated[int | None, _option("Only the first N images.", min=1)]
+Seed = Annotated[int, _option("Of everything random.")]
+Overwrite = Annotated[bool, _option("Do finished images again (default: skip them).", "--overwrite")]
+Strict = Annotated[bool, _option("Stop at the first image that fails.", "--strict")]
+Pictures = Annotated[bool, _option("Draw overlays and loss curves.", "--pictures/--no-pictures")]
+DryRun = Annotated[bool, _option("Say what would be done and what is missing.", "--dry-run")]
+Verbose = Annotated[bool, _option("Say more; show tracebacks.", "--verbose", "-v")]
+Quiet = Annotated[bool, _option("Errors only.", "--quiet", "-q")]
+AsJson = Annotated[bool, _option("Print the result as JSON on stdout.", "--json")]
+
+
+def guarded(command: Callable[..., None]) -> Callable[..., None]:
+    """Sets up logging, and turns exceptions into one clear line and an exit code."""
+
+    @functools.wraps(command)
+    def wrapper(*args: Any, **kwargs: Any) -> None:
+        verbose, quiet = bool(kwargs.get("verbose")), bool(kwargs.get("quiet"))
+        _set_up_logging(verbose, quiet)
+        try:
+            command(*args, **kwargs)
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
+        except typer.Exit:
+            raise
+        except Exception as error:
+            code = _code(error)
+            message = (
+                str(error) if code != UNEXPECTED or isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+            )
+            hint = " (-v shows where)" if code == UNEXPECTED and not verbose else ""
+            log.error("%s%s", message, hint, exc_info=error if verbose else None)
+            raise typer.Exit(code) from None
+
+    return wrapper
+
+
+def _code(error: Exception) -> int:
+    from horefine.errors import AssetError, ConfigError, InputError
+
+    for kind, code in ((ConfigError, USAGE), (AssetError, MISSING), (InputError, FAILED)):
+        if isinstance(error, kind):
+            return code
+    return UNEXPECTED
+
+
+def _set_up_logging(verbose: bool, quiet: bool) -> None:
+    from rich.logging import RichHandler
+
+    console = Console(stderr=True)
+    level = logging.DEBUG if verbose else logging.ERROR if quiet else logging.INFO
+    handler: logging.Handler = RichHandler(console=console, show_time=False, show_path=verbose, highlighter=None)
+    if not console.is_terminal:  # one line for each message: logs are read by programs too
+        handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s" if console.is_terminal else "%(levelname)s: %(message)s"))
+    log.handlers = [handler]
+    log.setLevel(level)
+    log.propagate = False
+
+
+@app.command()
+@guarded
+def run(
+    images: Images,
+    out: Out = Path("out"),
+    init: Init = "hoisdf",
+    features: Maps = None,
+    config: Recipe = "default",
+    overrides: Sets = None,
+    object_name: ObjectName = None,
+    object_unit: ObjectUnit = None,
+    intrinsics: Intrinsics = None,
+    fov: Fov = None,
+    side: Side = None,
+    mano_dir: ManoDir = None,
+    hand: HandKind = "auto",
+    device: Device = "auto",
+    renderer: RendererName = "auto",
+    batch_size: BatchSize = 8,
+    limit: Limit = None,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+    strict: Strict = False,
+    pictures: Pictures = True,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Refines hand and object in every image of a folder; writes poses, overlays, 3D scenes and a report."""
+    from horefine.config import load_config
+    from horefine.data.folder import FolderDataset, FolderOptions
+    from horefine.data.lens import parse_intrinsics
+    from horefine.errors import ConfigError
+    from horefine.job import Job, check_device, check_renderer, hand_model
+    from horefine.networks import default_networks
+
+    if intrinsics is not None and fov is not None:
+        raise ConfigError("--intrinsics and --fov: give one of them")
+    camera = {"fov": fov} if fov is not None else None if intrinsics is None else parse_intrinsics(intrinsics)
+    source = "--fov" if fov is not None else "--intrinsics"
+    recipe = load_config(config, overrides or ())
+    dataset = FolderDataset(images, FolderOptions(object_name, object_unit, camera, source, side))
+    where = check_device(device)
+    check_renderer(renderer, where)
+    files = Path(init) if Path(init).is_dir() else None
+    job = Job(
+        dataset=dataset, config=recipe, out=out, model=hand_model(mano_dir, hand),
+        networks=default_networks(init, files is not None, where), init=init, poses=files,
+        maps=_folder(features, "--features"), device=where, renderer=renderer, seed=seed, batch_size=batch_size,
+        limit=limit, overwrite=overwrite, strict=strict, pictures=pictures,
+    )  # fmt: skip
+    if dry_run:
+        _show_plan(job, as_json)
+    else:
+        _drive(job, as_json, quiet)
+
+
+def _folder(path: Path | None, option: str) -> Path | None:
+    from horefine.errors import ConfigError
+
+    if path is not None and not path.is_dir():
+        raise ConfigError(f"{option} {path}: no such folder")
+    return path
+
+
+def _show_plan(job: Job, as_json: bool) -> None:
+    from horefine.job import plan
+
+    found = plan(job)
+    if as_json:
+        print(json.dumps(vars(found), indent=2))
+    else:
+        steps = sum(stage.steps for stage in job.config.stages.values())
+        counts = len(found.todo), len(found.finished), len(found.problems)
+        log.info("%s: %d images to refine, %d finished, %d with problems", job.dataset.path, *counts)
+        log.info("recipe: %d steps; features: %s", steps, ", ".join(found.features) or "none")
+        log.info("first poses: %s; features: %s; out: %s", job.poses or job.init, job.maps or "networks", job.out)
+        for name, problem in found.problems.items():
+            log.error("%s", problem if problem.startswith(name) else f"{name}: {problem}")
+    if found.problems:
+        raise typer.Exit(FAILED)
+
+
+def _drive(job: Job, as_json: bool, quiet: bool) -> None:
+    """Runs the job with a progress bar; writes summary and report of what was finished, however it ends."""
+    from horefine.pipeline import run as refine_all
+
+    done: list[Outcome] = []
+    stopped = True
+    try:
+        with _terminable(), _progress(len(job.indices), quiet) as advance:
+            for outcome in refine_all(job):
+                done.append(outcome)
+                advance(outcome)
+        stopped = False
+    except KeyboardInterrupt:
+        kept = sum(outcome.status != "failed" for outcome in done)
+        log.warning("interrupted: %d of %d images are finished and kept; run again to go on", kept, len(job.indices))
+        raise
+    finally:
+        with contextlib.suppress(OSError) if stopped else contextlib.nullcontext():  # the disk may be full
+            _conclude(job, done)
+    if as_json:
+        print((job.out / "summary.json").read_text(), end="")
+    failed = sum(outcome.status == "failed" for outcome in done)
+    if failed:
+        log.warning("%d of %d images failed; %s says why", failed, len(done), job.out / "summary.json")
+        raise typer.Exit(FAILED)
+
+
+def _conclude(job: Job, done: list[Outcome]) -> None:
+    from horefine.outcome import write_summary
+    from horefine.report import write_report
+
+    about = {
+        "schema_version": 1, "input": str(job.dataset.path), "hand_model": job.model.name, "device": job.device,
+        "renderer": job.renderer, "seed": job.seed, "config_hash": job.key(), "first_pose": str(job.poses or job.init),
+        "features": str(job.maps or "networks"), "complete": len(done) == len(job.indices),
+    }  # fmt: skip
+    write_summary(job.out, done, about)
+    log.info("report: %s", write_report(job.out, f"horefine: {job.dataset.path.resolve().name}"))
+
+
+@contextlib.contextmanager
+def _progress(total: int, quiet: bool) -> Iterator[Callable[[Outcome], None]]:
+    """A bar on a terminal, a line for each image elsewhere."""
+    from rich.logging import RichHandler
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = next((h.console for h in log.handlers if isinstance(h, RichHandler)), Console(stderr=True))
+    if quiet or not console.is_terminal:
+        yield lambda outcome: log.info("%s: %s", outcome.name, _line(outcome)) if outcome.status != "failed" else None
+        return
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("refining", total=total)
+
+        def advance(outcome: Outcome) -> None:
+            bar.advance(task)
+            if outcome.status != "failed":
+                log.info("%s: %s", outcome.name, _line(outcome))
+
+        yield advance
+
+
+def _line(outcome: Outcome) -> str:
+    if outcome.status == "skipped":
+        return "finished before (--overwrite does it again)"
+    return f"{outcome.status}: {outcome.row.get('reason')}"
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM (a job scheduler, a container's end) ends a run as Ctrl-C does."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not in the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@app.command()
+@guarded
+def report(
+    out: Annotated[Path, typer.Argument(help="The --out of an earlier run.")],
+    verbose: Verbose = False,
+) -> None:
+    """Makes report.html again from the result files."""
+    from horefine.report import write_report
+
+    log.info("report: %s", write_report(out))
+
+
+@app.command()
+@guarded
+def train(
+    name: Annotated[str, typer.Argument(help="features, hoisdf, detector, or a recipe's YAML file.")],
+    data: Annotated[str, typer.Option(help="A folder of training shards, or synthetic.")] = "synthetic",
+    out: Annotated[Path, typer.Option("--out", "-o", help="Gets weights, log and checkpoints.")] = Path("runs/train"),
+    smoke: Annotated[bool, typer.Option("--smoke", help="A minute on few scenes.")] = False,
+    overrides: Sets = None,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Trains one learned part, reproducibly; goes on where an earlier run stopped."""
+    from horefine.train import train as train_network
+
+    log.info("weights: %s", train_network(name, data=data, out=out, smoke=smoke, overrides=overrides or ()))
+
+
+@app.command()
+@guarded
+def doctor(as_json: AsJson = False, verbose: Verbose = False) -> None:
+    """What is installed, which renderer, which hand, which weights; the fix for each gap."""
+    from horefine.doctor import examine
+
+    findings = examine()
+    if as_json:
+        print(json.dumps([vars(finding) for finding in findings], indent=2))
+    else:
+        marks = {"ok": "[green]ok[/]", "note": "[yellow]--[/]", "missing": "[red]!![/]"}
+        console = Console(highlight=False)
+        for finding in findings:
+            console.print(f"{marks[finding.state]}  [bold]{finding.what}[/]: ", end="")
+            console.print(finding.found, markup=False)
+            if finding.fix and finding.state != "ok":
+                console.print(f"      {finding.fix}", markup=False, style="dim")
+    if any(finding.state == "missing" for finding in findings):
+        raise typer.Exit(MISSING)
+
+
+@app.command()
+@guarded
+def objects(as_json: AsJson = False) -> None:
+    """Lists the embedded objects with their sizes."""
+    from horefine.objects import OBJECTS, embedded_object
+
+    sizes = {}
+    for name in sorted(OBJECTS):
+        low, high = embedded_object(name).box
+        sizes[name] = [round(side * 100, 1) for side in (high - low)[0].tolist()]
+    if as_json:
+        print(json.dumps(sizes, indent=2))
+    else:
+        for name, sides in sizes.items():
+            print(f"{name:12} {' x '.join(f'{side:g}' for side in sides)} cm")
+
+
+@app.command()
+def version() -> None:
+    """Prints the version."""
+    from horefine import __version__
+
+    print(__version__)
+
+
+def main() -> None:
+    """The console script."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()
