@@ -9,20 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
-import tempfile
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import platformdirs
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from horefine import distance_kernels as kernels
 from horefine import repair
+from horefine.cache import cache_dir, read_arrays, write_arrays
 
 __all__ = [
     "DistanceGrid",
@@ -184,44 +181,23 @@ def cached_grid(
     digest = hashlib.sha256(f"{VERSION} {resolution} {padding} {vertices.shape}".encode())
     digest.update(vertices.astype(np.float32).tobytes())
     digest.update(faces.tobytes())
-    folder = directory if directory is not None else Path(platformdirs.user_cache_dir("horefine")) / "distance"
-    path = folder / f"{digest.hexdigest()[:32]}.npz"
+    path = (directory or cache_dir("distance")) / f"{digest.hexdigest()[:32]}.npz"
     grid = _read(path, resolution)
     if grid is None:
         grid = build_grid(vertices, faces, resolution, padding)
-        _write(path, grid)
+        write_arrays(path, {name: getattr(grid, name).numpy() for name in ("values", "origin", "spacing")})
     return grid
 
 
 def _read(path: Path, resolution: int) -> DistanceGrid | None:
-    if not path.exists():
+    kept = read_arrays(path, ("values", "origin", "spacing"))
+    if kept is None:
         return None
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            grid = DistanceGrid(*(torch.from_numpy(stored[key]) for key in ("values", "origin", "spacing")))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        log.warning("distance cache %s is damaged (%s): building it again", path, error)
+    shapes = tuple(kept[name].shape for name in ("values", "origin", "spacing"))
+    if shapes != ((1, resolution, resolution, resolution), (1, 3), (1,)) or not np.isfinite(kept["values"]).all():
+        log.warning("cache file %s holds something else: the grid is built again", path)
         return None
-    shapes = tuple(grid.values.shape), tuple(grid.origin.shape), tuple(grid.spacing.shape)
-    if shapes != ((1, resolution, resolution, resolution), (1, 3), (1,)) or not bool(grid.values.isfinite().all()):
-        log.warning("distance cache %s holds something else: building it again", path)
-        return None
-    return grid
-
-
-def _write(path: Path, grid: DistanceGrid) -> None:
-    """Write to a temporary file in the same folder, then rename: other processes see all of it or nothing."""
-    temporary = ""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-        with os.fdopen(handle, "wb") as stream:
-            np.savez(stream, values=grid.values.numpy(), origin=grid.origin.numpy(), spacing=grid.spacing.numpy())
-        os.replace(temporary, path)
-    except OSError as error:
-        log.warning("distance cache %s could not be written (%s): the grid is kept in memory only", path, error)
-        if temporary and os.path.exists(temporary):
-            os.unlink(temporary)
+    return DistanceGrid(*(torch.from_numpy(kept[name]) for name in ("values", "origin", "spacing")))
 
 
 def _points(points: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ remeshed to the wanted edge length (collapse, flip, relax: Botsch and Kobbelt 20
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -230,8 +231,7 @@ def _mergeable(a, b, points, corners, fans, length) -> bool:
         old = [points[v] for v in corners[index]]
         new = [middle if v in (a, b) else points[v] for v in corners[index]]
         before, after = _cross(*old), _cross(*new)
-        dot = sum(p * q for p, q in zip(before, after, strict=True))
-        if dot <= 0 or dot * dot < 0.25 * sum(p * p for p in before) * sum(p * p for p in after):
+        if _cosine(before, after) < 0.5:
             return False
     return True
 
@@ -251,7 +251,7 @@ def _flip(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     sides: dict[tuple[int, int], int] = {}
     for index, (i, j, k) in enumerate(corners):
         sides[i, j] = sides[j, k] = sides[k, i] = index
-    for a, b in [edge for edge in sides if edge[0] < edge[1]]:
+    for a, b in _wide(vertices, faces):
         left, right = sides.get((a, b)), sides.get((b, a))
         if left is None or right is None or left == right:
             continue
@@ -266,22 +266,38 @@ def _flip(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     return np.array(corners, np.int64)
 
 
+def _wide(vertices: np.ndarray, faces: np.ndarray) -> list[tuple[int, int]]:
+    """Edges (low vertex first) whose two opposite angles sum to more than pi."""
+    half, angles = [], []
+    for first in range(3):
+        a, b, c = faces[:, first], faces[:, (first + 1) % 3], faces[:, (first + 2) % 3]
+        u, v = vertices[a] - vertices[c], vertices[b] - vertices[c]
+        half.append(np.stack([a, b], 1))
+        angles.append(np.arctan2(np.linalg.norm(np.cross(u, v), axis=1), (u * v).sum(1)))
+    edges, place = np.unique(np.sort(np.concatenate(half), axis=1), axis=0, return_inverse=True)
+    total = np.bincount(place.ravel(), np.concatenate(angles))
+    return [(a, b) for a, b in edges[total > np.pi + 1e-6].tolist()]
+
+
 def _better(a, b, c, d) -> bool:
-    """Whether edge cd is better than edge ab of the triangles abc and bad: convex, flat, opposite angles over pi."""
-    old_left, old_right, new_left, new_right = _cross(a, b, c), _cross(b, a, d), _cross(c, d, b), _cross(d, c, a)
-    if not all(_cosine(new, old) > 0.9 for new in (new_left, new_right) for old in (old_left, old_right)):
+    """Whether edge cd is better than edge ab of the triangles abc and bad: flat, and opposite angles over pi."""
+    if _angle(c, a, b) + _angle(d, a, b) <= np.pi + 1e-6:
         return False
-    return _angle(c, a, b) + _angle(d, a, b) > np.pi + 1e-6
+    old_left, old_right, new_left, new_right = _cross(a, b, c), _cross(b, a, d), _cross(c, d, b), _cross(d, c, a)
+    return all(_cosine(new, old) > 0.9 for new in (new_left, new_right) for old in (old_left, old_right))
+
+
+def _dot(u, v) -> float:
+    return u[0] * v[0] + u[1] * v[1] + u[2] * v[2]
 
 
 def _cosine(u, v) -> float:
-    dot, uu, vv = sum(p * q for p, q in zip(u, v, strict=True)), sum(p * p for p in u), sum(q * q for q in v)
-    return dot / max((uu * vv) ** 0.5, 1e-30)
+    return _dot(u, v) / max((_dot(u, u) * _dot(v, v)) ** 0.5, 1e-30)
 
 
 def _angle(at, a, b) -> float:
     u, v = [p - q for p, q in zip(a, at, strict=True)], [p - q for p, q in zip(b, at, strict=True)]
-    return float(np.arccos(min(1.0, max(-1.0, _cosine(u, v)))))
+    return math.acos(min(1.0, max(-1.0, _cosine(u, v))))
 
 
 def _relax(solid: Solid, vertices: np.ndarray, faces: np.ndarray, sharp: bool) -> np.ndarray:
