@@ -150,8 +150,8 @@ def run(
     from horefine.data.folder import FolderDataset, FolderOptions
     from horefine.data.lens import parse_intrinsics
     from horefine.errors import ConfigError
+    from horefine.extractors import Learned
     from horefine.job import Job, check_device, check_renderer, hand_model
-    from horefine.networks import default_networks
 
     if intrinsics is not None and fov is not None:
         raise ConfigError("--intrinsics and --fov: give one of them")
@@ -161,10 +161,11 @@ def run(
     dataset = FolderDataset(images, FolderOptions(object_name, object_unit, camera, source, side))
     where = check_device(device)
     check_renderer(renderer, where)
-    files = Path(init) if Path(init).is_dir() else None
+    files = _folder(Path(init), "--init") if "/" in init or Path(init).is_dir() else None
+    model = hand_model(mano_dir, hand)
+    networks = Learned("hoisdf" if files else init, device=where, hand=model)  # loads nothing yet
     job = Job(
-        dataset=dataset, config=recipe, out=out, model=hand_model(mano_dir, hand),
-        networks=default_networks(init, files is not None, where), init=init, poses=files,
+        dataset=dataset, config=recipe, out=out, model=model, networks=networks, init=init, poses=files,
         maps=_folder(features, "--features"), device=where, renderer=renderer, seed=seed, batch_size=batch_size,
         limit=limit, overwrite=overwrite, strict=strict, pictures=pictures,
     )  # fmt: skip
@@ -296,6 +297,35 @@ def report(
     from horefine.report import write_report
 
     log.info("report: %s", write_report(out))
+
+
+@app.command()
+@guarded
+def synthesize(
+    folder: Annotated[Path, typer.Argument(help="Gets images, sidecars, depth, truth and exact maps.")],
+    count: Annotated[int, _option("How many photographs.", min=1)] = 100,
+    seed: Seed = 0,
+    object_names: Annotated[list[str] | None, _option("Only these objects: names or mesh files.", "--object")] = None,
+    left: Annotated[float, _option("Share of left hands.", min=0, max=1)] = 0.0,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Makes photographs of hands that hold objects, with exact poses and maps."""
+    from rich.progress import Progress
+
+    from horefine.data.synthetic import write_dataset
+
+    with Progress(console=Console(stderr=True), transient=True, disable=quiet) as bar:
+        task = bar.add_task("rendering", total=count)
+        rate = write_dataset(
+            folder,
+            count,
+            seed,
+            objects=object_names,
+            left=left,
+            progress=lambda done, _: bar.update(task, completed=done),
+        )
+    log.info("%s: %d photographs, %.2f a second", folder, count, rate)
 
 
 @app.command()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -50,8 +50,7 @@ class Job:
     config: Config
     out: Path
     model: HandModel
-    networks: Callable[[], Networks]
-    """Called when a network is first needed."""
+    networks: Networks
     init: str = "hoisdf"
     """Name of an initializer; ignored when ``poses`` is there."""
     poses: Path | None = None

@@ -16,9 +16,10 @@ from typing import Any
 
 from horefine import outcome as outcomes
 from horefine.data.crop import crop_box
-from horefine.data.mirror import mirror_pose
+from horefine.data.mirror import mirror_pose, mirror_sample
 from horefine.errors import AssetError, ConfigError, InputError
 from horefine.export import clean_leftovers, disk_full, new_folder, write_text
+from horefine.geometry import Box
 from horefine.items import (
     Item,
     box_of_pose,
@@ -29,7 +30,7 @@ from horefine.items import (
     pose_problem,
     same_kind,
 )
-from horefine.job import Job, Networks, finished, input_hash
+from horefine.job import Job, finished, input_hash
 from horefine.outcome import Outcome
 from horefine.refinement import Refinement, refine
 from horefine.scene import Pose
@@ -66,7 +67,6 @@ def run(job: Job) -> Iterator[Outcome]:
 
 
 def _batches(job: Job) -> Iterator[Outcome]:
-    machinery = _Lazy(job.networks)
     waiting: list[Item] = []
     for index in job.indices:
         done = finished(job, index)
@@ -79,21 +79,9 @@ def _batches(job: Job) -> Iterator[Outcome]:
             continue
         waiting.append(item)
         if len(waiting) == job.batch_size:
-            yield from _batch(job, machinery, waiting)
+            yield from _batch(job, waiting)
             waiting = []
-    yield from _batch(job, machinery, waiting)
-
-
-class _Lazy:
-    """The networks, made when first asked for."""
-
-    def __init__(self, make: Callable[[], Networks]) -> None:
-        self._make, self._made = make, None
-
-    def __call__(self) -> Networks:
-        if self._made is None:
-            self._made = self._make()
-        return self._made
+    yield from _batch(job, waiting)
 
 
 def _read(job: Job, index: int) -> Item:
@@ -129,16 +117,16 @@ def _failure(job: Job, name: str, error: Exception) -> Outcome:
     return Outcome(name, "failed", code, message)
 
 
-def _batch(job: Job, networks: Callable[[], Networks], items: Sequence[Item]) -> Iterator[Outcome]:
+def _batch(job: Job, items: Sequence[Item]) -> Iterator[Outcome]:
     ready = []
     for item in items:
-        found = _guarded(job, item.index, lambda i=item: _cut(job, networks, i))
+        found = _guarded(job, item.index, lambda i=item: _cut(job, i))
         if isinstance(found, Outcome):
             yield found
         else:
             ready.append(item)
-    ready = yield from _together(job, ready, lambda group: _first_poses(networks, group))
-    ready = yield from _together(job, ready, lambda group: _maps(job, networks, group))
+    ready = yield from _together(job, ready, lambda group: _first_poses(job, group))
+    ready = yield from _together(job, ready, lambda group: _maps(job, group))
     for group in same_kind(ready):
         yield from _together(job, group, lambda chosen: _refine_and_write(job, chosen), deliver=True)
 
@@ -166,7 +154,7 @@ def _together(
     return items
 
 
-def _cut(job: Job, networks: Callable[[], Networks], item: Item) -> None:
+def _cut(job: Job, item: Item) -> None:
     """The crop: from the user's boxes, else from the given pose, else from the detector."""
     with item.timed("find"):
         box = given_box(item.sample)
@@ -175,19 +163,27 @@ def _cut(job: Job, networks: Callable[[], Networks], item: Item) -> None:
             assert item.sample.mesh is not None
             box = box_of_pose(pose, job.model, item.sample.mesh, item.sample.camera)
         if box is None:
-            hand, held = networks().boxes(item.sample)
-            box = crop_box(item.sample.hand_box or hand, item.sample.object_box or held)
-            item.notes.append("hand and object were found by the detector")
+            box = _detected(job, item)
         item.cut(box)
 
 
-def _first_poses(networks: Callable[[], Networks], items: Sequence[Item]) -> None:
+def _detected(job: Job, item: Item) -> Box:
+    """The crop by the detector, which knows right hands; a box that the user gave stays."""
+    sample = mirror_sample(item.sample) if item.left else item.sample
+    hand, held = job.networks.boxes(sample)
+    found = dataclasses.replace(sample, hand_box=sample.hand_box or hand, object_box=sample.object_box or held)
+    found = mirror_sample(found) if item.left else found
+    item.notes.append("hand and object were found by the detector")
+    return crop_box(found.hand_box, found.object_box)
+
+
+def _first_poses(job: Job, items: Sequence[Item]) -> None:
     """Poses for the items that have none; one call of the network."""
     asking = [item for item in items if item.pose is None]
     if asking:
         crops = [item.crop for item in asking if item.crop is not None]
         with _shared(asking, "initialise"):
-            poses, fields = networks().poses(crops)
+            poses, fields = job.networks.poses(crops)
         for row, item in enumerate(asking):
             item.pose = poses[row]
             item.fields = {name: value[row : row + 1] for name, value in fields.items() if value is not None}
@@ -198,14 +194,14 @@ def _first_poses(networks: Callable[[], Networks], items: Sequence[Item]) -> Non
             raise InputError(f"{item.name}: the first pose cannot be used: {problem}")
 
 
-def _maps(job: Job, networks: Callable[[], Networks], items: Sequence[Item]) -> None:
+def _maps(job: Job, items: Sequence[Item]) -> None:
     """Features for the items that have none: only what the active losses need."""
     asking = [item for item in items if item.features is None]
     if not asking:
         return
     names = [name for name in job.config.features if name not in asking[0].fields]
     with _shared(asking, "features"):
-        found = networks().features([item.crop for item in asking if item.crop is not None], names)
+        found = job.networks.features([item.crop for item in asking if item.crop is not None], names)
     for row, item in enumerate(asking):
         wanted = {name: value for name, value in item.fields.items() if name in job.config.features}
         own = dataclasses.replace(found[row : row + 1], object=item.mesh())
