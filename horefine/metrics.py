@@ -240,8 +240,9 @@ def intersection_volume(
 ) -> float:
     """SIV: solid intersection volume of hand and object, cm3. Options: :mod:`horefine.intersection`.
 
-    Exact to 1e-3, so comparable between meshes. The papers' voxel counts are not: they depend on pitch and voxeliser by
-    up to a factor of two (see :func:`voxel_intersection_volume`).
+    Within 0.1 % of the boolean volume (``tests/test_metrics.py``), so comparable between meshes. The
+    papers' voxel counts are not: they depend on pitch and voxeliser by up to a factor of two (see
+    :func:`voxel_intersection_volume`).
     """
     volume = intersection.intersection_volume(hand, hand_faces, vertices, faces, method=method, pitch=pitch)
     return volume * CUBIC_CENTIMETRES
