@@ -49,7 +49,7 @@ def _color(rng: np.random.Generator) -> np.ndarray:
 def _noise(rng: np.random.Generator, cells: int) -> np.ndarray:
     """Smooth noise of about ``cells`` cells across, zero mean, about unit range."""
     grid = rng.normal(size=(cells * 3 // 4 + 2, cells + 2))
-    big = zoom(grid, (_HALF[0] / (grid.shape[0] - 1), _HALF[1] / (grid.shape[1] - 1)), order=1)
+    big = np.asarray(zoom(grid, (_HALF[0] / (grid.shape[0] - 1), _HALF[1] / (grid.shape[1] - 1)), order=1))
     return big[: _HALF[0], : _HALF[1]].astype(np.float32)
 
 

@@ -12,7 +12,7 @@ from horefine.data.raster import zbuffer
 
 __all__ = ["Lights", "ShadowMap", "draw_lights", "lit_share", "shadow_map", "surface_occlusion", "vertex_normals"]
 
-_SIDE = 144
+_SIDE = 192
 """Of the shadow map, pixels."""
 
 

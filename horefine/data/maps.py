@@ -238,7 +238,7 @@ def _extend(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
     """Every pixel gets the value of the nearest valid one (a predicted mask may be larger than the true one)."""
     if not valid.any():
         return values
-    i, j = distance_transform_edt(~valid, return_distances=False, return_indices=True)
+    i, j = np.asarray(distance_transform_edt(~valid, return_distances=False, return_indices=True))
     return values[..., i, j]
 
 

@@ -24,7 +24,7 @@ from horefine.mesh import Mesh
 from horefine.objects import OBJECTS, embedded_object
 from horefine.scene import Features
 
-__all__ = ["SceneSource", "crop_camera", "crop_features", "photo_camera", "stack_features"]
+__all__ = ["SceneSource", "crop_camera", "crop_features", "inside_photo", "photo_camera"]
 
 MAP_SIZE = 64
 
@@ -128,8 +128,11 @@ def crop_features(layout: Layout, mesh: Mesh, size: int = MAP_SIZE) -> tuple[Fea
     masks, codes, depth, visible = part_maps(parts, camera.matrix[0].numpy(), (size, size))
     relative = np.where(depth > 0, depth - layout.object_center[2], 0).astype(np.float32)
     inside = inside_photo(layout, size)
-    maps = [torch.from_numpy(values * inside)[None] for values in (*masks, *codes, relative)]
-    return Features(camera, mesh, *maps), visible
+    hand_mask, object_mask, hand_coords, object_coords, relative = (
+        torch.from_numpy(values * inside)[None] for values in (*masks, *codes, relative)
+    )
+    features = Features(camera, mesh, hand_mask, object_mask, hand_coords, object_coords, relative)
+    return features, (float(visible[0]), float(visible[1]))
 
 
 def inside_photo(layout: Layout, size: int) -> np.ndarray:
@@ -140,11 +143,3 @@ def inside_photo(layout: Layout, size: int) -> np.ndarray:
     rows = (y >= -0.5) & (y <= PHOTO[0] - 0.5)
     columns = (x >= -0.5) & (x <= PHOTO[1] - 0.5)
     return rows[:, None] & columns[None]
-
-
-def stack_features(features: list[Features]) -> Features:
-    """One batch from several of one map size."""
-    names = ("hand_mask", "object_mask", "hand_coords", "object_coords", "depth")
-    camera = Camera(torch.cat([f.camera.matrix for f in features]), features[0].camera.size)
-    maps = {name: torch.cat([getattr(f, name) for f in features]) for name in names}
-    return Features(camera, Mesh.cat([f.object for f in features]), **maps)

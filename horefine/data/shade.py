@@ -161,8 +161,11 @@ def _lens(rng: np.random.Generator) -> Lens:
 
 @njit(cache=True, fastmath=True, nogil=True)
 @no_type_check
-def _shade(attributes, depth, matrix, key, key_color, fill, fill_color, sky, ground, up, shadow, view, focal, out):
-    """Linear colour of every pixel with a depth."""
+def _shade(attributes, depth, matrix, lights, shadow, view, focal, out):
+    """Linear colour of every pixel with a depth. Rows of ``lights``: the fields of ``Lights``."""
+    key, key_color, fill, fill_color, sky, ground, up = (
+        lights[0], lights[1], lights[2], lights[3], lights[4], lights[5], lights[6]
+    )  # fmt: skip
     height, width = depth.shape
     for i in range(height):
         for j in range(width):
@@ -177,13 +180,14 @@ def _shade(attributes, depth, matrix, key, key_color, fill, fill_color, sky, gro
             n0, n1, n2 = n0 / length, n1 / length, n2 / length
             ray = np.sqrt(dx * dx + dy * dy + np.float32(1))
             v0, v1, v2 = -dx / ray, -dy / ray, np.float32(-1) / ray
-            bias = np.float32(0.007)
+            push = np.float32(0.006)  # off the surface, so that it does not shade itself
             skin, gloss, open_ = attributes[i, j, 8], attributes[i, j, 7], attributes[i, j, 6]
             towards = n0 * key[0] + n1 * key[1] + n2 * key[2]
             wrap = np.float32(0.3) * skin
             direct = max(np.float32(0), (towards + wrap) / (1 + wrap))
             if direct > 0:
-                direct *= lit_share(dx * z, dy * z, z, bias, np.float32(1.3), shadow, view, focal)
+                px, py, pz = dx * z + push * n0, dy * z + push * n1, z + push * n2
+                direct *= lit_share(px, py, pz, np.float32(0.004), np.float32(1.3), shadow, view, focal)
             second = max(np.float32(0), n0 * fill[0] + n1 * fill[1] + n2 * fill[2])
             high = np.float32(0.5) + np.float32(0.5) * (n0 * up[0] + n1 * up[1] + n2 * up[2])
             h0, h1, h2 = key[0] + v0, key[1] + v1, key[2] + v2
@@ -258,8 +262,10 @@ def _foreground(
         values[shown, 3:6] = object_texture(stage.texture[0], values[shown, 9:12], stage.texture[1])
     out = np.zeros((*fine, 3), np.float32)
     lights = stage.lights
-    columns = (lights.key, lights.key_color, lights.fill, lights.fill_color, lights.sky, lights.ground, lights.up)
-    _shade(values, depth, matrix, *(c.astype(np.float32) for c in columns), *stage.shadow, out)
+    light = np.stack(
+        [lights.key, lights.key_color, lights.fill, lights.fill_color, lights.sky, lights.ground, lights.up]
+    )
+    _shade(values, depth, matrix, light.astype(np.float32), *stage.shadow, out)
     blocks = (size[0], supersample, size[1], supersample)
     cover = (depth > 0).reshape(blocks).mean((1, 3), dtype=np.float32)
     return out.reshape(*blocks, 3).mean((1, 3)), cover
