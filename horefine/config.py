@@ -87,8 +87,14 @@ class Config(_Table):
 
     @property
     def features(self) -> tuple[str, ...]:
-        """Features that at least one active loss needs: what has to be extracted."""
-        return tuple(dict.fromkeys(name for term in self.terms().values() for name in term.features))
+        """Features that at least one active loss cannot do without: what has to be extracted."""
+        return tuple(dict.fromkeys(n for term in self.terms().values() if not term.optional for n in term.features))
+
+    @property
+    def wishes(self) -> tuple[str, ...]:
+        """Further features that optional losses would use."""
+        names = dict.fromkeys(n for term in self.terms().values() if term.optional for n in term.features)
+        return tuple(n for n in names if n not in self.features)
 
     def dump(self) -> str:
         """YAML that loads to the same configuration."""

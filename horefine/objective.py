@@ -22,7 +22,7 @@ from horefine.hand import HandModel
 from horefine.losses import LOSSES, PREPARED
 from horefine.scene import Features, Scene
 
-__all__ = ["Objective", "Term", "parse_terms", "prepare"]
+__all__ = ["Objective", "Term", "parse_terms", "prepare", "usable"]
 
 FEATURES = tuple(f.name for f in fields(Features))
 ALWAYS = ("camera", "object")
@@ -36,6 +36,8 @@ class Term:
     function: Callable[..., Tensor]
     weight: float
     options: Mapping[str, Any]
+    optional: bool = False
+    """Left out, instead of an error, where a feature that it needs is missing."""
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -65,8 +67,8 @@ def options_of(function: Callable[..., Any]) -> dict[str, Any]:
 def parse_terms(table: Mapping[str, Any], path: str = "losses") -> dict[str, Term]:
     """Terms of a ``losses:`` table, those with weight 0 left out.
 
-    An entry is a weight, ``off``, or a table of ``weight`` and options. The name is one of ``LOSSES`` or
-    ``package.module:function`` for somebody else's loss.
+    An entry is a weight, ``off``, or a table of ``weight``, ``optional`` (true: left out where a feature is missing)
+    and options. The name is one of ``LOSSES`` or ``package.module:function`` for somebody else's loss.
 
     Raises:
         ConfigError: for an unknown loss or option or a value of the wrong kind, naming the key and the way out.
@@ -82,6 +84,9 @@ def _parse_term(name: str, entry: Any, path: str) -> Term:
     weight = 0.0 if weight is False or weight is None else _number(weight, f"{path}.weight")
     if weight < 0:
         raise ConfigError(f"{path}.weight: {weight:g} is negative; a loss is minimised, give a weight of 0 or more")
+    optional = entry.pop("optional", False)
+    if not isinstance(optional, bool):
+        raise ConfigError(f"{path}.optional: {optional!r} is neither true nor false")
     known = options_of(function)
     for key, value in entry.items():
         if key not in known:
@@ -90,7 +95,7 @@ def _parse_term(name: str, entry: Any, path: str) -> Term:
             entry[key] = _number(value, f"{path}.{key}")
         elif isinstance(known[key], str) and not isinstance(value, (str, int, float)):
             raise ConfigError(f"{path}.{key}: {value!r} is not usable here; the default is {known[key]!r}")
-    return Term(name, function, weight, entry)
+    return Term(name, function, weight, entry, optional)
 
 
 def _number(value: Any, path: str) -> float:
@@ -117,6 +122,12 @@ def _find(name: str, path: str) -> Callable[..., Tensor]:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"{path}: cannot import {attribute!r} from {module!r} ({error})") from error
+
+
+def usable(terms: Mapping[str, Term], features: Features) -> dict[str, Term]:
+    """The terms without the optional ones whose features are missing."""
+    there = {name for name in FEATURES if getattr(features, name) is not None}
+    return {name: term for name, term in terms.items() if not term.optional or there.issuperset(term.features)}
 
 
 def prepare(terms: Mapping[str, Term], features: Features, hand_model: HandModel) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from horefine.adam import Adam, Plateau
 from horefine.config import Config, Stage, load_config
 from horefine.errors import InputError
 from horefine.hand import HandModel, load_hand
-from horefine.objective import Objective, prepare
+from horefine.objective import Objective, prepare, usable
 from horefine.render import Renderer, make_renderer
 from horefine.scene import Features, Pose, Scene
 from horefine.tangent import CHARTS, flat_rates
@@ -79,7 +79,7 @@ def refine(
     rows = torch.arange(len(pose), device=device).repeat_interleave(count)
     spread = features if count == 1 else features[rows]
     setting = _Setting(
-        config, spread, hand_model, pose[rows], prepare(config.terms(), spread, hand_model),
+        config, spread, hand_model, pose[rows], prepare(usable(config.terms(), spread), spread, hand_model),
         make_renderer(hand_model.faces, hand_model.codes, spread.object, spread.camera, renderer),
     )  # fmt: skip
     current = _starts(setting.initial, count, config, setting, seed)
@@ -107,7 +107,7 @@ class _Setting:
 
     def objective(self, pose: Pose, stage: str | None = None) -> Objective:
         """The objective of a stage (the last when not named), its sigmas settled at ``pose``."""
-        terms = self.config.terms(stage or list(self.config.stages)[-1])
+        terms = usable(self.config.terms(stage or list(self.config.stages)[-1]), self.features)
         return Objective(terms, self.inputs).settle(self.scene(pose))
 
 

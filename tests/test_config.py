@@ -81,3 +81,10 @@ def test_a_foreign_loss_is_named_by_module(tmp_path, monkeypatch):
     assert config.terms()["their_losses:tidy"].options == {"size": 3.0}
     with pytest.raises(ConfigError, match="cannot import 'untidy'"):
         load_config({"losses": {"their_losses:untidy": 1}, "stages": {"refine": {}}})
+
+
+def test_optional_losses_wish_for_features_but_do_not_need_them():
+    config = load_config("default")
+    assert "contact" in config.wishes and "contact" not in config.features
+    with pytest.raises(ConfigError, match=r"optional: 3 is neither true nor false"):
+        load_config("default", ["losses.spring_length.optional=3"])

@@ -1,0 +1,123 @@
+"""How accurate refinement is on maps of known quality, for any recipe: the headline numbers of the optimiser.
+
+    python -m benchmarks.refine --config default --level exact --scenes 100
+    python -m benchmarks.refine --config song2022 --level exact --scenes 100
+    python -m benchmarks.refine --config song2022 --level n02 --drop each        # the paper's table 3, on our scenes
+
+Scenes are seeded grasps of the embedded objects seen by 64x64 maps; the start is 15 degrees and 20 mm off for hand and
+object, 10 degrees for each finger joint, and the hand's shape is unknown. Levels of noise: horefine.data.maps.corrupt.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import torch
+
+from benchmarks._common import median_interval, write_result
+from horefine import Config, Pose, load_config, load_hand, refine
+from horefine.data.maps import corrupt, disturb
+from horefine.data.synthetic import benchmark_scenes
+from horefine.geometry import axis_angle_to_matrix
+from horefine.scene import Features
+
+IMAGE_LOSSES = {
+    "segmentation": ("segmentation", "silhouette"),
+    "dense mapping": ("dense_mapping", "rendered_code", "surface_reprojection"),
+    "relative depth": ("relative_depth", "rendered_depth"),
+    "correspondence depth": ("correspondence_depth", "surface_depth"),
+}
+"""The paper's four image losses, and what stands for each in a recipe."""
+
+
+def errors(pose: Pose, truth: Pose, features: Features) -> dict[str, torch.Tensor]:
+    """HE, OE (mean over vertices, mm), HErel (hand after aligning the object's centre), dz of the object's centre."""
+    model, mesh = load_hand(), features.object
+    mask = (torch.arange(mesh.vertices.shape[1]) < mesh.counts[:, :1]).float()
+    hands, objects, centres = [], [], []
+    for p in (pose, truth):
+        rotation = axis_angle_to_matrix(p.object_rotvec)
+        hands.append(model(p.hand_rotvec, p.hand_shape, p.hand_transl).vertices)
+        objects.append(mesh.vertices @ rotation.mT + p.object_transl[:, None])
+        centres.append((mesh.center[:, None] @ rotation.mT)[:, 0] + p.object_transl)
+    shift = (centres[0] - centres[1])[:, None]
+    distance = (objects[0] - objects[1]).norm(dim=-1) * mask
+    return {
+        "HE": (hands[0] - hands[1]).norm(dim=-1).mean(1) * 1e3,
+        "OE": distance.sum(1) / mask.sum(1) * 1e3,
+        "HErel": (hands[0] - hands[1] - shift).norm(dim=-1).mean(1) * 1e3,
+        "dz": shift[:, 0, 2].abs() * 1e3,
+    }
+
+
+def run(config: Config, scenes: int, level: str, batch: int, seed: int, start: tuple[float, float, float]) -> dict:
+    """Refines ``scenes`` scenes in batches; returns medians with intervals, percentiles and time."""
+    truth, features = benchmark_scenes(scenes, seed)
+    model = load_hand()
+    before = disturb(truth, seed + 1, *start, model=model, object_center=features.object.center)
+    spoiled = corrupt(features, level, seed + 2)
+    rows = [torch.arange(i, min(i + batch, scenes)) for i in range(0, scenes, batch)]
+    refine(before[rows[0][:1]], spoiled[rows[0][:1]], config, hand_model=model)  # compiles, fills caches
+    begin = time.perf_counter()
+    results = [refine(before[r], spoiled[r], config, hand_model=model) for r in rows]
+    seconds = time.perf_counter() - begin
+    after = errors(Pose.cat([r.pose for r in results]), truth, features)
+    first = errors(before, truth, features)
+    table = {}
+    for name, value in after.items():
+        low, middle, high = median_interval(value.tolist())
+        table[name] = {
+            "median": middle, "interval": [low, high], "p90": float(value.quantile(0.9)),
+            "start_median": float(first[name].median()),
+        }  # fmt: skip
+    statuses = [s for r in results for s in r.status]
+    return {
+        "scenes": scenes, "level": level, "seed": seed, "table": table,
+        "below_3mm": float(((after["HE"] < 3) & (after["OE"] < 3)).float().mean()),
+        "ok_10mm": float(((after["HE"] < 10) & (after["OE"] < 10)).float().mean()),
+        "status": {s: statuses.count(s) for s in dict.fromkeys(statuses)},
+        "seconds_per_image": seconds / scenes, "batch": batch, "threads": torch.get_num_threads(),
+    }  # fmt: skip
+
+
+def show(name: str, result: dict) -> None:
+    cells = [f"{k} {v['median']:6.2f} /{v['p90']:6.2f}" for k, v in result["table"].items()]
+    share = f"<3mm {result['below_3mm']:.2f} <10mm {result['ok_10mm']:.2f}"
+    print(f"{name:34s} {'  '.join(cells)}  {share}  {result['seconds_per_image'] * 1e3:6.0f} ms/image", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", default="default")
+    parser.add_argument("--set", action="append", default=[], metavar="a.b=c")
+    parser.add_argument("--level", default="exact", help="exact, n02, n05, c01 (several: comma)")
+    parser.add_argument("--scenes", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=1000)
+    parser.add_argument("--batch", type=int, default=10)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--start", type=float, nargs=3, default=(15.0, 20.0, 10.0), metavar=("DEG", "MM", "FINGER"))
+    parser.add_argument("--drop", choices=["each"], help="also without each of the four image losses")
+    parser.add_argument("--out", help="name of the result file under benchmarks/results")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    results: dict[str, dict] = {}
+    print("median / 90th percentile, mm")
+    for level in options.level.split(","):
+        variants: dict[str, list[str]] = {"": []}
+        if options.drop:
+            known = load_config(options.config).losses
+            for title, names in IMAGE_LOSSES.items():
+                variants[f" - {title}"] = [f"losses.{n}=0" for n in names if n in known]
+        for title, extra in variants.items():
+            config = load_config(options.config, [*options.set, *extra])
+            name = f"{options.config} {level}{title}"
+            start = tuple(options.start)
+            results[name] = run(config, options.scenes, level, options.batch, options.seed, start)
+            show(name, results[name])
+    if options.out:
+        write_result(options.out, {"command": vars(options), "results": results})
+
+
+if __name__ == "__main__":
+    main()
