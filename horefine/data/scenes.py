@@ -39,7 +39,7 @@ class SceneSource:
         objects: Iterable[str | Path | Mesh] | None = None,
         hand: HandModel | None = None,
         cache: Path | None = None,
-        variety: int = 8,
+        variety: int = 4,
         mirrored: bool = False,
     ) -> None:
         """Makes nothing yet.
@@ -49,7 +49,7 @@ class SceneSource:
             objects: Names of embedded objects, mesh files or meshes (B = 1); all embedded objects when left out.
             hand: Default: the embedded hand (a MANO file of the user's is used only when asked for).
             cache: Folder of grasp blocks.
-            variety: Blocks of grasps made of each object, of about 20 grasps.
+            variety: Blocks of grasps made of each object, of about 50 grasps.
             mirrored: Take the objects' mirror images: flipped pictures then show left hands with the true objects.
         """
         self.seed, self.variety, self.mirrored = seed, variety, mirrored
@@ -84,7 +84,7 @@ class SceneSource:
         """Which object, and the geometry of scene ``index``."""
         rng, which = self.rng(index, 0), self.which(index)
         # the first scenes need only the first block of each object: a few scenes never wait for many grasps
-        number = (index // (10 * len(self.meshes))) % self.variety + 1000 * self.seed
+        number = (index // (40 * len(self.meshes))) % self.variety + 1000 * self.seed
         bank = self.store.block(which, number)
         chosen = int(rng.integers(len(bank)))
         return which, compose(self.hand, self.meshes[which], bank[chosen : chosen + 1], rng)

@@ -77,7 +77,7 @@ class SyntheticDataset:
         objects: Iterable[str | Path | Mesh] | None = None,
         hand: HandModel | None = None,
         cache: Path | None = None,
-        variety: int = 8,
+        variety: int = 4,
         left: float = 0.0,
     ) -> None:
         """Makes nothing yet.
@@ -89,7 +89,7 @@ class SyntheticDataset:
             objects: Names, mesh files or meshes; all embedded objects when left out.
             hand: The embedded hand when left out.
             cache: Folder in which grasps are kept.
-            variety: Blocks of about 20 grasps made of each object.
+            variety: Blocks of about 50 grasps made of each object.
             left: Share of photos that show a left hand (whole photos only; ``side`` says so, nothing else differs).
 
         Raises:
