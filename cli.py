@@ -356,7 +356,7 @@ def doctor(as_json: AsJson = False, verbose: Verbose = False) -> None:
         print(json.dumps([vars(finding) for finding in findings], indent=2))
     else:
         marks = {"ok": "[green]ok[/]", "note": "[yellow]--[/]", "missing": "[red]!![/]"}
-        console = Console(highlight=False)
+        console = Console(highlight=False, soft_wrap=True)
         for finding in findings:
             console.print(f"{marks[finding.state]}  [bold]{finding.what}[/]: ", end="")
             console.print(finding.found, markup=False)

@@ -45,7 +45,7 @@ class Outcome:
 
     name: str
     status: str
-    """improved, unchanged, rejected (refined); skipped (was finished before); failed."""
+    """improved, unchanged, rejected (refined now); skipped (finished before, ``row`` says how); failed."""
     error_code: str | None = None
     """Of a failed one: input, asset, config or internal."""
     error: str | None = None
@@ -71,7 +71,7 @@ def assemble(item: Item, refinement: Refinement, row: int, model: HandModel, abo
         reason=refinement.reason[row],
         hand_vertices=posed["hand_vertices"],
         hand_joints=posed["hand_joints"],
-        hand_faces=hand_faces[:, ::-1] if item.left else hand_faces,
+        hand_faces=hand_faces[:, [0, 2, 1]] if item.left else hand_faces,
         object_vertices=posed["object_vertices"][: len(vertices)],
         object_faces=to_numpy(faces),
         initial_hand_vertices=before["hand_vertices"],
@@ -197,7 +197,15 @@ def write_summary(out: Path, outcomes: Sequence[Outcome], about: Mapping[str, An
         key: _median([row.get(key) for row in rows])
         for key in ("seconds", "hand_error_start_mm", "hand_error_mm", "object_error_start_mm", "object_error_mm")
     }
-    table = {**about, "counts": dict(counts), "medians": medians, "versions": versions(), "items": rows}
+    skipped = sum(o.status == "skipped" for o in outcomes)
+    table = {
+        **about,
+        "counts": dict(counts),
+        "skipped": skipped,
+        "medians": medians,
+        "versions": versions(),
+        "items": rows,
+    }
     write_json(out / "summary.json", table)
 
 

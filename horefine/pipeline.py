@@ -35,9 +35,13 @@ from horefine.outcome import Outcome
 from horefine.refinement import Refinement, refine
 from horefine.scene import Pose
 
-__all__ = ["DiskFull", "run"]
+__all__ = ["DiskFull", "NetworkMissing", "run"]
 
 log = logging.getLogger(__name__)
+
+
+class NetworkMissing(AssetError):
+    """A learned part cannot be loaded: no image would fare better."""
 
 
 class DiskFull(OSError):
@@ -48,8 +52,9 @@ def run(job: Job) -> Iterator[Outcome]:
     """Refines every image; yields each outcome when its files are in place.
 
     Raises:
-        DiskFull: there is no room for results. Anything else than a bad image ends the run as it is; KeyboardInterrupt
-            too, after which finished items are complete.
+        NetworkMissing: a learned part that is needed cannot be loaded.
+        DiskFull: there is no room for results.
+        KeyboardInterrupt: as it comes; finished items are complete and nothing else is left.
     """
     items = job.out / "items"
     try:
@@ -105,9 +110,23 @@ def _guarded(job: Job, index: int, work: Callable[[], Any]) -> Any:
         return _failure(job, job.dataset.names[index], error)
 
 
+def _ends_all(job: Job, error: Exception) -> bool:
+    """Whether an error concerns the whole run, not one image."""
+    return job.strict or disk_full(error) or isinstance(error, (MemoryError, NetworkMissing))
+
+
+@contextmanager
+def _network() -> Iterator[None]:
+    """Around calls of networks: what cannot be loaded is said once, not for each image."""
+    try:
+        yield
+    except AssetError as error:
+        raise NetworkMissing(str(error)) from error
+
+
 def _failure(job: Job, name: str, error: Exception) -> Outcome:
-    """The outcome of an image that failed; errors that concern the whole run go on up."""
-    if job.strict or disk_full(error) or isinstance(error, MemoryError):
+    """The outcome of an image that failed; an error that ends all goes on up."""
+    if _ends_all(job, error):
         raise error
     codes = {InputError: "input", AssetError: "asset", ConfigError: "config"}
     code = next((code for kind, code in codes.items() if isinstance(error, kind)), "internal")
@@ -140,7 +159,7 @@ def _together(
     try:
         found = work(items)
     except Exception as error:
-        if job.strict or disk_full(error) or isinstance(error, MemoryError):
+        if _ends_all(job, error):
             raise
         if len(items) == 1:
             yield _failure(job, items[0].name, error)
@@ -170,7 +189,8 @@ def _cut(job: Job, item: Item) -> None:
 def _detected(job: Job, item: Item) -> Box:
     """The crop by the detector, which knows right hands; a box that the user gave stays."""
     sample = mirror_sample(item.sample) if item.left else item.sample
-    hand, held = job.networks.boxes(sample)
+    with _network():
+        hand, held = job.networks.boxes(sample)
     found = dataclasses.replace(sample, hand_box=sample.hand_box or hand, object_box=sample.object_box or held)
     found = mirror_sample(found) if item.left else found
     item.notes.append("hand and object were found by the detector")
@@ -182,7 +202,7 @@ def _first_poses(job: Job, items: Sequence[Item]) -> None:
     asking = [item for item in items if item.pose is None]
     if asking:
         crops = [item.crop for item in asking if item.crop is not None]
-        with _shared(asking, "initialise"):
+        with _network(), _shared(asking, "initialise"):
             poses, fields = job.networks.poses(crops)
         for row, item in enumerate(asking):
             item.pose = poses[row]
@@ -200,7 +220,7 @@ def _maps(job: Job, items: Sequence[Item]) -> None:
     if not asking:
         return
     names = [name for name in job.config.features if name not in asking[0].fields]
-    with _shared(asking, "features"):
+    with _network(), _shared(asking, "features"):
         found = job.networks.features([item.crop for item in asking if item.crop is not None], names)
     for row, item in enumerate(asking):
         wanted = {name: value for name, value in item.fields.items() if name in job.config.features}

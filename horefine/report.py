@@ -36,7 +36,7 @@ _HEADS = {
     "object": "object",
     "side": "side",
     "camera": "camera",
-    "said": "said",
+    "said": "notes",
 }
 _TEXT = ("name", "status", "object", "side", "camera", "said")
 
@@ -57,9 +57,11 @@ def write_report(out: Path, title: str = "horefine report", *, embedded: int = E
             f"{out}: no summary.json of a run ({error}); run 'horefine run ... --out {out}' first"
         ) from None
     items = summary["items"]
-    shown = [item for item in items if (out / "items" / item["name"] / "result.json").is_file()][:embedded]
-    columns = [key for key in _HEADS if key == "said" or any(item.get(key) not in (None, "") for item in items)]
-    more = "" if len(shown) == len(items) else f" ({len(shown)} of {len(items)}; the others are in their folders)"
+    failed = [item for item in items if item["status"] == "failed"]
+    refined = [item for item in items if item["status"] != "failed"]
+    shown = refined[:embedded]
+    columns = [k for k in _HEADS if any(item.get("notes" if k == "said" else k) not in (None, "") for item in items)]
+    more = "" if len(shown) == len(refined) else f" ({len(shown)} of {len(refined)}; the others are in their folders)"
     config = out / "config.resolved.yaml"
     page = PAGE.substitute(
         title=escape(title),
@@ -67,6 +69,7 @@ def write_report(out: Path, title: str = "horefine report", *, embedded: int = E
         tiles="".join(_tile(value, label) for value, label in _tiles(summary)),
         heads="".join(f'<th class="{"" if key in _TEXT else "n"}">{escape(_HEADS[key])}</th>' for key in columns),
         rows="".join(_row(item, columns) for item in items),
+        failures=f"<h2>Not refined</h2><dl>{''.join(map(_failure, failed))}</dl>" if failed else "",
         articles_title=f"Pictures{more}" if shown else "No pictures: no image was refined",
         articles="".join(_article(out, item, number) for number, item in enumerate(shown)),
         config=escape(config.read_text() if config.is_file() else "not kept"),
@@ -90,9 +93,7 @@ def _lead(summary: Mapping[str, Any]) -> str:
 
 def _tiles(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     counts = summary.get("counts", {})
-    tiles = [
-        (str(counts[key]), key) for key in ("improved", "unchanged", "rejected", "skipped", "failed") if counts.get(key)
-    ]
+    tiles = [(str(counts[key]), key) for key in ("improved", "unchanged", "rejected", "failed") if counts.get(key)]
     medians = summary.get("medians", {})
     for part in ("hand", "object"):
         before, after = medians.get(f"{part}_error_start_mm"), medians.get(f"{part}_error_mm")
@@ -116,7 +117,7 @@ def _row(item: Mapping[str, Any], columns: list[str]) -> str:
             text = f'<a href="items/{quote(str(value))}/">{name}</a>' if item["status"] != "failed" else name
             cells.append(f'<td data-v="{name}">{text}</td>')
         elif key == "said":
-            cells.append(f"<td>{escape(item.get('error') or item.get('notes') or '')}</td>")
+            cells.append(f'<td class="said">{escape(item.get("notes") or "")}</td>')
         elif key in _TEXT:
             cells.append(f'<td class="{escape(str(value or ""))}">{escape(str(value or ""))}</td>')
         elif isinstance(value, (int, float)):
@@ -124,6 +125,10 @@ def _row(item: Mapping[str, Any], columns: list[str]) -> str:
         else:
             cells.append('<td class="n" data-v=""></td>')
     return f"<tr>{''.join(cells)}</tr>"
+
+
+def _failure(item: Mapping[str, Any]) -> str:
+    return f"<dt>{escape(item['name'])}</dt><dd>{escape(item.get('error') or '')}</dd>"
 
 
 def _article(out: Path, item: Mapping[str, Any], number: int) -> str:

@@ -27,7 +27,10 @@ th:hover { color:var(--ink) } th[data-way="1"]::after { content:" \\2191" }
 th[data-way="-1"]::after { content:" \\2193" }
 th, td { padding:7px 12px; border-bottom:1px solid var(--line); vertical-align:top }
 tr:last-child td { border-bottom:0 }
-td.n, th.n { text-align:right } .improved { color:var(--good) } .unchanged, .skipped { color:var(--fair) }
+td.n, th.n { text-align:right } td.said { min-width:280px; color:var(--soft) }
+dl { background:var(--paper); border:1px solid var(--line); border-radius:10px; padding:12px 16px; margin:0 }
+dt { font-weight:600 } dd { margin:0 0 8px; color:var(--bad); overflow-wrap:anywhere }
+dd:last-child { margin:0 } .improved { color:var(--good) } .unchanged, .skipped { color:var(--fair) }
 .rejected, .failed { color:var(--bad) }
 article { background:var(--paper); border:1px solid var(--line); border-radius:12px; padding:16px; margin:0 0 18px }
 article header { display:flex; gap:14px; align-items:baseline; flex-wrap:wrap } article h3 { margin:0; font-size:17px }
@@ -158,11 +161,11 @@ PAGE = Template(
 <h1>$title</h1><p class="lead">$lead</p>
 <div class="tiles">$tiles</div>
 <h2>All images</h2><div class="wide"><table><thead><tr>$heads</tr></thead><tbody>$rows</tbody></table></div>
-<h2>$articles_title</h2>$articles
+$failures<h2>$articles_title</h2>$articles
 <details><summary>The recipe (config.resolved.yaml)</summary><pre>$config</pre></details>
 <footer>$footer</footer></main><script>"""
     + _SCRIPT.replace("$", "$$")
     + """</script></body></html>
 """
 )
-"""Substitute title, lead, tiles, heads, rows, articles_title, articles, config, footer: HTML, already escaped."""
+"""Substitute title, lead, tiles, heads, rows, failures, articles_title, articles, config, footer: HTML, already escaped."""
