@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from horefine.errors import ConfigError, suggestion
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from horefine.data import Sample
     from horefine.geometry import Box
@@ -137,7 +137,7 @@ class Learned:
         wanted: dict[type, list[str]] = {}
         for name in names:
             wanted.setdefault(_named(name, FEATURES, "feature"), []).append(name)
-        fields: dict[str, Tensor] = {}
+        fields: dict[str, Any] = {}
         for kind, chosen in wanted.items():
             fields |= self._get(kind).extract(crops, chosen)
         return Features(map_camera(crops), mesh_of(crops), **fields)

@@ -120,8 +120,8 @@ class FeatureNet(nn.Module):
         for name, head in HEADS.items():
             inputs = config.decoder[-1] + sum(HEADS[guide].channels for guide in head.guides)
             last = nn.Conv2d(config.head_width, head.channels, 3, padding=1)
-            if name == "joints":
-                nn.init.constant_(last.bias, -4.0)  # nearly all of a heat map is cold
+            if name == "joints" and last.bias is not None:
+                last.bias.data.fill_(-4.0)  # nearly all of a heat map is cold
             self.heads[name] = nn.Sequential(conv_block(inputs, config.head_width), last)
 
     def forward(

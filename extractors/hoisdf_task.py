@@ -83,7 +83,7 @@ def vertex_normals(vertices: Float[Tensor, "B V 3"], faces: Tensor) -> Float[Ten
 
 
 def hand_distance(points: Float[Tensor, "B N 3"], vertices: Tensor, normals: Tensor) -> Float[Tensor, "B N"]:
-    """Signed distance to a posed hand from its nearest vertex and the plane there (half a millimetre near the skin).
+    """Signed distance to a posed hand from its nearest vertex and the plane there (within a millimetre near the skin).
 
     Within 3 mm of the plane's foot the plane's distance is taken; further along it, the distance to that disc.
     """

@@ -91,5 +91,5 @@ class Transformer(nn.Module):
 
 def block_mask(sizes: tuple[int, ...]) -> Bool[Tensor, "Q Q"]:
     """True where attention is forbidden: queries see their own block only (a finger its own three joints)."""
-    blocks = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+    blocks = torch.tensor([block for block, size in enumerate(sizes) for _ in range(size)])
     return blocks[:, None] != blocks[None]

@@ -232,12 +232,8 @@ class _Loop:
                 result = self.task.measure(count)
         finally:
             self.model.load_state_dict(current)
-        entry = {
-            "step": self.step,
-            "minutes": round(self.spent / 60, 2),
-            "images": self.step * self.recipe.batch,
-            **result,
-        }
+        done = {"step": self.step, "minutes": self.spent / 60, "images": self.step * self.recipe.batch}
+        entry = _rounded({**done, **result})
         self._log({"validation": entry})
         return entry
 
