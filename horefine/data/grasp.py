@@ -186,6 +186,39 @@ def _preshape(model: HandModel, rng: np.random.Generator, kind: str, count: int)
     return torch.minimum(torch.maximum(result, model.limits[..., 0]), model.limits[..., 1])
 
 
+def _open_to(
+    model: HandModel, rng: np.random.Generator, angles: Float[Tensor, "B 15 3"], opening: np.ndarray
+) -> Float[Tensor, "B 15 3"]:
+    """Preshapes whose thumb faces index and middle finger, as far apart as asked (B, metres).
+
+    Of many random hands, each candidate gets the one that fits best; ring and little finger stay as they were.
+    """
+    count = 600
+    trial = angles[torch.as_tensor(rng.integers(len(angles), size=count))].clone()
+    bends = np.deg2rad(np.stack([rng.uniform(5, 60, count), rng.uniform(8, 60, count)], 1))
+    for first in (0, 3):
+        trial[:, first, 2], trial[:, first + 1, 2] = torch.as_tensor(bends, dtype=torch.float32).unbind(1)
+        trial[:, first + 2, 2] = trial[:, first + 1, 2] * 0.5
+    low, high = model.limits[12:, :, 0] * 0.8, model.limits[12:, :, 1] * 0.8
+    low[1:, :2], high[1:, :2] = 0.0, 0.0
+    low[1:, 2] = 0.0
+    random = torch.as_tensor(rng.random((count, 3, 3)), dtype=torch.float32)
+    trial[:, 12:] = low + (high - low) * random
+    hand = model(_rotvec(model, trial), torch.zeros(count, 10), torch.zeros(count, 3))
+    normals = anatomy.vertex_normals(hand.vertices, model.faces)
+    pads = [normals[:, model.palmar & (model.regions == region)].mean(1) for region in (2, 5, 8)]
+    gap = hand.joints[:, [8, 12]].mean(1) - hand.joints[:, 4]
+    apart = gap.norm(dim=-1)
+    toward = gap / apart[:, None]
+    facing = (pads[0] * toward).sum(-1) - ((pads[1] + pads[2]) / 2 * toward).sum(-1)
+    strain = (trial[:, 12] / model.limits[12, :, 1]).square().sum(-1)
+    wanted = torch.as_tensor(opening, dtype=torch.float32)
+    misfit = ((apart - wanted[:, None]) / 0.006).square() + 3 * (2 - facing) + 0.3 * strain
+    misfit = misfit + torch.as_tensor(rng.random((len(opening), count)), dtype=torch.float32)
+    best = trial[misfit.argmin(1)]
+    return torch.cat([best[:, :6], angles[:, 6:12], best[:, 12:]], 1)
+
+
 def _rotvec(model: HandModel, angles: Float[Tensor, "B 15 3"]) -> Float[Tensor, "B 16 3"]:
     whole = torch.cat([torch.zeros_like(angles[:, :1]), angles], 1)
     return anatomy.compose_angles(whole, model.axes)
@@ -250,6 +283,10 @@ def _place(
 def _start(model: HandModel, mesh: Mesh, rng: np.random.Generator, kind: str, count: int) -> _Start:
     """Candidates of one kind; the object's centre is where :func:`_place` puts it."""
     angles = _preshape(model, rng, kind, count)
+    if kind in ("tripod", "pinch", "above"):
+        thickness = np.sort((mesh.vertices[0].amax(0) - mesh.vertices[0].amin(0)).numpy())[0]
+        with torch.no_grad():
+            angles = _open_to(model, rng, angles, min(thickness, 0.085) + 0.02 + rng.uniform(0.0, 0.015, count))
     shape = torch.as_tensor(rng.normal(0, 1, (count, 10)).clip(-2, 2), dtype=torch.float32)
     hand = model(_rotvec(model, angles), shape, torch.zeros(count, 3))
     rotation, centre = _place(model, mesh, rng, kind, hand.joints.double().numpy())
