@@ -27,6 +27,8 @@ from horefine.scene import Features
 __all__ = ["SceneSource", "crop_camera", "crop_features", "inside_photo", "photo_camera"]
 
 MAP_SIZE = 64
+HELD_OUT = 1000
+"""Number of the first block of grasps that training never sees."""
 
 
 class SceneSource:
@@ -83,11 +85,17 @@ class SceneSource:
     def layout(self, index: int) -> tuple[int, Layout]:
         """Which object, and the geometry of scene ``index``."""
         rng, which = self.rng(index, 0), self.which(index)
-        # the first scenes need only the first block of each object: a few scenes never wait for many grasps
-        number = (index // (40 * len(self.meshes))) % self.variety + 1000 * self.seed
-        bank = self.store.block(which, number)
+        bank = self.store.block(which, self.block_number(index))
         chosen = int(rng.integers(len(bank)))
         return which, compose(self.hand, self.meshes[which], bank[chosen : chosen + 1], rng)
+
+    def block_number(self, index: int) -> int:
+        """Which block of grasps a scene takes. The first scenes take the first: few scenes never wait for many grasps.
+
+        Seed 0, which networks are trained on, has blocks of its own; all other seeds share two others.
+        """
+        turn = index // (40 * len(self.wanted))
+        return turn % self.variety if self.seed == 0 else HELD_OUT + turn % 2
 
     def stage(self, index: int, which: int, layout: Layout) -> Stage:
         """The look of scene ``index``, whose :meth:`layout` is given."""
