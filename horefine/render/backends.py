@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
 from collections.abc import Callable, Iterable
 
 from jaxtyping import Float, Int
@@ -19,7 +20,11 @@ Backend = Callable[..., tuple["Tensor | None", "Tensor | None", "Tensor | None",
 
 
 def _loader(module: str) -> Callable[[], Backend]:
-    return lambda: importlib.import_module(f"horefine.render.{module}").render
+    def load() -> Backend:
+        return (sys.modules.get(name) or importlib.import_module(name)).render
+
+    name = f"horefine.render.{module}"
+    return load
 
 
 RENDERERS: dict[str, Callable[[], Backend]] = {

@@ -7,7 +7,6 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -51,77 +50,75 @@ def render(
     return _Raster.apply(vertices, values, matrix, topology, size, want)  # type: ignore[return-value]
 
 
-@dataclass(frozen=True)
-class _Saved:
-    """What the backward pass needs beside the tensors."""
-
-    topology: Topology
-    ids: ndarray
-    mode: ndarray
-    pixels: ndarray
-    outline: ndarray
-    outline_count: ndarray
-
-
 class _Raster(torch.autograd.Function):
+    """Kept lean: at batch 1 the kernels take 0.1 ms, and so would careless wrapping."""
+
     @staticmethod
     def forward(ctx: Any, vertices: Tensor, values: Tensor | None, matrix: Tensor, topology: Topology, size, want):
         use_mask, use_values = "mask" in want, values is not None and "values" in want
         use_surface = use_values or "depth" in want
-        shape = (len(topology), *size)
-        mask = torch.empty(shape if use_mask else (1, 1, 1))
-        depth = torch.empty(shape if use_surface else (1, 1, 1))
-        ids = torch.empty(shape if use_surface else (1, 1, 1), dtype=torch.int32)
-        picture = torch.empty((shape[0], values.shape[1], *size)) if use_values else None  # type: ignore[union-attr]
-        mode = np.empty(shape if use_mask else (1, 1, 1), np.uint8)
-        pixels = np.empty((topology.vertex_count, 3), np.float32)
+        count = len(topology)
+        shape, absent = (count, *size), (1, 1, 1)
+        mask = torch.empty(shape if use_mask else absent)
+        depth = torch.empty(shape if use_surface else absent)
+        ids = torch.empty(shape if use_surface else absent, dtype=torch.int32)
+        picture = torch.empty((count, values.shape[1], *size)) if use_values else None  # type: ignore[union-attr]
+        saved = (
+            vertices.detach().contiguous().numpy(),
+            matrix.detach().contiguous().numpy(),
+            values.detach().contiguous().numpy() if use_values else _NO_VALUES,  # type: ignore[union-attr]
+            ids.numpy(),
+            np.empty(shape if use_mask else absent, np.uint8),
+            np.empty((topology.vertex_count, 3), np.float32),
+            np.empty((topology.edge_slots[-1] if use_mask else 0, 3), np.int32),
+            np.zeros(count, np.int32),
+        )
+        v, k, c, i, mode, pixels, outline, outline_count = saved
+        tables = (topology.faces, topology.edges, topology.items, topology.edge_slots)
+        pictures = (mask.numpy(), depth.numpy(), _NOTHING4 if picture is None else picture.numpy(), i, mode)
         facing = np.empty(topology.slots, np.int8)
-        outline = np.empty((topology.edge_slots[-1] if use_mask else 0, 3), np.int32)
-        counts = np.zeros(len(topology), np.int32)
-        v, k = vertices.detach().contiguous(), matrix.detach().contiguous()
-        c = values.detach().contiguous() if use_values else None  # type: ignore[union-attr]
-        fixed = (
-            v.numpy(), topology.faces, topology.edges, topology.items, topology.edge_slots, k.numpy(),
-            _NO_VALUES if c is None else c.numpy(),
-        )  # fmt: skip
-        written = (
-            use_mask, use_surface, use_values, mask.numpy(), depth.numpy(),
-            _NOTHING4 if picture is None else picture.numpy(), ids.numpy(), mode, pixels, facing, outline, counts,
-        )  # fmt: skip
-        _over_items(lambda first, last: kernels.forward(*fixed, first, last, *written), len(topology))
-        ctx.save_for_backward(v, k, c)
-        ctx.saved = _Saved(topology, ids.numpy(), mode, pixels, outline, counts)
+
+        def work(first: int, last: int) -> None:
+            kernels.forward(
+                v, *tables, k, c, first, last, use_mask, use_surface, use_values, *pictures,
+                pixels, facing, outline, outline_count,
+            )  # fmt: skip
+
+        _over_items(work, count)
+        ctx.save_for_backward(vertices)  # the arrays share its memory: this notices a change in place
+        ctx.saved, ctx.topology = saved, topology
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(ids)
-        return (
-            mask if use_mask else None, depth if "depth" in want else None, picture, ids if use_surface else None,
-        )  # fmt: skip
+        return mask if use_mask else None, depth if "depth" in want else None, picture, ids if use_surface else None
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, g_mask: Tensor | None, g_depth: Tensor | None, g_picture: Tensor | None, _: None):
-        v, k, c = ctx.saved_tensors
-        saved: _Saved = ctx.saved
-        topology = saved.topology
+    def backward(ctx: Any, g_mask: Tensor | None, g_depth: Tensor | None, g_picture: Tensor | None, _: None):  # type: ignore[override]
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "the cpu renderer has no second derivatives; use renderer 'torch' with create_graph=True"
+            )
+        (vertices,) = ctx.saved_tensors
+        topology: Topology = ctx.topology
+        v, k, c, ids, mode, pixels, outline, outline_count = ctx.saved
         to_values = g_picture is not None and ctx.needs_input_grad[1]
-        g_vertices = torch.empty_like(v)
-        g_values = torch.empty_like(c) if to_values else None
+        g_vertices = torch.empty_like(vertices, memory_format=torch.contiguous_format)
+        g_values = torch.empty(c.shape) if to_values else None
         use = (g_mask is not None, g_depth is not None, g_picture is not None, to_values)
+        given = (_array(g_mask, _NOTHING3), _array(g_depth, _NOTHING3), _array(g_picture, _NOTHING4))
+        tables = (topology.faces, topology.items, topology.edge_slots)
+        written = g_vertices.numpy(), _NO_VALUES if g_values is None else g_values.numpy()
 
-        def array(gradient: Tensor | None, missing: ndarray) -> ndarray:
-            return missing if gradient is None else gradient.contiguous().numpy()
+        def work(first: int, last: int) -> None:
+            kernels.backward(
+                v, *tables, k, c, first, last, *use, *given, ids, mode, pixels, outline, outline_count, *written
+            )
 
-        given = (array(g_mask, _NOTHING3), array(g_depth, _NOTHING3), array(g_picture, _NOTHING4))
-        fixed = (
-            v.numpy(), topology.faces, topology.items, topology.edge_slots, k.numpy(),
-            _NO_VALUES if c is None else c.numpy(),
-        )  # fmt: skip
-        rest = (
-            *use, *given, saved.ids, saved.mode, saved.pixels, saved.outline, saved.outline_count, g_vertices.numpy(),
-            _NO_VALUES if g_values is None else g_values.numpy(),
-        )  # fmt: skip
-        _over_items(lambda first, last: kernels.backward(*fixed, first, last, *rest), len(topology))
+        _over_items(work, len(topology))
         return g_vertices, g_values, None, None, None, None
+
+
+def _array(gradient: Tensor | None, missing: ndarray) -> ndarray:
+    return missing if gradient is None else gradient.contiguous().numpy()
 
 
 def _over_items(work: Callable[[int, int], None], count: int) -> None:

@@ -40,6 +40,12 @@ FULL = F(1e-5)
 GRAZING = F(1e-3)
 """Cosine between ray and face below which depth and values get no gradient."""
 FAST = {"nsz", "arcp", "contract", "afn"}
+SMALL = 32
+"""Pixels of a box that is listed rather than walked."""
+LISTED = 2048
+"""(face, pixel) pairs that are listed before they are tested."""
+BOX_STEPS = np.array([[((e // w) << 16) + e % w if w else 0 for e in range(SMALL)] for w in range(SMALL + 1)], np.int32)
+"""Of box width and number: row and column within the box, packed into one integer."""
 FRONT_BIT, LOOP_BIT = 1, 2
 FROM_BACK, CLAMPED = 1, 2
 
@@ -60,65 +66,102 @@ def _project(vertices, matrix, pixels):
 
 
 @njit(cache=True, fastmath=FAST)
-def _face(faces, pixels, facing):
-    """1: seen from outside (corners run anticlockwise in the picture), -1: from inside, 0: edge-on or not drawn."""
+def _face(faces, pixels, cull, facing, drawn):
+    """1: seen from outside (corners run anticlockwise in the picture), -1: from inside, 0: edge-on or not drawn.
+
+    Lists the faces to draw in ``drawn`` and returns how many. No branches: half the faces turn away, unpredictably.
+    """
+    count = 0
     for k in range(faces.shape[0]):
-        a, b, c = faces[k, 0], faces[k, 1], faces[k, 2]
-        area = (pixels[b, 0] - pixels[a, 0]) * (pixels[c, 1] - pixels[a, 1]) - (pixels[c, 0] - pixels[a, 0]) * (
-            pixels[b, 1] - pixels[a, 1]
-        )
-        side = 0
-        if area < ZERO:
-            side = 1
-        elif area > ZERO:
-            side = -1
-        if min(pixels[a, 2], min(pixels[b, 2], pixels[c, 2])) <= ZERO:
-            side = 0
+        a, b, c = np.uintp(faces[k, 0]), np.uintp(faces[k, 1]), np.uintp(faces[k, 2])
+        ax, ay = pixels[a, 0], pixels[a, 1]
+        area = (pixels[b, 0] - ax) * (pixels[c, 1] - ay) - (pixels[c, 0] - ax) * (pixels[b, 1] - ay)
+        there = min(pixels[a, 2], min(pixels[b, 2], pixels[c, 2])) > ZERO
+        side = (int(area < ZERO) - int(area > ZERO)) * int(there)
         facing[k] = side
+        drawn[count] = k
+        count += int(side > 0) if cull else int(side != 0)
+    return count
 
 
 @njit(cache=True, fastmath=FAST)
-def _visible(faces, pixels, facing, cull, inverse_depth, ids):
-    """z-buffer on 1/z, which is affine in the picture; the first face wins a tie."""
+def _visible(faces, pixels, drawn, count, inverse_depth, ids, planes, fragments):
+    """z-buffer on 1/z, which is affine in the picture; the first face wins a tie.
+
+    Faces are about a pixel, so loops over their boxes would mispredict at every turn. Instead the pixels of all small
+    boxes are listed without branches (eight at a time, of which the surplus is overwritten by the next face) and then
+    tested in one long loop; only the box of a large face is walked.
+    """
     height, width = ids.shape
     ids[:] = -1
     inverse_depth[:] = ZERO
-    for k in range(faces.shape[0]):
-        side = facing[k]
-        if side == 0 or (cull and side < 0):
-            continue
-        ia, ib, ic = faces[k, 0], faces[k, 1], faces[k, 2]
-        ax, ay, bx, by, cx, cy = (
-            pixels[ia, 0],
-            pixels[ia, 1],
-            pixels[ib, 0],
-            pixels[ib, 1],
-            pixels[ic, 0],
-            pixels[ic, 1],
-        )
-        # pixel centres are at j + 1/2: the first at or right of x is ceil(x - 1/2)
-        left = math.ceil(max(min(ax, min(bx, cx)) - HALF, ZERO))
-        right = math.floor(min(max(ax, max(bx, cx)) - HALF, F(width - 1)))
-        top = math.ceil(max(min(ay, min(by, cy)) - HALF, ZERO))
-        bottom = math.floor(min(max(ay, max(by, cy)) - HALF, F(height - 1)))
-        if left > right or top > bottom:
-            continue
+    last_column, last_row = F(width - 1), F(height - 1)
+    listed = 0
+    for n in range(count):
+        k = drawn[n]
+        a, b, c = np.uintp(faces[k, 0]), np.uintp(faces[k, 1]), np.uintp(faces[k, 2])
+        # pixel centres are at j + 1/2
+        ax, ay, bx, by = pixels[a, 0] - HALF, pixels[a, 1] - HALF, pixels[b, 0] - HALF, pixels[b, 1] - HALF
+        cx, cy, cz = pixels[c, 0] - HALF, pixels[c, 1] - HALF, pixels[c, 2]
+        left = math.ceil(max(min(ax, min(bx, cx)), ZERO))
+        right = math.floor(min(max(ax, max(bx, cx)), last_column))
+        top = math.ceil(max(min(ay, min(by, cy)), ZERO))
+        bottom = math.floor(min(max(ay, max(by, cy)), last_row))
         scale = ONE / ((bx - ax) * (cy - ay) - (cx - ax) * (by - ay))
-        b0x, b0y, b1x, b1y = (by - cy) * scale, (cx - bx) * scale, (cy - ay) * scale, (ax - cx) * scale
-        px, py = F(left) + HALF - cx, F(top) + HALF - cy
-        b0_row, b1_row = px * b0x + py * b0y, px * b1x + py * b1y
-        zc = pixels[ic, 2]
-        z0, z1 = pixels[ia, 2] - zc, pixels[ib, 2] - zc
-        for i in range(top, bottom + 1):
-            down = F(i - top)
-            b0_left, b1_left = b0_row + down * b0y, b1_row + down * b1y
-            for j in range(left, right + 1):
-                b0, b1 = b0_left + F(j - left) * b0x, b1_left + F(j - left) * b1x
-                if b0 >= -SLACK and b1 >= -SLACK and b0 + b1 <= ONE + SLACK:
-                    z = zc + b0 * z0 + b1 * z1
-                    if z > inverse_depth[i, j]:
-                        inverse_depth[i, j] = z
-                        ids[i, j] = k
+        planes[n, 0], planes[n, 1] = (by - cy) * scale, (cx - bx) * scale
+        planes[n, 2], planes[n, 3] = (cy - ay) * scale, (ax - cx) * scale
+        planes[n, 4], planes[n, 5], planes[n, 6] = cx, cy, cz
+        planes[n, 7], planes[n, 8] = pixels[a, 2] - cz, pixels[b, 2] - cz
+        wide = right - left + 1 if top <= bottom and left <= right else 0
+        total = wide * (bottom - top + 1)
+        if total > SMALL:
+            _test(fragments, listed, planes, drawn, inverse_depth, ids)
+            listed = 0
+            _test_box(planes, n, k, left, right, top, bottom, inverse_depth, ids)
+            continue
+        corner = (top << 16) + left
+        e = 0
+        while True:
+            for step in range(8):
+                fragments[listed + e + step, 0] = n
+                fragments[listed + e + step, 1] = corner + BOX_STEPS[wide, e + step]
+            e += 8
+            if e >= total:
+                break
+        listed += total
+        if listed + SMALL > fragments.shape[0]:
+            _test(fragments, listed, planes, drawn, inverse_depth, ids)
+            listed = 0
+    _test(fragments, listed, planes, drawn, inverse_depth, ids)
+
+
+@njit(cache=True, fastmath=FAST)
+def _test(fragments, listed, planes, drawn, inverse_depth, ids):
+    """The depth test of listed (face, pixel) pairs."""
+    for m in range(listed):
+        n, place = np.uintp(fragments[m, 0]), fragments[m, 1]
+        row, column = place >> 16, place & 0xFFFF
+        x, y = F(column) - planes[n, 4], F(row) - planes[n, 5]
+        b0, b1 = x * planes[n, 0] + y * planes[n, 1], x * planes[n, 2] + y * planes[n, 3]
+        z = planes[n, 6] + b0 * planes[n, 7] + b1 * planes[n, 8]
+        i, j = np.uintp(row), np.uintp(column)
+        wins = (min(b0, min(b1, ONE - b0 - b1)) >= -SLACK) & (z > inverse_depth[i, j])
+        inverse_depth[i, j] = z if wins else inverse_depth[i, j]
+        ids[i, j] = drawn[n] if wins else ids[i, j]
+
+
+@njit(cache=True, fastmath=FAST)
+def _test_box(planes, n, k, left, right, top, bottom, inverse_depth, ids):
+    """The depth test of a face in all pixels of its box."""
+    for i in range(top, bottom + 1):
+        y = F(i) - planes[n, 5]
+        for j in range(left, right + 1):
+            x = F(j) - planes[n, 4]
+            b0, b1 = x * planes[n, 0] + y * planes[n, 1], x * planes[n, 2] + y * planes[n, 3]
+            z = planes[n, 6] + b0 * planes[n, 7] + b1 * planes[n, 8]
+            if (min(b0, min(b1, ONE - b0 - b1)) >= -SLACK) & (z > inverse_depth[i, j]):
+                inverse_depth[i, j] = z
+                ids[i, j] = k
 
 
 @njit(cache=True, fastmath=FAST)
@@ -170,15 +213,50 @@ def _clip(start, step, size, enter, leave):
 
 
 @njit(cache=True, fastmath=FAST)
+def _span(ax, ay, bx, by, dx, dy, width, height):
+    """The part of an edge, from 0 to 1 along it, that is in the picture."""
+    if min(min(ax, bx), min(ay, by)) >= ZERO and max(ax, bx) < width and max(ay, by) < height:
+        return ZERO, ONE
+    enter, leave = _clip(ax, dx, width, ZERO, ONE)
+    return _clip(ay, dy, height, enter, leave)
+
+
+@njit(cache=True, fastmath=FAST)
+def _short(i, j, i2, j2, height, width):
+    """Whether an edge stays within two rows and two columns of the picture (most do)."""
+    near = (abs(i2 - i) <= 1) & (abs(j2 - j) <= 1)
+    return near & (min(i, i2) >= 0) & (max(i, i2) < height) & (min(j, j2) >= 0) & (max(j, j2) < width)
+
+
+@njit(cache=True, fastmath=FAST)
+def _crossings(ax, ay, dx, dy, i, j, i2, j2):
+    """Where such an edge leaves its first and enters its last cell, and whether it goes sideways first."""
+    tx = (F(max(j, j2)) - ax) / dx if j2 != j else ONE
+    ty = (F(max(i, i2)) - ay) / dy if i2 != i else ONE
+    tx, ty = min(max(tx, ZERO), ONE), min(max(ty, ZERO), ONE)
+    return min(tx, ty), max(tx, ty), tx < ty
+
+
+@njit(cache=True, fastmath=FAST)
+def _add_piece(ax, dx, dy, start, end, i, j, area):
+    """The area right of the part of an edge from ``start`` to ``end``, which lies in the cell (i, j)."""
+    d = (end - start) * dy
+    middle = ax + HALF * (start + end) * dx - F(j)
+    area[i, j] += d * (ONE - middle)
+    area[i, j + 1] += d * middle
+
+
+@njit(cache=True, fastmath=FAST)
 def _add_edge(ax, ay, bx, by, area):
     """Accumulates the signed area to the right of the edge (its own column exactly, the rest by the running sum)."""
     height, width = area.shape[0], area.shape[1] - 1
     dx, dy = bx - ax, by - ay
-    i, j = math.floor(ay), math.floor(ax)
-    if i == math.floor(by) and j == math.floor(bx) and i >= 0 and i < height and j >= 0 and j < width:
-        middle = HALF * (ax + bx) - F(j)
-        area[i, j] += dy * (ONE - middle)
-        area[i, j + 1] += dy * middle
+    i, j, i2, j2 = math.floor(ay), math.floor(ax), math.floor(by), math.floor(bx)
+    if _short(i, j, i2, j2, height, width):
+        t1, t2, sideways = _crossings(ax, ay, dx, dy, i, j, i2, j2)
+        _add_piece(ax, dx, dy, ZERO, t1, i, j, area)
+        _add_piece(ax, dx, dy, t1, t2, i if sideways else i2, j2 if sideways else j, area)
+        _add_piece(ax, dx, dy, t2, ONE, i2, j2, area)
         return
     if dy == ZERO:
         return
@@ -191,8 +269,7 @@ def _add_edge(ax, ay, bx, by, area):
             _add_left(ay, cross, area)
         else:
             _add_left(cross, by, area)
-    enter, leave = _clip(ax, dx, F(width), ZERO, ONE)
-    enter, leave = _clip(ay, dy, F(height), enter, leave)
+    enter, leave = _span(ax, ay, bx, by, dx, dy, F(width), F(height))
     if enter >= leave:
         return
     i, j, si, sj, tx, ty, sx, sy = _start(ax, ay, dx, dy, enter, height, width)
@@ -203,10 +280,7 @@ def _add_edge(ax, ay, bx, by, area):
         last = after >= leave
         end = leave if last else after
         if end > t:
-            d = (end - t) * dy
-            middle = ax + HALF * (t + end) * dx - F(j)
-            area[i, j] += d * (ONE - middle)
-            area[i, j + 1] += d * middle
+            _add_piece(ax, dx, dy, t, end, i, j, area)
             t = end
         if last:
             return
@@ -235,12 +309,24 @@ def _start(ax, ay, dx, dy, enter, height, width):
     si, sj = (1 if dy > ZERO else -1), (1 if dx > ZERO else -1)
     tx = ty = sx = sy = HUGE
     if dx != ZERO:
-        sx = abs(ONE / dx)
-        tx = (F(j + (1 if sj > 0 else 0)) - ax) / dx
+        inverse = ONE / dx
+        sx = abs(inverse)
+        tx = (F(j + (1 if sj > 0 else 0)) - ax) * inverse
     if dy != ZERO:
-        sy = abs(ONE / dy)
-        ty = (F(i + (1 if si > 0 else 0)) - ay) / dy
+        inverse = ONE / dy
+        sy = abs(inverse)
+        ty = (F(i + (1 if si > 0 else 0)) - ay) * inverse
     return i, j, si, sj, tx, ty, sx, sy
+
+
+@njit(cache=True, fastmath=FAST)
+def _pull(start, end, i, j, kind, mode, gradient):
+    """The mask's gradient along the part of an edge in the cell (i, j), weighted with 1 - t and with t."""
+    state = mode[i, j]
+    sign = F(kind & FRONT_BIT) - (F((kind & LOOP_BIT) >> 1) if (state & FROM_BACK) != 0 else ZERO)
+    g = gradient[i, j] * sign * (end - start) if (state & CLAMPED) == 0 else ZERO
+    middle = HALF * (start + end)
+    return g * (ONE - middle), g * middle
 
 
 @njit(cache=True, fastmath=FAST)
@@ -249,8 +335,14 @@ def _edge_weights(ax, ay, bx, by, kind, mode, gradient):
     height, width = mode.shape
     w0, w1 = ZERO, ZERO
     dx, dy = bx - ax, by - ay
-    enter, leave = _clip(ax, dx, F(width), ZERO, ONE)
-    enter, leave = _clip(ay, dy, F(height), enter, leave)
+    i, j, i2, j2 = math.floor(ay), math.floor(ax), math.floor(by), math.floor(bx)
+    if _short(i, j, i2, j2, height, width):
+        t1, t2, sideways = _crossings(ax, ay, dx, dy, i, j, i2, j2)
+        p0, p1 = _pull(ZERO, t1, i, j, kind, mode, gradient)
+        q0, q1 = _pull(t1, t2, i if sideways else i2, j2 if sideways else j, kind, mode, gradient)
+        r0, r1 = _pull(t2, ONE, i2, j2, kind, mode, gradient)
+        return p0 + q0 + r0, p1 + q1 + r1
+    enter, leave = _span(ax, ay, bx, by, dx, dy, F(width), F(height))
     if enter >= leave:
         return w0, w1
     i, j, si, sj, tx, ty, sx, sy = _start(ax, ay, dx, dy, enter, height, width)
@@ -261,15 +353,8 @@ def _edge_weights(ax, ay, bx, by, kind, mode, gradient):
         last = after >= leave
         end = leave if last else after
         if end > t:
-            state = mode[i, j]
-            if (state & CLAMPED) == 0:
-                sign = ONE if (kind & FRONT_BIT) != 0 else ZERO
-                if (state & FROM_BACK) != 0 and (kind & LOOP_BIT) != 0:
-                    sign -= ONE
-                g = gradient[i, j] * sign * (end - t)
-                middle = HALF * (t + end)
-                w1 += g * middle
-                w0 += g * (ONE - middle)
+            p0, p1 = _pull(t, end, i, j, kind, mode, gradient)
+            w0, w1 = w0 + p0, w1 + p1
             t = end
         if last:
             return w0, w1
@@ -429,6 +514,10 @@ def forward(
     height, width = (mask.shape[1], mask.shape[2]) if use_mask else (ids.shape[1], ids.shape[2])
     area = np.empty((height, width + 1), np.float32)
     loop = np.empty((height, width + 1), np.float32)
+    most = items[first:last, 3].max() if last > first else 0
+    drawn = np.empty(most + 1, np.int32)
+    planes = np.empty((most, 9), np.float32)
+    fragments = np.empty((LISTED, 2), np.int32)
     for n in range(first, last):
         v, f, e, slot = items[n, 0], items[n, 2], items[n, 4], items[n, 7]
         v_end, f_end, e_end = v + items[n, 1], f + items[n, 3], e + items[n, 5]
@@ -437,12 +526,12 @@ def forward(
         own_pixels, own_facing = pixels[v:v_end], facing[slot : slot + items[n, 3]]
         own_outline = outline[edge_start[n] : edge_start[n + 1]]
         _project(own, matrix[n], own_pixels)
-        _face(own_faces, own_pixels, own_facing)
+        count = _face(own_faces, own_pixels, closed, own_facing, drawn)
         if use_mask:
             outline_count[n] = _outline(edges[e:e_end], own_facing, closed, own_outline)
             _cover(own_pixels, own_outline, outline_count[n], closed, area, loop, mask[n], mode[n])
         if use_surface:
-            _visible(own_faces, own_pixels, own_facing, closed, depth[n], ids[n])
+            _visible(own_faces, own_pixels, drawn, count, depth[n], ids[n], planes, fragments)
             if use_values:
                 _paint(own, own_faces, matrix[n], values[v:v_end], ids[n], picture[n])
             for i in range(height):

@@ -38,7 +38,7 @@ class Topology:
     def __len__(self) -> int:
         return len(self.items)
 
-    @property
+    @cached_property
     def vertex_count(self) -> int:
         """Rows that the packed vertices must have."""
         return int(self.items[:, VERTICES].sum())
