@@ -1,7 +1,7 @@
 """Grasps kept on disk, made when first asked for: scenes are a grasp seen from somewhere.
 
-A *block* is what 64 tries on one object give (with variations usually 20 to 100 grasps). Blocks are named after the hand, the object's
-mesh and their number, so another hand or object never meets an old file.
+A *block* is what 64 tries on one object give (with variations usually 20 to 100 grasps). Blocks are named after the
+hand, the object's mesh and their number, so another hand or object never meets an old file.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["GraspStore", "hand_digest"]
 
 log = logging.getLogger(__name__)
 
-VERSION = 4
+VERSION = 5
 """Raised whenever the same seed gives other grasps."""
 TRIES = 64
 RETRIES = 6

@@ -217,7 +217,6 @@ def _forearm(
     end = rest[:, 0] > rest[:, 0].max() - 0.010
     ring = vertices[end]
     middle = ring.mean(0)
-    half = np.maximum((ring.max(0) - ring.min(0))[1:] / 2, 0.012)
     away = np.array([1.0, 0, 0])
     for _ in range(10):
         bend = np.array([1.0, *rng.normal(0, [0.22, 0.15])])
@@ -227,8 +226,8 @@ def _forearm(
         if ((along > 0.02) & (np.linalg.norm(behind - along[:, None] * bend, axis=1) < 0.045)).sum() == 0:
             away = bend
             break
-    steps = np.array([-0.012, 0.004, 0.02, 0.05, 0.09, 0.13, 0.18, 0.24, 0.30])
-    grow = np.array([0.80, 0.98, 1.02, 1.08, 1.18, 1.30, 1.42, 1.48, 1.45])
+    steps = np.array([-0.010, -0.002, 0.02, 0.05, 0.09, 0.13, 0.18, 0.24, 0.30])
+    grow = np.array([0.90, 1.0, 1.02, 1.08, 1.18, 1.30, 1.42, 1.48, 1.45])
     first = int(rng.integers(2, 6)) if rng.random() < 0.6 else _RINGS
     clothed = np.arange(_RINGS) >= first
     grow = np.where(clothed, grow * rng.uniform(1.12, 1.5), grow)
@@ -236,10 +235,20 @@ def _forearm(
     frame = np.stack([away, *_perpendicular(away)])
     aim = np.where(steps < 0.02, 0, 1)[:, None]
     centres = middle + steps[:, None] * np.where(aim, away, [1.0, 0, 0])
-    circle = np.cos(angle)[:, None] * frame[1] * half[0] + np.sin(angle)[:, None] * frame[2] * half[1]
+    circle = _outline(ring - middle, angle)[:, None] * (
+        np.cos(angle)[:, None] * frame[1] + np.sin(angle)[:, None] * frame[2]
+    )
     wobble = 1 + np.where(clothed, 0.06, 0.0)[:, None] * rng.normal(size=(_RINGS, _SPOKES))
     points = centres[:, None] + circle[None] * (grow[:, None] * wobble)[..., None]
     return points.reshape(-1, 3), np.repeat(clothed, _SPOKES).astype(np.float32)
+
+
+def _outline(ring: np.ndarray, angle: np.ndarray) -> np.ndarray:
+    """How far the wrist reaches in each direction of its y-z plane, metres."""
+    turn, radius = np.arctan2(ring[:, 2], ring[:, 1]), np.hypot(ring[:, 1], ring[:, 2])
+    apart = np.abs((turn[None] - angle[:, None] + np.pi) % (2 * np.pi) - np.pi)
+    reach = np.where(apart < 0.45, radius, 0).max(1)
+    return np.maximum((reach + np.roll(reach, 1) + np.roll(reach, -1)) / 3, 0.01)
 
 
 def _perpendicular(axis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -146,6 +146,8 @@ class _Start:
     """B candidates before optimisation; angles are ``anatomy.anatomy_angles`` of the 15 finger joints."""
 
     angles: Float[Tensor, "B 15 3"]
+    natural: Float[Tensor, "B 15 3"]
+    """The preshape, which the fingers do not leave without need."""
     shape: Float[Tensor, "B 10"]
     rotation: Float[Tensor, "B 3 3"]
     transl: Float[Tensor, "B 3"]
@@ -296,7 +298,7 @@ def _start(model: HandModel, mesh: Mesh, rng: np.random.Generator, kind: str, co
     wanted[:, [3 * k + 2 for k in range(_FINGERS[kind])]] = 1.0
     if kind == "power":
         wanted[:, [1, 4, 7, 10, 13, 3, 6, 9, 12, 15]] = 0.3
-    return _Start(angles, shape, turned, transl, wanted, torch.full((count,), KINDS.index(kind)))
+    return _Start(angles, angles, shape, turned, transl, wanted, torch.full((count,), KINDS.index(kind)))
 
 
 def _energy(
@@ -312,7 +314,7 @@ def _energy(
     nearest = -torch.logsumexp(-torch.cat([skin, skin.new_full((len(skin), 1), 1e4)], 1)[:, members] / 1.5, -1) * 1.5
     drawn = (start.wanted * (nearest.square() + 4).sqrt()).sum(1)
     beyond = (angles - model.limits[..., 1]).clamp(min=0) + (model.limits[..., 0] - angles).clamp(min=0)
-    change = angles - start.angles
+    change = angles - start.natural
     prior = (change[..., :2] / 0.12).square().sum((1, 2)) + (change[..., 2] / 0.7).square().sum(1)
     hinge = ((angles[:, 2:12:3, 2] - 0.5 * angles[:, 1:12:3, 2]) / 0.35).square().sum(1)
     forearm = (1e3 * _FOREARM - sleeve).clamp(min=0).sum(1)
@@ -322,27 +324,62 @@ def _energy(
     )
 
 
-def _optimise(model: HandModel, mesh: Mesh, start: _Start, steps: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Adam on finger angles and the object's place; returns angles, rotation and translation."""
+def _optimise(model: HandModel, mesh: Mesh, start: _Start, steps: int) -> _Start:
+    """Adam on finger angles and the object's place; after a third of the steps the worse half is given up."""
+    thin = _thin(model)
+    third = steps // 3
+    first, energy = _descend(thin, mesh, start, steps, range(third))
+    better = torch.zeros_like(start.kind, dtype=torch.bool)
+    for kind in range(len(KINDS)):  # kinds pay different terms: each is compared with its own
+        same = start.kind == kind
+        if same.any():
+            better |= same & (energy <= energy[same].median())
+    return _descend(thin, mesh, _pick(first, better, start), steps, range(third, steps))[0]
+
+
+def _pick(found: _Start, chosen: Tensor, start: _Start) -> _Start:
+    """The chosen candidates, with the angles of ``start`` for the prior to hold on to."""
+    kept = {f.name: getattr(found, f.name)[chosen] for f in dataclasses.fields(_Start)}
+    return _Start(**{**kept, "natural": start.natural[chosen]})
+
+
+def _descend(
+    model: HandModel, mesh: Mesh, start: _Start, steps: int, turns: range
+) -> tuple[_Start, Float[Tensor, "B"]]:
+    """Some of ``steps`` steps of Adam with a falling rate; the candidates and what they pay."""
     angles = start.angles.clone().requires_grad_()
     turn = start.rotation[..., :2].transpose(-1, -2).flatten(1).clone().requires_grad_()
     centre = (start.transl + (start.rotation @ mesh.center[0])).clone().requires_grad_()
     members = _members(model)
-    groups = [{"params": [angles], "lr": 0.03}, {"params": [turn], "lr": 0.01}, {"params": [centre], "lr": 0.0015}]
+    rates = (0.03, 0.01, 0.0015)
+    groups = [{"params": [p], "lr": rate} for p, rate in zip((angles, turn, centre), rates, strict=True)]
     optimiser = torch.optim.Adam(groups, betas=(0.8, 0.98))
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda i: 0.05 + 0.95 * 0.5 * (1 + np.cos(np.pi * i / steps))
-    )
-    for _ in range(steps):
+    energy = torch.zeros(len(angles))
+    for step in turns:
+        for group, rate in zip(optimiser.param_groups, rates, strict=True):
+            group["lr"] = rate * (0.05 + 0.475 * (1 + np.cos(np.pi * step / steps)))
         optimiser.zero_grad()
         rotation = sixd_to_matrix(turn)
         transl = centre - (rotation @ mesh.center[0])
-        _energy(model, mesh, start, angles, rotation, transl, members).sum().backward()
+        energy = _energy(model, mesh, start, angles, rotation, transl, members)
+        energy.sum().backward()
         optimiser.step()
-        schedule.step()
     with torch.no_grad():
         rotation = sixd_to_matrix(turn)
-        return angles.detach(), rotation, centre.detach() - (rotation @ mesh.center[0])
+        transl = centre.detach() - (rotation @ mesh.center[0])
+    return dataclasses.replace(start, angles=angles.detach(), rotation=rotation, transl=transl), energy.detach()
+
+
+def _thin(model: HandModel) -> HandModel:
+    """The hand with every third vertex of its back only: what optimisation looks at."""
+    palmar = torch.nonzero(model.palmar).squeeze(1)
+    back = torch.nonzero(~model.palmar).squeeze(1)[::3]
+    kept = torch.cat([palmar, back, model.tips]).unique()
+    basis = model.basis.view(145, -1, 3)[:, kept].reshape(145, -1)
+    return dataclasses.replace(
+        model, template=model.template[kept], basis=basis, weights=model.weights[kept], regions=model.regions[kept],
+        palmar=model.palmar[kept], tips=torch.searchsorted(kept, model.tips),
+    )  # fmt: skip
 
 
 def _members(model: HandModel) -> Int[Tensor, "17 n"]:
@@ -382,11 +419,10 @@ def _cat(starts: list[_Start]) -> _Start:
 
 def _finish(model: HandModel, mesh: Mesh, start: _Start, steps: int) -> _Start:
     """Candidates optimised; only the good ones."""
-    angles, rotation, transl = _optimise(model, mesh, start, steps)
+    kept = _optimise(model, mesh, start, steps)
     with torch.no_grad():
-        hand = model(_rotvec(model, angles), start.shape, torch.zeros_like(transl))
-    good = measure(model, hand, mesh, rotation, transl).good
-    kept = dataclasses.replace(start, angles=angles, rotation=rotation, transl=transl)
+        hand = model(_rotvec(model, kept.angles), kept.shape, torch.zeros_like(kept.transl))
+    good = measure(model, hand, mesh, kept.rotation, kept.transl).good
     return _Start(**{f.name: getattr(kept, f.name)[good] for f in dataclasses.fields(_Start)})
 
 
@@ -401,7 +437,7 @@ def _vary(model: HandModel, mesh: Mesh, rng: np.random.Generator, good: _Start, 
     moved = centre + torch.as_tensor(rng.normal(0, 0.0025, (count, 3)), dtype=torch.float32)
     angles = many.angles + torch.as_tensor(rng.normal(0, np.deg2rad([1, 2, 4]), (count, 15, 3)), dtype=torch.float32)
     transl = moved - (rotation @ mesh.center[0])
-    return dataclasses.replace(many, shape=shape, rotation=rotation, transl=transl, angles=angles)
+    return dataclasses.replace(many, shape=shape, rotation=rotation, transl=transl, angles=angles, natural=angles)
 
 
 def _bank(model: HandModel, mesh: Mesh, good: _Start, index: int) -> GraspBank:

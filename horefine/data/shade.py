@@ -81,6 +81,7 @@ def make_stage(
     vertices = np.concatenate([part.vertices for part in parts])
     faces = np.concatenate([part.faces + start for part, start in zip(parts, counts, strict=False)]).astype(np.int32)
     normals = vertex_normals(vertices, faces)
+    normals[: counts[1]] = _open_wrist(layout, normals[: counts[1]])
     pair = counts[2]
     occlusion = np.ones(len(vertices), np.float32)
     occlusion[:pair] = surface_occlusion(vertices[:pair], faces[: len(layout.hand.faces) + len(layout.object.faces)])
@@ -96,6 +97,19 @@ def make_stage(
     start = len(layout.hand.faces)
     textured = (start, start + len(layout.object.faces))
     return Stage(vertices, faces, attributes, textured, texture, lights, shadow, background, behind, _lens(rng))
+
+
+def _open_wrist(layout: Layout, normals: np.ndarray) -> np.ndarray:
+    """Normals of the hand without the lid of its wrist, where the forearm goes on: no seam in the shading."""
+    assert layout.hand.codes is not None
+    along = layout.hand.codes[:, 0]
+    rim = along > along.max() - 0.03
+    axis = layout.forearm.vertices.mean(0) - layout.joints[0]
+    axis = axis / np.linalg.norm(axis)
+    flat = normals[rim] - (normals[rim] @ axis)[:, None] * axis
+    result = normals.copy()
+    result[rim] = flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
+    return result
 
 
 def _dress(
@@ -120,7 +134,9 @@ def _dress(
     cloth = np.exp(rng.normal(-1.6, 0.8)) * (1 + rng.uniform(-0.5, 0.5, 3))
     stripes = 1 + (rng.random() < 0.3) * 0.4 * _waves(layout.forearm.vertices, rng, 60)[:, None]
     bare = layout.sleeve[:, None]
-    albedo[counts[2] : counts[3]] = (1 - bare) * tone + bare * (cloth * stripes)
+    assert layout.hand.codes is not None
+    rim = layout.hand.codes[:, 0] > layout.hand.codes[:, 0].max() - 0.1
+    albedo[counts[2] : counts[3]] = (1 - bare) * albedo[: counts[1]][rim].mean(0) + bare * (cloth * stripes)
     skin[counts[2] : counts[3]] = 1 - layout.sleeve
     gloss[: counts[1]] = gloss[counts[2] : counts[3]] = rng.uniform(0.02, 0.12) * skin[counts[2] : counts[3]].max(
         initial=0
