@@ -237,7 +237,8 @@ def _conclude(job: Job, done: list[Outcome]) -> None:
         "renderer": job.renderer, "seed": job.seed, "config_hash": job.key(), "first_pose": str(job.poses or job.init),
         "features": str(job.maps or "networks"), "complete": len(done) == len(job.indices),
     }  # fmt: skip
-    write_summary(job.out, done, about)
+    place = {name: index for index, name in enumerate(job.dataset.names)}
+    write_summary(job.out, sorted(done, key=lambda outcome: place[outcome.name]), about)
     log.info("report: %s", write_report(job.out, f"horefine: {job.dataset.path.resolve().name}"))
 
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -26,6 +26,7 @@ from horefine.scene import Features, Pose
 __all__ = ["Job", "Networks", "Plan", "check_device", "check_renderer", "finished", "hand_model", "input_hash", "plan"]
 
 
+@runtime_checkable
 class Networks(Protocol):
     """The learned parts that a job uses; see ``extractors``."""
 

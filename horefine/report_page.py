@@ -168,4 +168,4 @@ $failures<h2>$articles_title</h2>$articles
     + """</script></body></html>
 """
 )
-"""Substitute title, lead, tiles, heads, rows, failures, articles_title, articles, config, footer: HTML, already escaped."""
+"""Substitute title, lead, tiles, heads, rows, failures, articles_title, articles, config and footer with escaped HTML."""
