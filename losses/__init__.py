@@ -9,13 +9,17 @@ keyword-only ones are options of the YAML. The weight is not its business. Then 
 line in the YAML. Somebody else's loss needs neither: name it ``package.module:function`` in the YAML.
 """
 
+from collections.abc import Callable
+
+from torch import Tensor
+
 from horefine.losses import contact, cpf, field, image, prior, robust
 from horefine.losses.pairs import PREPARED
 
 __all__ = ["LOSSES", "PREPARED"]
 
 # Modules are imported, not functions: a function ``contact`` here would hide the module of that name.
-LOSSES = {
+LOSSES: dict[str, Callable[..., Tensor]] = {
     loss.__name__: loss
     for loss in (
         image.segmentation,
@@ -29,7 +33,7 @@ LOSSES = {
         robust.silhouette,
         contact.penetration,
         contact.contact,
-        contact.region_contact,
+        contact.spring_length,
         cpf.attraction,
         cpf.repulsion,
         cpf.edge_length,

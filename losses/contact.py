@@ -10,10 +10,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from horefine.losses.surfaces import hand_surface
+from horefine.contact_truth import anchor_distances
+from horefine.losses.surfaces import hand_surface, inner_balls
 from horefine.scene import Contact, Scene
 
-__all__ = ["contact", "penetration", "region_contact"]
+__all__ = ["contact", "penetration", "spring_length"]
 
 
 def penetration(scene: Scene, *, sigma: float = 0.002, tolerance: float = 0.0) -> Float[Tensor, "B"]:
@@ -21,19 +22,17 @@ def penetration(scene: Scene, *, sigma: float = 0.002, tolerance: float = 0.0) -
 
     ``integral over the hand's surface of (depth / sigma)^2``, depth being what the object's signed distance falls below
     ``-tolerance`` (skin gives way by a millimetre or two; metres). A thin object can pass between the hand's vertices:
-    balls that fill the hand, each for an equal share of its surface, must keep their radius from the object too.
+    balls along the bones, each for an equal share of the hand's surface, must keep out of the object too.
     """
     surface = hand_surface(scene.hand_model)
-    vertices = scene.hand.vertices
-    first, second = vertices[:, surface.balls[:, 0]], vertices[:, surface.balls[:, 1]]
-    points = torch.cat([vertices, (first + second) / 2], 1)
+    centres, radius = inner_balls(surface, scene.hand)
+    points = torch.cat([scene.hand.vertices, centres], 1)
+    reach = torch.cat([torch.zeros_like(points[:, : -len(surface.radius), 0]), radius], 1)
+    share = (surface.area.sum() / len(surface.radius)).expand(len(surface.radius))
+    area = torch.cat([surface.area, share]) * 1e4
     distance = scene.features.object.distance(scene.to_object_frame(points))
-    radius = surface.radius * (first - second).norm(dim=-1)
-    reach = torch.cat([torch.zeros_like(distance[:, : vertices.shape[1]]), radius], 1)
-    share = surface.area.sum() / len(surface.radius)
-    area = torch.cat([surface.area, share.expand(len(surface.radius))]) * 1e4
     depth = (reach - distance - tolerance).relu() / sigma
-    return (depth.square() * area).sum(1)
+    return depth.square() @ area
 
 
 def contact(scene: Scene, *, radius: float = 0.01, softness: float = 0.001) -> Float[Tensor, "B"]:
@@ -47,19 +46,27 @@ def contact(scene: Scene, *, radius: float = 0.01, softness: float = 0.001) -> F
     return (1 - (1 - gap.square()).relu() ** 3).sum(1)
 
 
-def region_contact(
-    scene: Scene, contact: Contact, *, threshold: float = 0.5, sigma: float = 0.005, softness: float = 0.001
+def spring_length(
+    scene: Scene,
+    contact: Contact,
+    *,
+    threshold: float = 0.5,
+    sigma: float = 0.005,
+    reach: float = 0.045,
+    firm: float = 0.1,
 ) -> Float[Tensor, "B"]:
-    """Regions that are predicted to touch do touch, however far they are, in ``sigma`` (metres).
+    """Predicted springs have the length that their elasticity says, in ``sigma`` (metres); smallest at the truth.
 
-    ``sum over regions of e (sqrt(1 + (d / sigma)^2) - 1)`` with d the region's distance as in :func:`contact` and e the
-    highest probability of contact among the object vertices that name the region, where that exceeds ``threshold``.
+    CPF's attraction pulls every spring to length zero, though the prediction says how long it is: elasticity is
+    ``(1 + cos(pi d / reach)) / 2``, so ``d`` follows from it. Mean over the springs of object vertices whose
+    probability of contact exceeds ``threshold`` of ``q / (1 + q)``, ``q = ((|o - a| - d) / sigma)^2`` (Geman and
+    McClure 1985). Elasticities down to ``firm`` only say "far" and are left out.
     """
-    named = torch.zeros_like(contact.probability[:, :1]).expand(-1, 18).clone()
-    evidence = named.scatter_reduce(1, contact.region, contact.probability, "amax")[:, :17]
-    evidence = torch.where(evidence > threshold, evidence, 0.0)
-    gap = region_distance(scene, softness) / sigma
-    return (evidence * ((1 + gap.square()).sqrt() - 1)).sum(1)
+    distance, exists = anchor_distances(scene.hand_model, scene.hand.vertices, scene.object, contact.region)
+    used = exists & (contact.elasticity > firm) & (contact.probability > threshold)[..., None]
+    told = torch.arccos((2 * contact.elasticity - 1).clamp(-1, 1)) * (reach / torch.pi)
+    square = ((distance - told) / sigma).square()
+    return torch.where(used, square / (1 + square), 0.0).sum((1, 2)) / used.sum((1, 2)).clamp(min=1)
 
 
 def region_distance(scene: Scene, softness: float) -> Float[Tensor, "B 17"]:

@@ -7,13 +7,16 @@ force, anatomy terms that are NaN for a joint that is not rotated at all. For re
 
 from __future__ import annotations
 
+import functools
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from horefine import anatomy as anatomy_of_hand
 from horefine.anatomy import TIP_REGIONS
 from horefine.contact_truth import NO_ANCHOR, anchor_table
+from horefine.hand import HandModel
 from horefine.scene import Contact, Scene
 
 __all__ = [
@@ -72,16 +75,23 @@ def repulsion(
     near pairs are pushed alike inside and outside, the value counts pairs, jumps as they come and go, and grows with
     the density of the meshes. Slow (all pairs of vertices).
     """
-    mesh = scene.features.object
+    mesh, vertices, skin = scene.features.object, scene.object, scene.hand.vertices
     normals = mesh.normals @ scene.object_rotation.mT
-    with torch.no_grad():
-        distance = torch.cdist(scene.object, scene.hand.vertices, compute_mode="donot_use_mm_for_euclid_dist")
-        distance, place = distance.topk(neighbours, dim=-1, largest=False)
-        near = (distance < query) & mesh.vertex_mask[..., None]
-    hand = scene.hand.vertices.gather(1, place.flatten(1)[..., None].expand(-1, -1, 3)).unflatten(1, place.shape[1:])
-    depth = ((scene.object[:, :, None] - hand) * normals[:, :, None]).sum(-1)
+    with torch.no_grad():  # only which; never pose anything in here, the scene would keep it without its graph
+        distance = torch.cdist(vertices, skin, compute_mode="donot_use_mm_for_euclid_dist")
+        any_near = (distance.amin(-1) < query) & mesh.vertex_mask
+        order = torch.sort(any_near.int(), dim=1, descending=True, stable=True).indices
+        some = order[:, : max(1, int(any_near.sum(1).max()))]
+        distance, place = _rows(distance, some).topk(neighbours, dim=-1, largest=False)
+        near = (distance < query) & any_near.gather(1, some)[..., None]
+    hand = _rows(skin, place.flatten(1)).unflatten(1, place.shape[1:])
+    depth = ((_rows(vertices, some)[:, :, None] - hand) * _rows(normals, some)[:, :, None]).sum(-1)
     energy = strength * torch.exp(2 * depth.clamp(-clamp, clamp)) * near
     return energy.sum((1, 2)) / near.any(-1).sum(1).clamp(min=1)
+
+
+def _rows(values: Float[Tensor, "B N C"], index: Int[Tensor, "B M"]) -> Float[Tensor, "B M C"]:
+    return values.gather(1, index[..., None].expand(-1, -1, values.shape[2]))
 
 
 def axis_terms(
@@ -128,12 +138,17 @@ def cpf_anatomy(scene: Scene) -> Float[Tensor, "B"]:
 
 def edge_length(scene: Scene) -> Float[Tensor, "B"]:
     """CPF: edges of the hand's mesh keep the length they have flat at zero shape, mean square, metres squared."""
-    faces = scene.hand_model.faces
-    pairs = torch.cat([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]).sort(1).values
-    first, second = pairs.unique(dim=0).unbind(1)
-    rest = (scene.hand_model.template[first] - scene.hand_model.template[second]).norm(dim=-1)
-    length = (scene.hand.vertices[:, first] - scene.hand.vertices[:, second]).norm(dim=-1)
+    ends, rest = _edges(scene.hand_model)
+    length = (scene.hand.vertices[:, ends[0]] - scene.hand.vertices[:, ends[1]]).norm(dim=-1)
     return (length - rest).square().mean(1)
+
+
+@functools.lru_cache(maxsize=4)
+def _edges(model: HandModel) -> tuple[Int[Tensor, "2 E"], Float[Tensor, "E"]]:
+    """The mesh's edges, each once, and their lengths on the flat hand."""
+    pairs = torch.cat([model.faces[:, pair] for pair in ([0, 1], [1, 2], [2, 0])]).sort(1).values
+    ends = pairs.unique(dim=0).T
+    return ends, (model.template[ends[0]] - model.template[ends[1]]).norm(dim=-1)
 
 
 def rotvec_to_quaternion(rotvec: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 4"]:

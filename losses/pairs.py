@@ -7,26 +7,22 @@ a frozen dataclass of tensors whose first dimension is the image. No image looks
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
-from scipy.spatial import KDTree
 from torch import Tensor
 
+from horefine.distance import closest_points
 from horefine.hand import HandModel
-from horefine.losses.sampling import closest_on_triangles, spread
+from horefine.losses.sampling import closest_on_triangles
 from horefine.losses.surfaces import find_object_points
 from horefine.mesh import Mesh
 
 __all__ = ["SurfacePairs", "VertexPairs", "VisiblePairs", "find_surface_pairs", "find_vertex_pairs"]
 
-SAMPLES = 20_000
-"""Points spread over a surface to find the face nearest to a code."""
-CANDIDATES = 4
-"""Faces, those of the nearest samples, on which the nearest point is then found exactly."""
 MAX_PIXELS = 1000
 """Pixels of a map that are paired with the surface, at most."""
 
@@ -130,15 +126,14 @@ def find_surface_pairs(
     and no vertex of the far side is drawn to a near-side pixel. A pixel is the hand's when its hand mask is above one
     half and not below its object mask. Above ``max_pixels`` of them every n-th in reading order is taken.
     """
-    hand = _SurfaceIndex.of_hand(hand_model)
     masks, coords = torch.stack([hand_mask, object_mask], 1), torch.stack([hand_coords, object_coords], 1)
     depths = torch.zeros_like(hand_mask) if depth is None else depth
-    rows, known = [], {}
+    rows = []
     for image in range(len(masks)):
-        surfaces = (hand, _object_index(object, image, known))
-        for side, surface in enumerate(surfaces):
+        thing = object.codes[image], object.faces[image, : int(object.counts[image, 1])]
+        for side, (codes, faces) in enumerate(((hand_model.codes, hand_model.faces), thing)):
             pixels = _chosen_pixels(masks[image, side], masks[image, 1 - side], max_pixels)
-            rows.append(_pair(surface, pixels, coords[image, side], depths[image]))
+            rows.append(_pair(codes, faces, pixels, coords[image, side], depths[image]))
     count = max(1, *(len(row["valid"]) for row in rows))
     padded = {
         name: torch.stack([_pad(name, row[name], count) for row in rows]).unflatten(0, (-1, 2)) for name in rows[0]
@@ -146,7 +141,7 @@ def find_surface_pairs(
     return SurfacePairs(**padded)
 
 
-PREPARED = {
+PREPARED: dict[str, Callable[..., Any]] = {
     "vertex_pairs": find_vertex_pairs,
     "surface_pairs": find_surface_pairs,
     "object_points": find_object_points,
@@ -163,17 +158,25 @@ def _chosen_pixels(mask: Float[Tensor, "H W"], other: Float[Tensor, "H W"], most
 
 
 def _pair(
-    surface: _SurfaceIndex, pixels: Int[Tensor, "P"], coords: Float[Tensor, "3 H W"], depth: Float[Tensor, "H W"]
+    codes: Float[Tensor, "V 3"],
+    faces: Int[Tensor, "F 3"],
+    pixels: Int[Tensor, "P"],
+    coords: Float[Tensor, "3 H W"],
+    depth: Float[Tensor, "H W"],
 ) -> dict[str, Tensor]:
+    """The rows of one surface in one image."""
     width = depth.shape[-1]
-    vertices, barycentric, distance = surface.nearest(coords.flatten(1).mT[pixels])
+    wanted = coords.flatten(1).mT[pixels]
+    points, corners, faces_ = (x.detach().cpu().numpy() for x in (wanted.double(), codes.double(), faces))
+    distance, _, face = closest_points(points, corners, faces_)
+    weights = closest_on_triangles(points, corners[faces_[face]])
     return {
-        "vertices": vertices,
-        "barycentric": barycentric,
+        "vertices": faces[torch.as_tensor(face, device=faces.device)],
+        "barycentric": torch.as_tensor(weights).to(wanted),
         "pixel": torch.stack([pixels % width, pixels // width], -1).to(depth.dtype),
-        "distance": distance,
+        "distance": torch.as_tensor(distance).to(wanted),
         "depth": depth.flatten()[pixels],
-        "valid": torch.ones_like(distance),
+        "valid": torch.ones_like(wanted[:, 0]),
     }
 
 
@@ -183,54 +186,3 @@ def _pad(name: str, values: Tensor, count: int) -> Tensor:
     if name == "barycentric":
         padding[:, 0] = 1
     return torch.cat([values, padding])
-
-
-class _SurfaceIndex:
-    """A triangle mesh in code space that answers which surface point is nearest to a code.
-
-    A tree over :data:`SAMPLES` surface points proposes :data:`CANDIDATES` faces; the nearest point on those is exact.
-    """
-
-    def __init__(self, codes: Float[Tensor, "V 3"], faces: Int[Tensor, "F 3"]) -> None:
-        self.codes = codes.detach().cpu().double().numpy()
-        self.faces = faces.detach().cpu().numpy()
-        corners = self.codes[self.faces]
-        self.face, points = spread(corners, SAMPLES)
-        self.tree = KDTree(points)
-
-    @staticmethod
-    def of_hand(model: HandModel) -> _SurfaceIndex:
-        """The hand's index: kept, as it is the same for every image."""
-        return _hand_index(model)
-
-    def nearest(
-        self, codes: Float[Tensor, "P 3"]
-    ) -> tuple[Int[Tensor, "P 3"], Float[Tensor, "P 3"], Float[Tensor, "P"]]:
-        """Vertices and barycentric weights of the nearest surface points, and their distances."""
-        wanted = codes.detach().cpu().double().numpy()
-        _, sample = self.tree.query(wanted, k=CANDIDATES)
-        face = self.face[sample]
-        weights = closest_on_triangles(wanted[:, None], self.codes[self.faces[face]])
-        points = (weights[..., None] * self.codes[self.faces[face]]).sum(-2)
-        distance = np.linalg.norm(points - wanted[:, None], axis=-1)
-        row, best = np.arange(len(wanted)), distance.argmin(1)
-        return (
-            torch.as_tensor(self.faces[face[row, best]], device=codes.device),
-            torch.as_tensor(weights[row, best]).to(codes),
-            torch.as_tensor(distance[row, best]).to(codes),
-        )
-
-
-@functools.lru_cache(maxsize=4)
-def _hand_index(model: HandModel) -> _SurfaceIndex:
-    return _SurfaceIndex(model.codes, model.faces)
-
-
-def _object_index(mesh: Mesh, image: int, known: dict[tuple[bytes, bytes], _SurfaceIndex]) -> _SurfaceIndex:
-    """The index of one image's object; images that show the same mesh share it."""
-    vertex_count, face_count = mesh.counts[image].tolist()
-    codes, faces = mesh.codes[image, :vertex_count], mesh.faces[image, :face_count]
-    key = (codes.detach().cpu().numpy().tobytes(), faces.cpu().numpy().tobytes())
-    if key not in known:
-        known[key] = _SurfaceIndex(codes, faces)
-    return known[key]

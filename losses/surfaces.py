@@ -6,6 +6,7 @@ Everything here weighs by *area*, so that a finer mesh does not count more.
 from __future__ import annotations
 
 import functools
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,17 +14,20 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from horefine.anatomy import REGIONS, vertex_normals
-from horefine.hand import HandModel
+from horefine.anatomy import FINGERS, JOINTS, REGIONS
+from horefine.distance import signed_distance
+from horefine.hand import Hand, HandModel
 from horefine.losses.sampling import spread
 from horefine.mesh import Mesh
 
-__all__ = ["HandSurface", "ObjectPoints", "find_object_points", "hand_surface"]
+__all__ = ["HandSurface", "ObjectPoints", "find_object_points", "hand_surface", "inner_balls"]
 
 POINTS = 512
 """Points on an object's surface."""
-BALLS = 128
-"""Balls inside the hand, at most."""
+SHRINK = 0.75
+"""Radius of a ball over the largest that fits."""
+AROUND = 48
+"""Vertices that a ball is fitted between: those nearest to it on the flat hand."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +44,12 @@ class HandSurface:
 
     area: Float[Tensor, "V"]
     """Of the flat hand around each vertex, square metres."""
-    balls: Int[Tensor, "K 2"]
-    """Opposite vertices: the middle between them is the centre of a ball inside the hand."""
+    balls: Float[Tensor, "K 21"]
+    """Balls inside the hand: each centre as weights of the 21 joints."""
+    ring: Int[Tensor, "K N"]
+    """Vertices around each ball."""
     radius: Float[Tensor, "K"]
-    """Of the ball over the distance between its two vertices (0.5: it touches both)."""
+    """Of the ball over its distance to the nearest of those vertices (hands may be slim, and bend)."""
     palmar: Int[Tensor, "17 M"]
     """Palmar vertices of each region, padded by repeating the first."""
     palmar_real: Float[Tensor, "17 M"]
@@ -61,13 +67,20 @@ def find_object_points(hand_model: HandModel, object: Mesh) -> ObjectPoints:
     return ObjectPoints(torch.as_tensor(np.stack(points)).to(object.vertices))
 
 
+def inner_balls(surface: HandSurface, hand: Hand) -> tuple[Float[Tensor, "B K 3"], Float[Tensor, "B K"]]:
+    """Centres and radii of the balls inside posed hands (they shrink where skin folds, and with slim hands)."""
+    centres = surface.balls @ hand.joints
+    with torch.no_grad():  # only which vertex is nearest: one of them passes the gradient on, not all
+        nearest = (hand.vertices[:, surface.ring] - centres[:, :, None]).square().sum(-1).argmin(2)
+        index = surface.ring.expand(len(centres), -1, -1).gather(2, nearest[..., None]).expand(-1, -1, 3)
+    return centres, surface.radius * (hand.vertices.gather(1, index) - centres).norm(dim=-1)
+
+
 @functools.lru_cache(maxsize=4)
 def hand_surface(model: HandModel) -> HandSurface:
     """Areas, inner balls and palmar regions of a hand model; kept, as they never change."""
     with torch.no_grad():
-        balls, radius = _inner_balls(model)
-        table, real = _palmar_table(model)
-        return HandSurface(_vertex_areas(model), balls, radius, table, real)
+        return HandSurface(_vertex_areas(model), *_inner_balls(model), *_palmar_table(model))
 
 
 def _vertex_areas(model: HandModel) -> Float[Tensor, "V"]:
@@ -78,30 +91,31 @@ def _vertex_areas(model: HandModel) -> Float[Tensor, "V"]:
     return total.index_add(0, model.faces.flatten(), area[:, None].expand(-1, 3).flatten() / 3)
 
 
-def _inner_balls(model: HandModel) -> tuple[Int[Tensor, "K 2"], Float[Tensor, "K"]]:
-    """Balls between opposite vertices, none reaching out of the flat hand, thick ones first, well apart.
+def _inner_balls(model: HandModel) -> tuple[Float[Tensor, "K 21"], Int[Tensor, "K N"], Float[Tensor, "K"]]:
+    """Balls along the bones: three in each phalanx, and four along and three between the rays of the palm.
 
-    A vertex pair qualifies when a ball about its middle holds no vertex within 90 % of half their distance: then the
-    two are opposite sides of a finger or of the palm.
+    Bones stay in the middle of the flesh however the joints bend (middles of opposite vertices do not: in trials they
+    came out of bent fingers by up to 9 mm).
     """
-    vertices = model.template
-    normals = vertex_normals(vertices, model.faces)
-    middle = (vertices[:, None] + vertices[None]) / 2
-    half = (vertices[:, None] - vertices[None]).norm(dim=-1) / 2
-    opposite = (normals @ normals.T < -0.8) & (half > 0.002)
-    opposite &= ((vertices[:, None] - middle) * normals[:, None]).sum(-1) > 0.8 * half  # the middle lies below the skin
-    first, second = opposite.triu(1).nonzero().unbind(1)
-    centre, half = middle[first, second], half[first, second]
-    clear = torch.cdist(centre, vertices).min(1).values
-    good = (clear > 0.9 * half).nonzero().flatten()
-    order = good[clear[good].argsort(descending=True, stable=True)]
-    chosen: list[int] = []
-    free = torch.ones(len(order), dtype=torch.bool, device=vertices.device)
-    while len(chosen) < BALLS and bool(free.any()):
-        at = int(free.int().argmax())
-        chosen.append(int(order[at]))
-        free &= (centre[order] - centre[order[at]]).norm(dim=-1) > 0.6 * clear[order[at]]
-    return torch.stack([first[chosen], second[chosen]], 1), clear[chosen] / (2 * half[chosen])
+    rows = [_between(f"{f}{i}", f"{f}{i + 1}", at) for f in FINGERS for i in (1, 2, 3) for at in (0.2, 0.5, 0.8)]
+    rays = [[_between("wrist", f"{finger}1", at) for at in (0.4, 0.6, 0.8, 1.0)] for finger in FINGERS[1:]]
+    rows += [row for ray in rays for row in ray]
+    rows += [(a + b) / 2 for ray, other in itertools.pairwise(rays) for a, b in zip(ray[1:], other[1:], strict=True)]
+    weights = torch.stack(rows).to(model.template)
+    zeros = model.template.new_zeros
+    flat = model(zeros(1, 16, 3), zeros(1, 10), zeros(1, 3))
+    centre, skin = weights @ flat.joints[0], flat.vertices[0]
+    distance, ring = torch.cdist(centre, skin).topk(AROUND, largest=False)
+    where, mesh = centre.cpu().double().numpy(), skin.cpu().double().numpy()
+    inside = -signed_distance(where, mesh, model.faces.cpu().numpy())
+    return weights, ring, torch.as_tensor(inside).to(weights).clamp(min=0) * SHRINK / distance[:, 0]
+
+
+def _between(first: str, second: str, at: float) -> Float[Tensor, "21"]:
+    """Weights of the joints for the point that divides a bone."""
+    row = torch.zeros(len(JOINTS))
+    row[JOINTS.index(first)], row[JOINTS.index(second)] = 1 - at, at
+    return row
 
 
 def _palmar_table(model: HandModel) -> tuple[Int[Tensor, "17 M"], Float[Tensor, "17 M"]]:

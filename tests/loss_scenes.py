@@ -1,0 +1,113 @@
+"""Small scenes for the tests of the losses: three grasps of a can with exact maps, fields and contact."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import trimesh
+
+from horefine.contact_truth import contact_from_pose
+from horefine.distance import DistanceGrid, build_grid
+from horefine.geometry import Camera, axis_angle_to_matrix, matrix_to_axis_angle
+from horefine.hand import HandModel
+from horefine.losses import LOSSES
+from horefine.mano import HandData
+from horefine.mesh import Mesh
+from horefine.objective import Objective, parse_terms, prepare
+from horefine.render import make_renderer
+from horefine.scene import Features, Pose, Scene
+
+DATA = Path(__file__).parent / "data"
+SIZE = (48, 48)
+
+
+@functools.lru_cache(maxsize=1)
+def hand_model() -> HandModel:
+    """The synthetic hand for which the stored grasps were made."""
+    with np.load(DATA / "synth_hand.npz") as raw:
+        data = HandData(
+            raw["v_template"].astype(float), raw["faces"], raw["weights"].astype(float),
+            raw["J_regressor"].astype(float), raw["shapedirs"].astype(float), raw["posedirs"].astype(float),
+            np.zeros((16, 3)),
+        )  # fmt: skip
+    relaxed = torch.zeros(16, 3)
+    relaxed[1:] = -0.3 * torch.nn.functional.one_hot(torch.full((15,), 2), 3)
+    return dataclasses.replace(HandModel.from_data(data, "synthetic"), mean_rotvec=relaxed)
+
+
+@functools.lru_cache(maxsize=1)
+def can() -> Mesh:
+    """The can of the stored grasps, 56 mm wide and 120 mm high."""
+    mesh: Any = trimesh.creation.cylinder(radius=0.028, height=0.12, sections=24).subdivide_to_size(0.03)
+    mesh = Mesh.from_arrays(np.asarray(mesh.vertices), np.asarray(mesh.faces), name="can")
+    return dataclasses.replace(mesh, sdf=build_grid(mesh.vertices[0].numpy(), mesh.faces[0].numpy(), 48))
+
+
+@functools.lru_cache(maxsize=1)
+def true_pose() -> Pose:
+    """The stored grasps in front of the camera, each seen from another side."""
+    with np.load(DATA / "grasps.npz") as stored:
+        bank = {key: torch.as_tensor(stored[key]) for key in stored.files}
+    turn = axis_angle_to_matrix(torch.tensor([[0.6, 2.0, -0.5], [2.6, 0.3, 0.4], [-0.9, -1.2, 1.8]]))
+    place = torch.tensor([[0.01, 0.0, 0.5], [-0.01, 0.01, 0.55], [0.0, -0.02, 0.6]])
+    place = place - (turn @ bank["object_transl"][..., None])[..., 0]
+    wrist = hand_model().rest_joints(bank["hand_shape"])[:, 0]
+    rotvec = bank["hand_rotvec"].clone()
+    rotvec[:, 0] = matrix_to_axis_angle(turn @ axis_angle_to_matrix(rotvec[:, 0]))
+    return Pose(
+        rotvec,
+        bank["hand_shape"],
+        (turn @ wrist[..., None])[..., 0] - wrist + place,
+        matrix_to_axis_angle(turn @ axis_angle_to_matrix(bank["object_rotvec"])),
+        (turn @ bank["object_transl"][..., None])[..., 0] + place,
+    )
+
+
+@functools.lru_cache(maxsize=1)
+def true_features() -> Features:
+    """What a perfect extractor and a perfect regressor would say of :func:`true_pose`."""
+    count = len(true_pose())
+    camera = Camera(Camera.from_focal(150.0, SIZE).matrix.expand(count, 3, 3).clone(), SIZE)
+    features = Features(camera, Mesh.cat([can()] * count))
+    scene = make_scene(true_pose(), features)
+    render, thing = scene.render, scene.object
+    depth = torch.where(render.ids >= 0, render.depth, torch.inf)
+    nearer = depth <= depth.flip(1)
+    masks = torch.where(nearer, render.masks, 0.0)
+    front = torch.where(nearer[:, 0], render.depth[:, 0], render.depth[:, 1]) - scene.object_center[:, 2, None, None]
+    grids = [
+        DistanceGrid.cat([build_grid(v.numpy(), f.numpy(), 40) for v, f in zip(vertices, faces, strict=True)])
+        for vertices, faces in (
+            (scene.hand.vertices, hand_model().faces.expand(count, -1, -1)),
+            (thing, features.object.faces),
+        )
+    ]
+    return dataclasses.replace(
+        features, hand_mask=masks[:, 0], object_mask=masks[:, 1], hand_coords=render.coords[:, 0],
+        object_coords=render.coords[:, 1], depth=torch.where(masks.sum(1) > 0, front, 0.0), hand_sdf=grids[0],
+        object_sdf=grids[1], contact=contact_from_pose(hand_model(), scene.hand.vertices, thing),
+    )  # fmt: skip
+
+
+def make_scene(pose: Pose, features: Features, initial: Pose | None = None) -> Scene:
+    """A scene with its renderer."""
+    model = hand_model()
+    renderer = make_renderer(model.faces, model.codes, features.object, features.camera, "cpu")
+    return Scene(pose, pose if initial is None else initial, features, model, renderer)
+
+
+def objective_of(name: str, features: Features, model: HandModel | None = None, **options: Any) -> Objective:
+    """One loss with weight 1 and what it needs."""
+    terms = parse_terms({name: {"weight": 1.0, **options}})
+    return Objective(terms, prepare(terms, features, model or hand_model()))
+
+
+def value_of(name: str, scene: Scene, **options: Any) -> torch.Tensor:
+    """A loss from ``LOSSES`` at a scene, its inputs prepared."""
+    assert name in LOSSES
+    return objective_of(name, scene.features, **options).evaluate(scene)[name]
