@@ -3,8 +3,10 @@
 Two charts of the same poses:
 
 * ``tangent`` (ours): the hand turns about its centroid and the object about the centre of its box, both about the
-  camera's axes; fingers turn in their own frame. Turning about the middle separates rotation from translation,
-  which is worth more than any schedule (reference: our measurements in docs/optimiser.md).
+  camera's axes; fingers turn in their own frame. Turning about the middle separates rotation from translation.
+  Depth is a step along the ray through the middle, which leaves the middle's pixel where it is, and the object's
+  depth takes the hand along: relative depth is well observed and the depth of both together is not, so the two
+  get a coordinate each and Adam, which scales coordinates one by one, walks the valley along its floor.
 * ``axis_angle`` (the papers'): plain addition to the axis-angle numbers, the hand about the wrist and the object
   about its origin.
 
@@ -27,7 +29,7 @@ __all__ = ["BLOCKS", "CHARTS", "AxisAngle", "Tangent", "flat_rates"]
 
 BLOCKS = {
     "hand_transl": (0, 1),
-    "hand_depth": (2,),
+    "hand_depth": (2,),  # tangent: relative to the object
     "wrist": (3, 4, 5),
     "fingers": tuple(range(6, 51)),
     "shape": tuple(range(51, 61)),
@@ -35,7 +37,7 @@ BLOCKS = {
     "object_depth": (63,),
     "object_rotation": (64, 65, 66),
 }
-"""Which columns a named rate moves. ``*_depth`` is along the optical axis."""
+"""Which columns a named rate moves. ``*_depth`` is along the optical axis (tangent: along the ray)."""
 
 
 def flat_rates(rates: Mapping[str, float], like: Tensor) -> Float[Tensor, "67"]:
@@ -70,40 +72,57 @@ class AxisAngle:
 
 
 class Tangent:
-    """Our chart: turns about the middle of the hand and of the object's box."""
+    """Our chart: turns about the middle of the hand and of the object's box, depth along the ray."""
 
     @staticmethod
     def gradient(scene: Scene, gradient: Pose) -> Float[Tensor, "B 67"]:
         """The gradient in this chart, from the gradient on the pose's numbers."""
-        pose = scene.pose.detach()
-        wrist_arm = scene.hand.joints[:, 0].detach() - scene.hand.vertices.detach().mean(1)
-        object_arm = pose.object_transl - scene.object_center.detach()
+        pose, hand_middle, object_middle = scene.pose.detach(), *_middles(scene)
+        wrist_arm = scene.hand.joints[:, 0].detach() - hand_middle
         wrist = _carry(pose.hand_rotvec[:, 0], gradient.hand_rotvec[:, 0])
         wrist = wrist + torch.linalg.cross(wrist_arm, gradient.hand_transl)
         fingers = _carry(-pose.hand_rotvec[:, 1:], gradient.hand_rotvec[:, 1:])
         turn = _carry(pose.object_rotvec, gradient.object_rotvec)
-        turn = turn + torch.linalg.cross(object_arm, gradient.object_transl)
-        parts = (gradient.hand_transl, wrist, fingers.flatten(1), gradient.hand_shape, gradient.object_transl, turn)
-        return torch.cat(parts, 1)
+        turn = turn + torch.linalg.cross(pose.object_transl - object_middle, gradient.object_transl)
+        hand, thing = gradient.hand_transl.clone(), gradient.object_transl.clone()
+        hand[:, 2] = (hand * _ray(hand_middle)).sum(1)
+        thing[:, 2] = (thing * _ray(object_middle)).sum(1) + hand[:, 2]
+        return torch.cat([hand, wrist, fingers.flatten(1), gradient.hand_shape, thing, turn], 1)
 
     @staticmethod
     def move(scene: Scene, step: Float[Tensor, "B 67"]) -> Pose:
         """The pose reached from ``scene.pose`` by a step."""
-        pose, delta = scene.pose.detach(), _split(step)
+        pose, delta, hand_middle, object_middle = scene.pose.detach(), _split(step), *_middles(scene)
         turns = axis_angle_to_matrix(torch.cat([delta.hand_rotvec, delta.object_rotvec[:, None]], 1))
         bones = axis_angle_to_matrix(torch.cat([pose.hand_rotvec, pose.object_rotvec[:, None]], 1))
         left = torch.ones(17, 1, 1, dtype=torch.bool, device=step.device)
         left[1:16] = False  # fingers turn in their own frame, wrist and object about the camera's axes
         rotvec = matrix_to_axis_angle(torch.where(left, turns @ bones, bones @ turns))
-        wrist_arm = scene.hand.joints[:, 0].detach() - scene.hand.vertices.detach().mean(1)
-        object_arm = pose.object_transl - scene.object_center.detach()
+        wrist_arm, object_arm = scene.hand.joints[:, 0].detach() - hand_middle, pose.object_transl - object_middle
+        along = delta.object_transl[:, 2:]
+        hand = _sideways(delta.hand_transl) + (delta.hand_transl[:, 2:] + along) * _ray(hand_middle)
+        thing = _sideways(delta.object_transl) + along * _ray(object_middle)
         return Pose(
             rotvec[:, :16],
             pose.hand_shape + delta.hand_shape,
-            pose.hand_transl + delta.hand_transl + (turns[:, 0] @ wrist_arm[..., None])[..., 0] - wrist_arm,
+            pose.hand_transl + hand + (turns[:, 0] @ wrist_arm[..., None])[..., 0] - wrist_arm,
             rotvec[:, 16],
-            pose.object_transl + delta.object_transl + (turns[:, 16] @ object_arm[..., None])[..., 0] - object_arm,
+            pose.object_transl + thing + (turns[:, 16] @ object_arm[..., None])[..., 0] - object_arm,
         )
+
+
+def _middles(scene: Scene) -> tuple[Float[Tensor, "B 3"], Float[Tensor, "B 3"]]:
+    """What hand and object turn about: centroid of the vertices, centre of the box."""
+    return scene.hand.vertices.detach().mean(1), scene.object_center.detach()
+
+
+def _ray(middle: Float[Tensor, "B 3"]) -> Float[Tensor, "B 3"]:
+    """The direction that moves a point in depth and not in the picture, one metre of depth long."""
+    return middle / middle[:, 2:].clamp_min(1e-3)
+
+
+def _sideways(transl: Float[Tensor, "B 3"]) -> Float[Tensor, "B 3"]:
+    return transl * transl.new_tensor([1.0, 1.0, 0.0])
 
 
 def _carry(rotvec: Float[Tensor, "*batch 3"], gradient: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from horefine.geometry import Camera, axis_angle_to_matrix
+from horefine.geometry import Camera, axis_angle_to_matrix, project
 from horefine.hand import load_hand
 from horefine.mesh import Mesh
 from horefine.objects import embedded_object
@@ -20,7 +20,11 @@ def random_pose(seed=0, scale=0.8):
     def normal(*shape):
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
-    return Pose(normal(BATCH, 16, 3) * scale, normal(BATCH, 10), normal(BATCH, 3), normal(BATCH, 3), normal(BATCH, 3))
+    ahead = torch.tensor([0.0, 0.0, 3.0], dtype=torch.float64)
+    return Pose(
+        normal(BATCH, 16, 3) * scale, normal(BATCH, 10), normal(BATCH, 3) * 0.3 + ahead,
+        normal(BATCH, 3), normal(BATCH, 3) * 0.3 + ahead,
+    )  # fmt: skip
 
 
 HAND = load_hand(kind="embedded").to(dtype=torch.float64)
@@ -66,6 +70,21 @@ def test_a_tangent_turn_keeps_the_middle_in_place():
     assert torch.allclose(moved.hand.vertices.mean(1), scene.hand.vertices.mean(1))
     assert torch.allclose(moved.object_center, scene.object_center)
     assert not torch.allclose(moved.hand.vertices, scene.hand.vertices, atol=0.05)
+
+
+def test_depth_keeps_the_middle_on_its_pixel_and_takes_the_hand_along():
+    pose = random_pose(5)
+    scene = scene_at(pose)
+    step = torch.zeros(BATCH, 67, dtype=torch.float64)
+    step[:, 63] = 0.4
+    moved = scene_at(Tangent.move(scene, step))
+    eye = torch.eye(3, dtype=torch.float64).expand(BATCH, 3, 3)
+    for before, after in (
+        (scene.object_center, moved.object_center),
+        (scene.hand.vertices.mean(1), moved.hand.vertices.mean(1)),
+    ):
+        assert torch.allclose(after[:, 2] - before[:, 2], torch.full((BATCH,), 0.4, dtype=torch.float64))
+        assert torch.allclose(project(after[:, None], eye), project(before[:, None], eye))
 
 
 def test_no_step_is_no_move():
