@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import scipy.sparse
+import scipy.sparse.linalg
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -35,7 +37,7 @@ log = logging.getLogger(__name__)
 
 RESOLUTION = 64
 PADDING = 0.15
-VERSION = 2
+VERSION = 3
 """Of the cached files: raised whenever the numbers in them change."""
 
 
@@ -149,12 +151,38 @@ def build_grid(
     triangles, _, children, boxes, dipoles = kernels.build_tree(vertices, faces)
     distance = kernels.grid_distance(resolution, origin, spacing, triangles, children, boxes)
     turns = kernels.grid_winding(distance, origin, spacing, closed, triangles, children, dipoles)
-    values = np.where(turns > 0.5, -distance, distance).astype(np.float32)
+    values = _fitted(np.where(turns > 0.5, -distance, distance), origin, spacing, (triangles, children, boxes, dipoles))
+    values = values.astype(np.float32)
     return DistanceGrid(
         torch.from_numpy(values)[None],
         torch.tensor(origin, dtype=torch.float32)[None],
         torch.tensor([spacing], dtype=torch.float32),
     )
+
+
+def _fitted(values: np.ndarray, origin: np.ndarray, spacing: float, tree: tuple) -> np.ndarray:
+    """Node values near the surface, moved a little so that cell centres are interpolated well too.
+
+    Exact nodes make the interpolated field too large on average wherever it is convex (by a tenth of a millimetre on a
+    hammer's handle). Least squares over nodes and cell centres takes that bias away and a third of the mean error.
+    """
+    triangles, children, boxes, dipoles = tree
+    last = len(values) - 1
+    corners = np.array(list(np.ndindex(2, 2, 2)))
+    lowest = np.min([np.abs(values[i : last + i, j : last + j, k : last + k]) for i, j, k in corners], axis=0)
+    cells = np.argwhere(lowest < 1.5 * spacing)
+    nodes = np.ravel_multi_index(tuple((cells[:, None] + corners).reshape(-1, 3).T), values.shape)
+    used, place = np.unique(nodes, return_inverse=True)
+    centres = np.ascontiguousarray(origin + (cells + 0.5) * spacing)
+    distance, _, _ = kernels.closest(centres, triangles, children, boxes)
+    inside = kernels.winding(centres, triangles, children, dipoles) > 0.5
+    rows = np.repeat(np.arange(len(cells)), 8)
+    mean = scipy.sparse.csr_matrix((np.full(len(rows), 1 / 8), (rows, place.ravel())), shape=(len(cells), len(used)))
+    flat = values.ravel()
+    missing = np.where(inside, -distance, distance) - mean @ flat[used]
+    system = scipy.sparse.vstack([mean, scipy.sparse.identity(len(used))]).tocsr()
+    flat[used] += scipy.sparse.linalg.lsmr(system, np.concatenate([missing, np.zeros(len(used))]), maxiter=12)[0]
+    return values
 
 
 def _cover(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

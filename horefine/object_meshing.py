@@ -13,7 +13,9 @@ from itertools import pairwise
 
 import numpy as np
 
-__all__ = ["Arrays", "Solid", "box", "contour", "lathe", "outward", "remesh", "stack"]
+from horefine import repair
+
+__all__ = ["Arrays", "Solid", "box", "bridge", "contour", "lathe", "outward", "remesh", "stack"]
 
 Arrays = tuple[np.ndarray, np.ndarray]
 """Vertices "V 3" in metres and faces "F 3"."""
@@ -68,7 +70,52 @@ def stack(rings: list[np.ndarray]) -> Arrays:
             else:
                 faces.append((start_a + i % m, start_b + (j + 1) % n, start_b + j % n))
                 j += 1
-    return outward(np.concatenate(rings), np.array(faces, np.int64))
+    vertices = np.concatenate(rings)
+    return outward(vertices, _flip(vertices, _flip(vertices, np.array(faces, np.int64))))
+
+
+def bridge(body: Arrays, eligible: np.ndarray, rings: list[np.ndarray], clear: float) -> Arrays:
+    """A tube through ``rings`` ("M 3" each, M the same) from the body to itself: a handle.
+
+    At both ends the body's vertices that are ``eligible`` ("V" bool) and within ``clear`` of the end ring's centre are
+    cut away, and the border of the cut is joined to the ring.
+    """
+    vertices, faces = body
+    gone = np.zeros(len(vertices), bool)
+    for ring in (rings[0], rings[-1]):
+        gone |= eligible & (np.linalg.norm(vertices - ring.mean(0), axis=1) < clear)
+    faces = faces[~gone[faces].any(1)]
+    loops = repair.border_loops(faces)
+    start, count = len(vertices), len(rings[0])
+    tube = np.arange(len(rings) * count).reshape(-1, count) + start
+    vertices = np.concatenate([vertices, *rings])
+    quads = [np.stack([a, np.roll(a, -1), np.roll(b, -1), b], 1) for a, b in pairwise(tube)]
+    pieces = [faces, _halve(vertices, np.concatenate(quads))]
+    for ring in (tube[0], tube[-1]):
+        near = min(loops, key=lambda loop: np.linalg.norm(vertices[loop].mean(0) - vertices[ring].mean(0)))
+        pieces.append(_zip(vertices, near, ring))
+    used, faces = np.unique(np.concatenate(pieces), return_inverse=True)
+    vertices, faces = vertices[used], faces.reshape(-1, 3)
+    return vertices, repair.orient(vertices, faces)[0]
+
+
+def _zip(vertices: np.ndarray, loop: np.ndarray, ring: np.ndarray) -> np.ndarray:
+    """Triangles between two closed chains of vertices, each step the shorter of the two possible edges."""
+    best, length = np.zeros((0, 3), np.int64), np.inf
+    for other in (ring, ring[::-1]):
+        turned = np.roll(other, -int(np.linalg.norm(vertices[other] - vertices[loop[0]], axis=1).argmin()))
+        i, j, faces, total = 0, 0, [], 0.0
+        while i < len(loop) or j < len(turned):
+            a, b = loop[i % len(loop)], turned[j % len(turned)]
+            next_a, next_b = loop[(i + 1) % len(loop)], turned[(j + 1) % len(turned)]
+            step_a = np.linalg.norm(vertices[next_a] - vertices[b]) if i < len(loop) else np.inf
+            step_b = np.linalg.norm(vertices[next_b] - vertices[a]) if j < len(turned) else np.inf
+            faces.append((a, next_a, b) if step_a <= step_b else (a, next_b, b))
+            i, j = (i + 1, j) if step_a <= step_b else (i, j + 1)
+            total += min(step_a, step_b)
+        if total < length:
+            best, length = np.array(faces, np.int64), total
+    return best
 
 
 def lathe(
@@ -99,17 +146,18 @@ def lathe(
     return stack(rings)
 
 
-def gradient(solid: Solid, points: np.ndarray, step: float = 1e-5) -> np.ndarray:
-    """Unit gradient "N 3" of a solid's distance, by central differences."""
-    slopes = [solid(points + step * axis) - solid(points - step * axis) for axis in np.eye(3)]
-    result = np.stack(slopes, 1)
-    return result / np.maximum(np.linalg.norm(result, axis=1, keepdims=True), 1e-12)
+def _slope(solid: Solid, points: np.ndarray, step: float = 1e-6) -> tuple[np.ndarray, np.ndarray]:
+    """A solid's distance "N" at points and its unit gradient "N 3", by forward differences."""
+    here = solid(points)
+    result = np.stack([solid(points + step * axis) - here for axis in np.eye(3)], 1)
+    return here, result / np.maximum(np.linalg.norm(result, axis=1, keepdims=True), 1e-12)
 
 
-def project(solid: Solid, points: np.ndarray, rounds: int = 3) -> np.ndarray:
+def _project(solid: Solid, points: np.ndarray, rounds: int = 2) -> np.ndarray:
     """Points moved along the gradient onto the surface."""
     for _ in range(rounds):
-        points = points - np.clip(solid(points), -0.005, 0.005)[:, None] * gradient(solid, points)
+        distance, slope = _slope(solid, points)
+        points = points - np.clip(distance, -0.005, 0.005)[:, None] * slope
     return points
 
 
@@ -131,12 +179,12 @@ def contour(solid: Solid, low: np.ndarray, high: np.ndarray, length: float) -> A
         edges = np.argwhere(here != there)
         first, second = values[tuple(edges.T)], values[tuple((edges + one).T)]
         points = low + length * (edges + (first / (first - second))[:, None] * one)
-        points = project(solid, points)
+        points = _project(solid, points)
         around = np.stack([edges - u - v, edges - v, edges, edges - u], 1)  # anticlockwise about the axis
         leaving = inside[tuple(edges.T)]
         quads.append(np.where(leaving[:, None, None], around, around[:, ::-1]))
         cells.append(around.reshape(-1, 3))
-        planes.append(np.repeat(np.concatenate([points, gradient(solid, points)], 1), 4, axis=0))
+        planes.append(np.repeat(np.concatenate([points, _slope(solid, points)[1]], 1), 4, axis=0))
     used, place = np.unique(np.concatenate(cells), axis=0, return_inverse=True)
     vertices = _fit(place.ravel(), np.concatenate(planes), len(used))
     vertices = np.clip(vertices, low + length * used, low + length * (used + 1))
@@ -177,7 +225,8 @@ def remesh(solid: Solid, mesh: Arrays, length: float, rounds: int = 6) -> Arrays
         vertices, faces = _collapse(vertices, faces, wanted)
         faces = _flip(vertices, faces)
         vertices = _relax(solid, vertices, faces, sharp=step >= rounds - 3)
-    return outward(vertices, faces)
+    vertices, faces = _collapse(vertices, faces, 0.6 * length)  # edges that sharpening made too short
+    return outward(vertices, _flip(vertices, faces))
 
 
 def _collapse(vertices: np.ndarray, faces: np.ndarray, length: float) -> Arrays:
@@ -303,14 +352,14 @@ def _angle(at, a, b) -> float:
 def _relax(solid: Solid, vertices: np.ndarray, faces: np.ndarray, sharp: bool) -> np.ndarray:
     """Move vertices to the middle of their neighbours, then back onto the surface and onto its edges and corners."""
     edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
-    for _ in range(3):
+    for _ in range(3 if sharp else 1):
         count = np.bincount(edges[:, 0], minlength=len(vertices))[:, None]
         mean = (
             np.stack([np.bincount(edges[:, 0], vertices[edges[:, 1], i], len(vertices)) for i in range(3)], 1) / count
         )
-        normals = gradient(solid, vertices)
+        normals = _slope(solid, vertices)[1]
         step = mean - vertices
-        vertices = project(solid, vertices + 0.6 * (step - (step * normals).sum(1, keepdims=True) * normals))
+        vertices = _project(solid, vertices + 0.6 * (step - (step * normals).sum(1, keepdims=True) * normals))
         if sharp:
             vertices = _sharpen(solid, vertices, faces)
     return vertices
@@ -318,11 +367,11 @@ def _relax(solid: Solid, vertices: np.ndarray, faces: np.ndarray, sharp: bool) -
 
 def _sharpen(solid: Solid, vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """Move vertices whose faces lie on different sheets of the surface to where the sheets meet."""
-    centres = project(solid, vertices[faces].mean(1))
-    normals = gradient(solid, centres)
+    centres = _project(solid, vertices[faces].mean(1))
+    normals = _slope(solid, centres)[1]
     planes = np.concatenate([centres, normals], 1)
     fitted = _fit(faces.ravel(), np.repeat(planes, 3, axis=0), len(vertices), hold=0.02)
     summed = np.stack([np.bincount(faces.ravel(), np.repeat(normals[:, i], 3), len(vertices)) for i in range(3)], 1)
     spread = np.linalg.norm(summed, axis=1) / np.bincount(faces.ravel(), minlength=len(vertices))
-    near = np.linalg.norm(fitted - vertices, axis=1) < 0.006
+    near = (np.linalg.norm(fitted - vertices, axis=1) < 0.006) & (np.abs(solid(fitted)) < 0.0008)
     return np.where((near & (spread < 0.93))[:, None], fitted, vertices)

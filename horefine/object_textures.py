@@ -83,7 +83,8 @@ def _letters(
     stroke = _hash(np.column_stack([row, column, bit]), seed) < 0.62
     word = _hash(np.column_stack([row, column]), seed + 1) > 0.16
     ragged = u < box[2] - (box[2] - box[0]) * 0.35 * _hash(row[:, None], seed + 2)
-    return stroke & word & ragged & (fx < 1) & (fy < 1) & _within(u, v, box)
+    whole = (row * 1.5 + 1 <= (box[3] - box[1]) / size + 1e-9) & (column * 0.85 + 0.62 <= (box[2] - box[0]) / size)
+    return stroke & word & ragged & whole & (fx < 1) & (fy < 1) & _within(u, v, box)
 
 
 def _bars(u: np.ndarray, v: np.ndarray, box: tuple[float, float, float, float], pitch: float) -> np.ndarray:
@@ -188,7 +189,7 @@ def _bottle(p: np.ndarray) -> np.ndarray:
 
 def _mug(p: np.ndarray) -> np.ndarray:
     turn, z = _turn(p), p[:, 2]
-    x, y = p[:, 0] + 0.0165, p[:, 1]  # the body's axis: the handle moves the box's centre
+    x, y = p[:, 0] + 0.0169, p[:, 1]  # the body's axis: the handle moves the box's centre
     turn, r = np.arctan2(x, -y), np.hypot(x, y)
     paint = Paint((0.20, 0.42, 0.62), len(p))
     inside = (r < 0.0385) & (z > -0.0435)
@@ -287,14 +288,13 @@ def _banana(p: np.ndarray) -> np.ndarray:
 def _drill(p: np.ndarray) -> np.ndarray:
     x, y, z = p.T
     paint = Paint(ORANGE, len(p))
-    top = z - 0.0  # the motor's axis is at about z = 0.06 of the box's frame
     grip = (z < 0.022) & (z > -0.058)
-    paint.over(BLACK, grip & ((x > -0.031 + (z + 0.02) * 0.18) | (_noise(p, 0.004, 81) > 0.55)))
+    paint.over(BLACK, grip & ((np.abs(y) < 0.013) | (np.sin((z + 0.4 * x) * 700) > -0.55)))
     paint.over(BLACK, (x < -0.078) & (np.sin(z * 900) > -0.2))
     paint.over((0.25, 0.25, 0.27), (x > 0.033) & (z > 0.02))
     paint.over(STEEL, (x > 0.061) & (z > 0.02))
     paint.over(BLACK, (x > 0.061) & (z > 0.02) & (np.sin(np.arctan2(y, z - 0.06) * 9) > 0.75) & (x < 0.078))
-    side = (np.abs(y) > 0.012) & (top > 0.035)
+    side = (np.abs(y) > 0.012) & (z > 0.035)
     right = side & (y < 0)
     paint.over(BLACK, right & _within(x, z, (-0.062, 0.047, 0.024, 0.073)))
     paint.over(WHITE, right & _letters(x, z, (-0.057, 0.048, 0.030, 0.072), 0.019, 82))
@@ -313,7 +313,7 @@ def _drill(p: np.ndarray) -> np.ndarray:
 
 def _clamp(p: np.ndarray) -> np.ndarray:
     x, y, z = p.T
-    z = z - 0.0265  # the screw moves the box's centre up from the frame's
+    z = z - 0.0265  # the screw moves the box's centre down from the frame's
     paint = Paint((0.15, 0.33, 0.66), len(p))
     screw = (x > 0.002) & (z < 0.0385) & ~((z < -0.033) & (z > -0.061))
     paint.over(STEEL, screw & (z < 0.03))
@@ -333,7 +333,6 @@ def _clamp(p: np.ndarray) -> np.ndarray:
 
 def _hammer(p: np.ndarray) -> np.ndarray:
     x, y, z = p.T
-    x = x - 0.0  # head along x, face to the right
     grain = _noise(p * np.array([1.0, 1.0, 0.07]), 0.0035, 101)
     wood = np.array([0.78, 0.56, 0.32])[None] * (0.78 + 0.32 * grain)[:, None]
     paint = Paint((0.78, 0.56, 0.32), len(p))
@@ -342,7 +341,7 @@ def _hammer(p: np.ndarray) -> np.ndarray:
     paint.over((0.12, 0.13, 0.15), grip)
     paint.over(RED, grip & ((np.sin(z * 420) > 0.82) | (z > -0.030)))
     paint.over(RED, grip & (np.abs(y) > 0.008) & (y < 0) & _within(x, z, (-0.03, -0.10, 0.03, -0.06)))
-    paint.over(WHITE, grip & (y < 0) & _letters(z, -x + 0.0, (-0.098, -0.008, -0.058, 0.010), 0.011, 102))
+    paint.over(WHITE, grip & (y < 0) & _letters(z, -x, (-0.098, -0.008, -0.058, 0.010), 0.011, 102))
     paint.over(YELLOW, grip & (y > 0) & _within(x, z, (-0.03, -0.115, 0.03, -0.095)))
     paint.over(BLUE, ~grip & (y < 0) & _within(x, z, (-0.03, 0.010, 0.03, 0.052)))
     paint.over(WHITE, ~grip & (y < 0) & _letters(z, -x, (0.012, -0.008, 0.056, 0.010), 0.0085, 103))
@@ -360,13 +359,13 @@ def _spray_bottle(p: np.ndarray) -> np.ndarray:
     paint = Paint((0.20, 0.60, 0.75), len(p))
     label = (z > -0.095) & (z < -0.012)
     front, back = label & (y < -0.004), label & (y > 0.004)
-    paint.over(WHITE, front & (np.abs(x - 0.005) < 0.034))
-    paint.over((0.10, 0.42, 0.60), front & _letters(x, z, (-0.026, -0.042, 0.044, -0.016), 0.017, 111))
+    paint.over(WHITE, front & (np.abs(x - 0.0095) < 0.034))
+    paint.over((0.10, 0.42, 0.60), front & _letters(x, z, (-0.021, -0.042, 0.060, -0.016), 0.017, 111))
     paint.over(GREEN, front & _disc(x, z, (-0.006, -0.066), 0.018))
     paint.over(YELLOW, front & _disc(x, z, (0.016, -0.070), 0.012))
-    paint.over((0.98, 0.86, 0.30), back & (np.abs(x - 0.005) < 0.034))
-    paint.over(RED, back & (z > -0.030) & (np.abs(x - 0.005) < 0.034))
-    paint.over(BLACK, back & _letters(-x, z, (-0.036, -0.092, 0.030, -0.034), 0.0055, 112))
+    paint.over((0.98, 0.86, 0.30), back & (np.abs(x - 0.0095) < 0.034))
+    paint.over(RED, back & (z > -0.030) & (np.abs(x - 0.0095) < 0.034))
+    paint.over(BLACK, back & _letters(-x, z, (-0.041, -0.092, 0.030, -0.034), 0.0055, 112))
     head = z > 0.048
     paint.over(WHITE, head)
     paint.over(RED, head & (x < -0.022) & (z < 0.078))
@@ -483,7 +482,7 @@ TEXTURES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def albedo(name: str, points: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Linear albedo "N 3" at points "N 3" (metres, object frame); seeds other than 0 shift hue, saturation and value."""
+    """Linear albedo "N 3" at points "N 3" (metres, object frame); other seeds than 0 shift its colours."""
     srgb = TEXTURES[name](points)
     return linear_from_srgb(np.clip(_jitter(srgb, seed), 0.02, 0.98))
 
