@@ -59,37 +59,44 @@ class _Raster(torch.autograd.Function):
         use_surface = use_values or "depth" in want
         count = len(topology)
         shape, absent = (count, *size), (1, 1, 1)
-        mask = torch.empty(shape if use_mask else absent)
-        depth = torch.empty(shape if use_surface else absent)
-        ids = torch.empty(shape if use_surface else absent, dtype=torch.int32)
-        picture = torch.empty((count, values.shape[1], *size)) if use_values else None  # type: ignore[union-attr]
+        # made by numpy: from_numpy is cheaper than .numpy() of a new tensor
+        mask = np.empty(shape if use_mask else absent, np.float32)
+        depth = np.empty(shape if use_surface else absent, np.float32)
+        ids = np.empty(shape if use_surface else absent, np.int32)
+        picture = np.empty((count, values.shape[1], *size), np.float32) if use_values else _NOTHING4  # type: ignore[union-attr]
         saved = (
             vertices.detach().contiguous().numpy(),
             matrix.detach().contiguous().numpy(),
             values.detach().contiguous().numpy() if use_values else _NO_VALUES,  # type: ignore[union-attr]
-            ids.numpy(),
+            ids,
             np.empty(shape if use_mask else absent, np.uint8),
             np.empty((topology.vertex_count, 3), np.float32),
             np.empty((topology.edge_slots[-1] if use_mask else 0, 3), np.int32),
             np.zeros(count, np.int32),
         )
-        v, k, c, i, mode, pixels, outline, outline_count = saved
+        v, k, c, _, mode, pixels, outline, outline_count = saved
         tables = (topology.faces, topology.edges, topology.items, topology.edge_slots)
-        pictures = (mask.numpy(), depth.numpy(), _NOTHING4 if picture is None else picture.numpy(), i, mode)
         facing = np.empty(topology.slots, np.int8)
 
         def work(first: int, last: int) -> None:
             kernels.forward(
-                v, *tables, k, c, first, last, use_mask, use_surface, use_values, *pictures,
-                pixels, facing, outline, outline_count,
+                v, *tables, k, c, first, last, use_mask, use_surface, use_values,
+                mask, depth, picture, ids, mode, pixels, facing, outline, outline_count,
             )  # fmt: skip
 
         _over_items(work, count)
         ctx.save_for_backward(vertices)  # the arrays share its memory: this notices a change in place
         ctx.saved, ctx.topology = saved, topology
         ctx.set_materialize_grads(False)
-        ctx.mark_non_differentiable(ids)
-        return mask if use_mask else None, depth if "depth" in want else None, picture, ids if use_surface else None
+        seen = torch.from_numpy(ids) if use_surface else None
+        if seen is not None:
+            ctx.mark_non_differentiable(seen)
+        return (
+            torch.from_numpy(mask) if use_mask else None,
+            torch.from_numpy(depth) if "depth" in want else None,
+            torch.from_numpy(picture) if use_values else None,
+            seen,
+        )
 
     @staticmethod
     def backward(ctx: Any, g_mask: Tensor | None, g_depth: Tensor | None, g_picture: Tensor | None, _: None):  # type: ignore[override]
@@ -97,24 +104,25 @@ class _Raster(torch.autograd.Function):
             raise RuntimeError(
                 "the cpu renderer has no second derivatives; use renderer 'torch' with create_graph=True"
             )
-        (vertices,) = ctx.saved_tensors
+        ctx.saved_tensors  # noqa: B018 - raises if the vertices were changed in place
         topology: Topology = ctx.topology
         v, k, c, ids, mode, pixels, outline, outline_count = ctx.saved
         to_values = g_picture is not None and ctx.needs_input_grad[1]
-        g_vertices = torch.empty_like(vertices, memory_format=torch.contiguous_format)
-        g_values = torch.empty(c.shape) if to_values else None
+        g_vertices = np.empty(v.shape, np.float32)
+        g_values = np.empty(c.shape, np.float32) if to_values else _NO_VALUES
         use = (g_mask is not None, g_depth is not None, g_picture is not None, to_values)
         given = (_array(g_mask, _NOTHING3), _array(g_depth, _NOTHING3), _array(g_picture, _NOTHING4))
         tables = (topology.faces, topology.items, topology.edge_slots)
-        written = g_vertices.numpy(), _NO_VALUES if g_values is None else g_values.numpy()
 
         def work(first: int, last: int) -> None:
             kernels.backward(
-                v, *tables, k, c, first, last, *use, *given, ids, mode, pixels, outline, outline_count, *written
-            )
+                v, *tables, k, c, first, last, *use, *given,
+                ids, mode, pixels, outline, outline_count, g_vertices, g_values,
+            )  # fmt: skip
 
         _over_items(work, len(topology))
-        return g_vertices, g_values, None, None, None, None
+        gradient = torch.from_numpy(g_vertices)
+        return gradient, torch.from_numpy(g_values) if to_values else None, None, None, None, None
 
 
 def _array(gradient: Tensor | None, missing: ndarray) -> ndarray:
