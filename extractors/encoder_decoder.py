@@ -52,11 +52,14 @@ class FeatureConfig:
     """One encoder and decoder for all features instead of one for each."""
     skips: bool = True
     """The decoder sees the encoder's maps of its own resolution."""
-    decoder: tuple[int, ...] = (128, 96, 64, 32)
+    decoder: tuple[int, ...] = (128, 96, 64)
     """Channels after each doubling of the resolution, from stride 32 on."""
+    subpixel: int = 2
+    """A head's last layer gives this many values along each side of a pixel (Shi et al. 2016), so that the rest of it
+    works at a lower resolution than the maps'."""
     bottleneck: int = 0
     """Channels after a first 3x3 convolution at stride 32; 0: no such convolution."""
-    head_width: int = 24
+    head_width: int = 48
     condition: bool = True
     """Told the sides of the object's box."""
     detach_guides: bool = True
@@ -64,18 +67,22 @@ class FeatureConfig:
 
     @property
     def map_size(self) -> int:
-        return self.size // 32 * 2 ** len(self.decoder)
+        return self.size // 32 * 2 ** len(self.decoder) * self.subpixel
 
 
 COMPACT = FeatureConfig()
 PAPER = FeatureConfig(
-    size=256, width=64, shared_encoder=False, skips=False, decoder=(256, 256, 256), bottleneck=256, head_width=256,
-    condition=False, detach_guides=False,
+    size=256, width=64, shared_encoder=False, skips=False, decoder=(256, 256, 256), subpixel=1, bottleneck=256,
+    head_width=256, condition=False, detach_guides=False,
 )  # fmt: skip
 
 
+FINE = 2
+"""Decoder level (stride 4) that also takes in the stride 2 map, folded, where it is the last."""
+
+
 class Trunk(nn.Module):
-    """Encoder and decoder: picture -> "B C map map" that a head reads."""
+    """Encoder and decoder: picture -> "B C M M" that a head reads; M is the maps' side over ``subpixel``."""
 
     def __init__(self, config: FeatureConfig) -> None:
         super().__init__()
@@ -84,9 +91,12 @@ class Trunk(nn.Module):
         self.condition = nn.Linear(7, inputs) if config.condition else None
         self.bottleneck = conv_block(inputs, config.bottleneck) if config.bottleneck else nn.Identity()
         inputs = config.bottleneck or inputs
-        self.reduce, self.fuse = nn.ModuleList(), nn.ModuleList()
+        self.reduce, self.fuse, self.fine = nn.ModuleList(), nn.ModuleList(), None
         for level, outputs in enumerate(config.decoder):
             skip = self.encoder.channels[3 - level] if config.skips else 0
+            if level == FINE and config.skips and len(config.decoder) == FINE + 1:
+                self.fine = conv_block(4 * self.encoder.channels[0], outputs // 2, 1)
+                skip += outputs // 2
             # a 1x1 convolution before the doubling costs a quarter of one after it
             self.reduce.append(conv_block(inputs, outputs, 1) if config.skips else nn.Identity())
             self.fuse.append(conv_block((outputs if config.skips else inputs) + skip, outputs))
@@ -104,7 +114,10 @@ class Trunk(nn.Module):
         x = self.bottleneck(x)
         for level, (reduce, fuse) in enumerate(zip(self.reduce, self.fuse, strict=True)):
             x = nn.functional.interpolate(reduce(x), scale_factor=2, mode="bilinear", align_corners=False)
-            x = fuse(torch.cat([x, maps[3 - level]], 1) if self.skips else x)
+            skips = [maps[3 - level]] if self.skips else []
+            if self.fine is not None and level == FINE:
+                skips.append(self.fine(nn.functional.pixel_unshuffle(maps[0], 2)))
+            x = fuse(torch.cat([x, *skips], 1))
         return x
 
 
@@ -119,10 +132,11 @@ class FeatureNet(nn.Module):
         self.heads = nn.ModuleDict()
         for name, head in HEADS.items():
             inputs = config.decoder[-1] + sum(HEADS[guide].channels for guide in head.guides)
-            last = nn.Conv2d(config.head_width, head.channels, 3, padding=1)
+            last = nn.Conv2d(config.head_width, head.channels * config.subpixel**2, 3, padding=1)
             if name == "joints" and last.bias is not None:
                 last.bias.data.fill_(-4.0)  # nearly all of a heat map is cold
-            self.heads[name] = nn.Sequential(conv_block(inputs, config.head_width), last)
+            unfold = nn.PixelShuffle(config.subpixel)
+            self.heads[name] = nn.Sequential(conv_block(inputs, config.head_width), last, unfold)
 
     def forward(
         self,
@@ -144,8 +158,8 @@ class FeatureNet(nn.Module):
                 trunk[key] = self.trunks[key](image * 2 - 1, condition)
             inputs = torch.cat([trunk[key], *(guides[g].to(trunk[key].dtype) for g in HEADS[name].guides)], 1)
             raw[name] = self.heads[name](inputs).float()
-            guide = HEADS[name].activation(raw[name])
-            guides[name] = guide.detach() if self.config.detach_guides else guide
+            guide = HEADS[name].activation(raw[name].detach() if self.config.detach_guides else raw[name])
+            guides[name] = nn.functional.avg_pool2d(guide, self.config.subpixel)
         return raw
 
     @staticmethod

@@ -145,7 +145,7 @@ class Hoisdf(UNet):
         if c.condition:
             self.condition_map, self.condition_token = nn.Linear(7, self.top_channels), nn.Linear(7, c.hidden)
         if c.root:
-            self.root_head = RootHead(self.top_channels, self.pyramid_channels[2], 7)
+            self.root_head = RootHead(self.top_channels, self.pyramid_channels[-3], 7)
         self._initialise()
 
     def _initialise(self) -> None:
@@ -166,7 +166,7 @@ class Hoisdf(UNet):
         if self.config.root:
             if focal is None:
                 raise ValueError("the root head needs the crop's focal length")
-            root = self.root_head(top, levels[2], condition, focal)
+            root = self.root_head(top, levels[-3], condition, focal)
         if self.config.codes:
             seen = torch.cat([raw[name].sigmoid() for name in ("hand_seg", "obj_seg", "hand_code", "obj_code")], 1)
             levels = [seen, *levels]

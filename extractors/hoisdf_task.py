@@ -208,7 +208,11 @@ def map_losses(seen: Seen, batch: Batch) -> Losses:
     }
     for short, name in (("hand", "hand"), ("obj", "object")):
         if f"{short}_code" in raw:
-            error = (raw[f"{short}_code"].sigmoid() - maps[f"{name}_coords"]).abs()
+            target_codes = maps[f"{name}_coords"]
+            found = raw[f"{short}_code"].sigmoid()
+            if found.shape != target_codes.shape:
+                found = torch.nn.functional.interpolate(found, target_codes.shape[-2:], mode="bilinear")
+            error = (found - target_codes).abs()
             losses[f"{short}_code"] = 5 * masked_mean(error, maps[f"{name}_mask"] > 0.6)
     return losses
 

@@ -20,10 +20,10 @@ __all__ = ["BIG", "COMPACT", "SMALL", "UNet", "UNetConfig"]
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """Channels at strides 16, 8, 4, 2 where there are four."""
+    """Channels at strides 16, 8, 4, 2: four of each, or three to stop at stride 4."""
 
-    deconvs: tuple[int, int, int, int]
-    fuses: tuple[int, int, int, int]
+    deconvs: tuple[int, ...]
+    fuses: tuple[int, ...]
     laterals: tuple[int, ...] = ()
     """1x1 convolutions on the encoder's maps before they are joined; empty: joined as they are."""
     top: int = 0
@@ -34,7 +34,7 @@ class UNetConfig:
 
 SMALL = UNetConfig((256, 128, 64, 64), (256, 128, 64, 32), (256, 128, 64, 32), 512, (32,))
 BIG = UNetConfig((1024, 512, 256, 128), (1024, 512, 256, 128), (), 0, (128, 64))
-COMPACT = UNetConfig((96, 64, 48, 32), (96, 64, 48, 32), (), 128, ())
+COMPACT = UNetConfig((96, 64, 48), (96, 64, 64), (), 128, ())
 
 
 def _head(inputs: int, widths: tuple[int, ...], outputs: int) -> nn.Sequential:
@@ -53,7 +53,7 @@ class _Decoder(nn.Module):
             self.conv0d = conv_block_biased(top, config.top, 1)
         self.channels = [config.top or top]
         inputs = top
-        for level in range(4):
+        for level in range(len(config.deconvs)):
             skip = channels[3 - level]
             if config.laterals:
                 setattr(self, f"conv{level + 1}d", conv_block_biased(skip, config.laterals[level], 1))
@@ -64,13 +64,13 @@ class _Decoder(nn.Module):
             self.channels.insert(0, inputs)
         for name, outputs in heads.items():
             setattr(self, f"convOut_{name}", _head(inputs, config.heads, outputs))
-        self.head_names = tuple(heads)
+        self.head_names, self.levels = tuple(heads), len(config.deconvs)
         self.has_top, self.has_laterals = bool(config.top), bool(config.laterals)
 
     def forward(self, maps: list[Tensor]) -> tuple[list[Tensor], dict[str, Tensor]]:
         x = maps[4]
         pyramid = [self.conv0d(x) if self.has_top else x]
-        for level in range(4):
+        for level in range(self.levels):
             skip = maps[3 - level]
             if self.has_laterals:
                 skip = getattr(self, f"conv{level + 1}d")(skip)
@@ -104,7 +104,7 @@ class UNet(nn.Module):
         self.pyramid_channels: list[int] = self.decoder_net.resnet_decoder.channels
 
     def maps(self, image: Tensor, bias: Tensor | None = None) -> tuple[Tensor, list[Tensor], dict[str, Tensor]]:
-        """(stride 32 map, the maps points read at strides 2, 4, 8, 16, 32, raw per-pixel heads by name).
+        """(stride 32 map, the maps points read, finest first, stride 32 last; raw per-pixel heads by name).
 
         ``bias`` "B C" is added to the stride 32 map: what is known beside the picture.
         """

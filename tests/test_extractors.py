@@ -32,9 +32,9 @@ from horefine.hand import load_hand
 from horefine.objects import OBJECTS, embedded_object
 from tests.toy_shard import toy_pose
 
-TINY = dataclasses.replace(COMPACT, width=8, decoder=(16, 16, 16, 8), head_width=8)
+TINY = dataclasses.replace(COMPACT, width=8, decoder=(16, 16, 8), head_width=8)
 TINY_HOISDF = HoisdfConfig(
-    width=8, unet=UNetConfig((16, 16, 8, 8), (16, 16, 8, 8), (), 16, ()), hidden=64, feedforward=64, token_mlp=(32,),
+    width=8, unet=UNetConfig((16, 16, 8), (16, 16, 8), (), 16, ()), hidden=64, feedforward=64, token_mlp=(32,),
     field_mlp=(32, 16), field_width=64, hand_points=24, object_points=16,
 )  # fmt: skip
 
@@ -112,7 +112,8 @@ def test_guides_are_those_of_the_paper(features_net):
     def reached(changed: str) -> set[str]:
         with torch.no_grad():
             before = features_net(image)
-            features_net.heads[changed][-1].bias += torch.linspace(-3, 3, HEADS[changed].channels)
+            bias = features_net.heads[changed][1].bias
+            bias += torch.linspace(-3, 3, len(bias))
             after = features_net(image)
         return {name for name in HEADS if not torch.equal(before[name], after[name])}
 

