@@ -149,13 +149,16 @@ def run(
     from horefine.config import load_config
     from horefine.data.folder import FolderDataset, FolderOptions
     from horefine.data.lens import parse_intrinsics
-    from horefine.errors import ConfigError
+    from horefine.errors import ConfigError, InputError
     from horefine.extractors import Learned
     from horefine.job import Job, check_device, check_renderer, hand_model
 
     if intrinsics is not None and fov is not None:
         raise ConfigError("--intrinsics and --fov: give one of them")
-    camera = {"fov": fov} if fov is not None else None if intrinsics is None else parse_intrinsics(intrinsics)
+    try:
+        camera = {"fov": fov} if fov is not None else None if intrinsics is None else parse_intrinsics(intrinsics)
+    except InputError as error:
+        raise ConfigError(f"--{error}") from None
     source = "--fov" if fov is not None else "--intrinsics"
     recipe = load_config(config, overrides or ())
     dataset = FolderDataset(images, FolderOptions(object_name, object_unit, camera, source, side))

@@ -68,9 +68,9 @@ def resample(image: Float[Tensor, "3 H W"], box: Box, size: int) -> Float[Tensor
     x0, y0, x1, y1 = (edge + 0.5 for edge in box)
     left, top = max(0, int(np.ceil(-x0))), max(0, int(np.ceil(-y0)))
     right, bottom = max(0, int(np.ceil(x1 - width))), max(0, int(np.ceil(y1 - height)))
-    pixels = (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-    low_x, low_y = max(0, int(x0) - 2), max(0, int(y0) - 2)  # copy only what is needed of a large photo
-    part = pixels[low_y : max(low_y + 1, int(y1) + 3), low_x : max(low_x + 1, int(x1) + 3)]
+    low_x, low_y = max(0, int(x0) - 2), max(0, int(y0) - 2)  # touch only what is needed of a large photo
+    near = image[:, low_y : max(low_y + 1, int(y1) + 3), low_x : max(low_x + 1, int(x1) + 3)]
+    part = (near.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
     part = np.pad(part, ((top, bottom), (left, right), (0, 0)), constant_values=127)
     area = (x0 - low_x + left, y0 - low_y + top, x1 - low_x + left, y1 - low_y + top)
     area = (area[0], area[1], min(area[2], part.shape[1]), min(area[3], part.shape[0]))  # rounding only
