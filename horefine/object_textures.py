@@ -170,7 +170,7 @@ def _bottle(p: np.ndarray) -> np.ndarray:
     x, y, z = p.T
     paint = Paint((0.95, 0.76, 0.09), len(p))
     front = (y < 0) & (z < 0.06)
-    paint.over((0.85, 0.62, 0.06), _noise(p, 0.02, 1) > 0.72)
+    paint.over((0.86, 0.64, 0.07), np.clip(_noise(p, 0.05, 1) - 0.35, 0, 0.6))
     label = np.abs(x) < 0.036 - 0.006 * np.cos(z * 60)
     paint.over(RED, front & label & (z > -0.075) & (z < 0.012))
     paint.over(WHITE, front & _within(x, z, (-0.033, -0.034, 0.033, -0.006)))
