@@ -7,6 +7,8 @@ elasticity ties it to each of the region's anchors. Networks are trained on thes
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -15,7 +17,15 @@ from horefine.anatomy import REGIONS
 from horefine.hand import HandModel
 from horefine.scene import Contact
 
-__all__ = ["NO_ANCHOR", "NO_REGION", "anchor_distances", "anchor_table", "contact_from_pose", "elasticity"]
+__all__ = [
+    "NO_ANCHOR",
+    "NO_REGION",
+    "anchor_distances",
+    "anchor_table",
+    "contact_from_pose",
+    "elasticity",
+    "region_anchors",
+]
 
 NO_REGION = len(REGIONS)
 """Region of an object vertex that touches nothing."""
@@ -41,6 +51,12 @@ def anchor_table(anchor_region: Int[Tensor, "32"]) -> Int[Tensor, "18 4"]:
     return table
 
 
+@functools.lru_cache(maxsize=4)
+def region_anchors(model: HandModel) -> Int[Tensor, "18 4"]:
+    """:func:`anchor_table` of a hand model, kept."""
+    return anchor_table(model.anchor_region)
+
+
 def anchor_distances(
     hand_model: HandModel,
     hand_vertices: Float[Tensor, "B N 3"],
@@ -48,7 +64,7 @@ def anchor_distances(
     region: Int[Tensor, "B V"],
 ) -> tuple[Float[Tensor, "B V 4"], Bool[Tensor, "B V 4"]]:
     """Metres from each object vertex to the anchors of its region, and which of the four places hold an anchor."""
-    chosen = anchor_table(hand_model.anchor_region)[region]
+    chosen = region_anchors(hand_model)[region]
     anchors = hand_model.anchors(hand_vertices)
     place = chosen.clamp(max=NO_ANCHOR - 1).flatten(1)
     points = anchors.gather(1, place[..., None].expand(-1, -1, 3)).unflatten(1, chosen.shape[1:])

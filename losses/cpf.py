@@ -15,7 +15,7 @@ from torch import Tensor
 
 from horefine import anatomy as anatomy_of_hand
 from horefine.anatomy import TIP_REGIONS
-from horefine.contact_truth import NO_ANCHOR, anchor_table
+from horefine.contact_truth import NO_ANCHOR, region_anchors
 from horefine.hand import HandModel
 from horefine.scene import Contact, Scene
 
@@ -46,7 +46,7 @@ def attraction(
     the fingertips. A vertex touches when its probability exceeds ``threshold``; without any the loss is 0.
     """
     model = scene.hand_model
-    table = anchor_table(model.anchor_region)[contact.region]
+    table = region_anchors(model)[contact.region]
     touching = (contact.probability > threshold)[..., None] & (table != NO_ANCHOR)
     is_tip = torch.isin(model.anchor_region, model.anchor_region.new_tensor(TIP_REGIONS))
     importance = torch.where(is_tip, tip_weight, other_weight).to(contact.elasticity)
