@@ -5,7 +5,7 @@
 
 Speed: forward and backward of mask and depth to camera-frame vertices, one thread, the poses rotated among 128 (a fixed
 pose lets the branch predictor memorise the mesh). Every round times each renderer on the same poses, one after the
-other; ratios are taken within a round. deodr is driven through its C++ functions directly, with the adjacency
+other; ratios are of processor time within a round. deodr is driven through its C++ functions directly, with the adjacency
 precomputed and its input checks left out: the fastest way to use it.
 Gradient: 6-dof gradients against central differences of 32x supersampled coverage (counted points, no edges).
 """
@@ -13,6 +13,7 @@ Gradient: 6-dof gradients against central differences of 32x supersampled covera
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from collections.abc import Callable, Iterator
 
@@ -151,31 +152,35 @@ def deodr(vertices: list[Tensor], faces: Tensor, view: Camera, batch: int) -> Ru
 
 
 def interleaved(runs: dict[str, Run], rounds: int, calls: int) -> dict[str, np.ndarray]:
-    """Seconds of one call, "rounds" values for each run; the runs take turns within a round."""
+    """Seconds of one call: "rounds 2" (wall, processor) for each run; the runs take turns within a round."""
     for run in runs.values():
         for number in range(3):
             run(number)
-    times: dict[str, list[float]] = {name: [] for name in runs}
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
     for turn in range(rounds):
         for name, run in runs.items():
-            start = time.perf_counter()
+            start = time.perf_counter(), time.thread_time()
             for number in range(calls):
                 run(turn * calls + number)
-            times[name].append((time.perf_counter() - start) / calls)
+            wall, processor = time.perf_counter() - start[0], time.thread_time() - start[1]
+            times[name].append((wall / calls, processor / calls))
     return {name: np.array(values) for name, values in times.items()}
 
 
+CASES = (
+    ("hand", (64, 64), 1),
+    ("hand", (64, 64), 16),
+    ("mug", (64, 64), 1),
+    ("mug", (64, 64), 16),
+    ("hand", (128, 128), 1),
+    ("hand", (120, 160), 1),
+)
+
+
 def speed(rounds: int) -> Iterator[dict[str, object]]:
-    """A row for each case: milliseconds an image, and the ratio to deodr within rounds."""
-    cases = (
-        ("hand", (64, 64), 1),
-        ("hand", (64, 64), 16),
-        ("mug", (64, 64), 1),
-        ("hand", (128, 128), 1),
-        ("hand", (120, 160), 1),
-    )
+    """A row for each case: milliseconds an image, and the ratios within rounds."""
     found = meshes()
-    for name, size, batch in cases:
+    for name, size, batch in CASES:
         vertices, faces = found[name]
         own, view = poses(vertices), camera(size)
         runs = {
@@ -184,16 +189,18 @@ def speed(rounds: int) -> Iterator[dict[str, object]]:
             "torch": ours(own, faces, view, batch, "torch"),
         }
         times = interleaved(runs, rounds, max(1, POSES // batch // 2))
-        ratio = median_interval(times["deodr"] / times["cpu"])
+        wall, processor = ({k: v[:, i] for k, v in times.items()} for i in (0, 1))
+        low, ratio, high = median_interval(processor["deodr"] / processor["cpu"])
         yield {
-            "case": f"{name} {len(faces)} faces {size[1]}x{size[0]}",
+            "case": f"{name}, {len(faces)} faces, {size[1]}x{size[0]}",
             "batch": batch,
-            "cpu ms/image": float(np.median(times["cpu"])) * 1e3 / batch,
-            "cpu best": float(times["cpu"].min()) * 1e3 / batch,
-            "deodr ms/image": float(np.median(times["deodr"])) * 1e3 / batch,
-            "deodr / cpu": ratio[1],
-            "95 %": f"{ratio[0]:.2f}..{ratio[2]:.2f}",
-            "torch twin / cpu": float(np.median(times["torch"] / times["cpu"])),
+            "ms/image": float(np.median(wall["cpu"])) * 1e3 / batch,
+            "best": float(wall["cpu"].min()) * 1e3 / batch,
+            "CPU ms/image": float(np.median(processor["cpu"])) * 1e3 / batch,
+            "deodr CPU ms/image": float(np.median(processor["deodr"])) * 1e3 / batch,
+            "deodr / ours": ratio,
+            "95 %": f"{low:.2f}..{high:.2f}",
+            "torch twin / ours": float(np.median(processor["torch"] / processor["cpu"])),
         }
 
 
@@ -264,9 +271,13 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     if given.only != "gradient":
-        write_result(
-            "render_speed", rows=list(speed(given.rounds)), notes=["forward and backward, mask and depth, one thread"]
-        )
+        busy = os.getloadavg()[0]
+        notes = [
+            "forward and backward of mask and depth, one thread, poses rotated among 128",
+            "ratios are of processor time within a round, the renderers taking turns",
+            f"load average at the start: {busy:.1f} (wall times suffer from it, processor times and ratios little)",
+        ]
+        write_result("render_speed", rows=list(speed(given.rounds)), notes=notes)
     if given.only != "speed":
         rows = [row for name in ("hand", "mug") for row in gradient(name, given.poses)]
         write_result("render_gradient", rows=rows, notes=["64x64, against differences of 32x supersampled coverage"])
