@@ -335,11 +335,9 @@ def _border(inside: ndarray, width: int) -> ndarray:
 
 def _reduce(values: Float[ndarray, "h w C"]) -> Float[ndarray, "H W C"]:
     """Means over the oversampled squares."""
-    rows = sum(
-        values[i::_OVERSAMPLING] for i in range(_OVERSAMPLING)
-    )  # slices: a mean over axes 1 and 3 is 5 times slower
-    assert isinstance(rows, np.ndarray)
-    total = sum(rows[:, i::_OVERSAMPLING] for i in range(_OVERSAMPLING))
+    # sums of slices: numpy's mean over axes 1 and 3 of the squares takes five times as long
+    rows = np.add.reduce([values[i::_OVERSAMPLING] for i in range(_OVERSAMPLING)])
+    total = np.add.reduce([rows[:, i::_OVERSAMPLING] for i in range(_OVERSAMPLING)])
     return total / np.float32(_OVERSAMPLING**2)
 
 
