@@ -124,11 +124,18 @@ def vertex_regions(
 
 
 def palmar_side(
-    vertices: Float[Tensor, "V 3"], faces: Int[Tensor, "F 3"], back: tuple[float, float, float] = (0.0, 1.0, 0.0)
+    vertices: Float[Tensor, "V 3"], faces: Int[Tensor, "F 3"], regions: Int[Tensor, "V"], axes: Float[Tensor, "16 3 3"]
 ) -> Bool[Tensor, "V"]:
-    """Vertices of the flat hand that look away from its back (direction ``back``), the fingers' sides included."""
+    """Vertices of the flat hand that look away from its back, the fingers' sides included.
+
+    The back of the hand is towards y; that of the thumb, which is turned, is the u axis of its joints (``rest_axes``).
+    """
     normals = vertex_normals(vertices, faces)
-    return normals @ normals.new_tensor(back) < 0.15
+    back = torch.zeros_like(normals)
+    back[:, 1] = 1.0
+    thumb = regions < 3
+    back[thumb] = axes[[ROTATIONS.index(f"thumb{i}") for i in (1, 2, 3)], :, 1][regions[thumb]]
+    return (normals * back).sum(-1) < 0.15
 
 
 def make_anchors(

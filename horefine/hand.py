@@ -154,9 +154,9 @@ class HandModel:
         low, high = template.amin(0), template.amax(0)
         center, scale = (low + high) / 2, float((high - low).max())
         regions = anatomy.vertex_regions(template, weights, flat_joints)
-        palmar = anatomy.palmar_side(template, faces)
+        axes = anatomy.rest_axes(torch.cat([flat_joints, template[tips]])[_HOUSE_FROM_MANO])
+        palmar = anatomy.palmar_side(template, faces, regions, axes)
         anchors = anatomy.make_anchors(template, faces, regions, palmar)
-        rest = torch.cat([flat_joints, template[tips]])[_HOUSE_FROM_MANO]
         return HandModel(
             name=name, template=template, faces=faces, weights=weights, basis=tensor(np.concatenate(directions)),
             flat_joints=flat_joints, shape_joints=shape_joints, regressor=tensor(data.regressor), tips=tips,
@@ -164,7 +164,7 @@ class HandModel:
             limits=anatomy.default_limits() if data.limits is None else tensor(data.limits),
             colors=torch.ones(count, 3) if data.colors is None else tensor(data.colors),
             codes=(template - center) / scale + 0.5, code_center=center, code_scale=scale,
-            axes=anatomy.rest_axes(rest), regions=regions, palmar=palmar,
+            axes=axes, regions=regions, palmar=palmar,
             anchor_faces=anchors[0], anchor_weights=anchors[1], anchor_region=anchors[2],
         )  # fmt: skip
 

@@ -13,14 +13,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from hand_form import FINGERS, THICKNESS, Form
-from hand_mesh import Remesher, surface_nets, vertex_normals, volume
+from hand_mesh import Remesher, check_closed, surface_nets, vertex_normals, volume
 from hand_skin import (
     MANO_FINGERS,
-    bone_strains,
     correctives,
     joint_regressor,
     joint_table,
+    nearly_orthogonal,
     prune,
+    shape_directions,
     shape_fields,
     smooth_weights,
     transfer,
@@ -104,22 +105,22 @@ def tint(form: Form, vertices: np.ndarray, normals: np.ndarray) -> np.ndarray:
         colors[:] = colors * (1 - share[:, None]) + share[:, None] * np.array(color)
 
     palm = 1 / (1 + np.exp((normals[:, 1] + 0.15) / 0.12))
-    mix(0.9 * palm, (1.09, 1.03, 1.03))
+    mix(0.9 * palm, (1.12, 1.04, 1.03))
     for finger in FINGERS:
         joints, backs = form.joints[finger], form.backs[finger]
         for k in (0, 1, 2):
             spot = joints[k] + backs[k] * THICKNESS[finger][2 * k]
             near = np.exp(-((np.linalg.norm(vertices - spot, axis=1) / 8.0) ** 2))
-            mix(0.8 * near, (0.96, 0.86, 0.86))
+            mix(0.85 * near, (0.90, 0.77, 0.77))
         pad = np.exp(-((np.linalg.norm(vertices - joints[3] + 5 * backs[2], axis=1) / 8.0) ** 2))
-        mix(0.7 * pad, (1.06, 0.93, 0.92))
+        mix(0.8 * pad, (1.07, 0.90, 0.89))
         bone = joints[3] - joints[2]
         length = np.linalg.norm(bone)
         nail = joints[2] + 0.74 * bone + backs[2] * 0.75 * THICKNESS[finger][5]
         offset = (vertices - nail) @ np.stack([bone / length, np.cross(backs[2], bone / length), backs[2]], 1)
         size = np.array([0.24 * length, 0.80 * THICKNESS[finger][5], 0.5 * THICKNESS[finger][5]])
         near = np.exp(-(((offset / size) ** 2).sum(1) ** 2))
-        mix(0.9 * near, (1.18, 1.10, 1.12))
+        mix(near, (1.22, 1.10, 1.14))
     return colors
 
 
@@ -136,7 +137,7 @@ RELAXED = {
     "ring": ((0, 1, 25), (0, 0, 37), (0, 0, 12)), "pinky": ((0, 5, 28), (0, 0, 32), (0, 0, 12)),
     "thumb": ((0, 4, 12), (0, 0, 12), (0, 0, 20)),
 }  # fmt: skip
-"""The natural pose, degrees: the order of real grasps' medians (more at the middle joint, more towards the little finger)."""
+"""The natural pose, degrees: as real grasps' medians, the middle joint bends most; more towards the little finger."""
 
 
 def corrective_samples() -> torch.Tensor:
@@ -167,32 +168,19 @@ def corrective_samples() -> torch.Tensor:
     return torch.tensor(np.array(poses), dtype=torch.float32)
 
 
-def orthogonal(fields: np.ndarray, moved: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Takes from every direction what the earlier ones already do (Gram-Schmidt), and gives back its size."""
-    fields, moved = fields.copy(), moved.copy()
-    for k in range(fields.shape[-1]):
-        before = np.linalg.norm(fields[..., k])
-        for i in range(k):
-            share = (fields[..., k] * fields[..., i]).sum() / (fields[..., i] ** 2).sum()
-            fields[..., k] -= share * fields[..., i]
-            moved[..., k] -= share * moved[..., i]
-        gain = before / np.linalg.norm(fields[..., k])
-        fields[..., k] *= gain
-        moved[..., k] *= gain
-    return fields, moved
-
-
-def build(step: float = 1.7, rounds: int = 160) -> dict[str, np.ndarray]:
+def build(step: float = 1.6, rounds: int = 120) -> dict[str, np.ndarray]:
     """All arrays of the asset; metres."""
     form = Form()
     nets = surface_nets(form.distance, np.array([-190.0, -48, -80]), np.array([40.0, 34, 110]), step)
     dense = form.project(nets[0], rounds=3), nets[1]
+    check_closed(dense[1])
     print(f"dense: {len(dense[0])} vertices, {volume(*dense) / 1e3:.1f} cm3")
     vertices, faces = in_place(*even_mesh(form, dense))
+    check_closed(faces)
     weights = prune(transfer(smooth_weights(form, *dense), dense, (vertices, faces)))
-    strains = bone_strains(form)
-    fields, moved = zip(*(shape_fields(form, vertices, weights, s, ORIGIN) for s in strains.values()), strict=True)
-    fields, moved = orthogonal(np.stack(fields, -1), np.stack(moved, -1))
+    ways = shape_directions(form, ORIGIN).values()
+    fields, moved = zip(*(shape_fields(form, vertices, weights, way) for way in ways), strict=True)
+    fields, moved = nearly_orthogonal(np.stack(fields, -1), np.stack(moved, -1))
     regressor = joint_regressor(form, vertices, weights, fields, moved)
     joints = joint_table(form)
     errors = np.linalg.norm(regressor @ vertices - joints, axis=1)

@@ -7,6 +7,7 @@ Used by ``build_hand.py``; see ``docs/hand.md`` for the sources of the numbers.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from scipy.interpolate import PchipInterpolator
@@ -22,21 +23,21 @@ BONES = {
 }
 """Wrist to joint 1, then 1-2, 2-3, 3-tip: means over people."""
 
-_KNUCKLE_YZ = {"index": (0.5, 23.0), "middle": (3.5, 2.0), "ring": (1.5, -17.0), "pinky": (-4.0, -34.5)}
+_KNUCKLE_YZ = {"index": (0.5, 24.0), "middle": (3.5, 2.2), "ring": (1.5, -17.8), "pinky": (-4.0, -36.0)}
 """Height and side of the knuckles: the transverse arch and a spacing of about 19 mm."""
 
-_DIRECTION = {"index": (6.0, 3.0), "middle": (0.0, 2.0), "ring": (-6.5, 2.5), "pinky": (-15.0, 3.5)}
+_DIRECTION = {"index": (7.0, 3.0), "middle": (0.0, 2.0), "ring": (-7.5, 2.5), "pinky": (-16.5, 3.5)}
 """Of the flat fingers, degrees: spread towards the thumb, slope towards the palm."""
 
 _THUMB = ((-0.63, -0.36, 0.69), (-0.66, -0.13, 0.74), (-0.75, -0.06, 0.66), (-0.81, -0.02, 0.58))
 
 THICKNESS = {
     # half breadths at the knuckle, mid phalanx 1, joint 2, mid phalanx 2, joint 3, pulp, end
-    "thumb": (13.0, 11.0, 10.6, 9.7, 10.4, 10.3, 7.9),
-    "index": (9.5, 9.1, 9.2, 8.2, 8.1, 8.0, 6.3),
-    "middle": (9.6, 9.3, 9.4, 8.5, 8.3, 8.2, 6.5),
-    "ring": (9.1, 8.8, 8.8, 7.9, 7.8, 7.7, 6.1),
-    "pinky": (8.1, 7.7, 7.6, 6.9, 6.8, 6.7, 5.3),
+    "thumb": (13.0, 11.2, 10.9, 10.0, 10.6, 10.6, 8.2),
+    "index": (9.6, 9.2, 9.75, 8.65, 8.55, 8.4, 6.6),
+    "middle": (9.7, 9.4, 9.9, 8.9, 8.75, 8.6, 6.8),
+    "ring": (9.2, 8.9, 9.3, 8.35, 8.2, 8.1, 6.4),
+    "pinky": (8.2, 7.8, 8.0, 7.3, 7.2, 7.1, 5.6),
 }
 
 
@@ -66,7 +67,7 @@ def back_of(finger: str, joints: np.ndarray) -> np.ndarray:
     """Unit dorsal direction of each of a finger's three bones (CPF's u axis), 3 x 3."""
     up = np.array([1.0, 1.0, 1.0]) if finger == "thumb" else np.array([0.0, 1.0, 0.0])
     backs = []
-    for start, end in zip(joints[:-1], joints[1:], strict=True):
+    for start, end in pairwise(joints):
         bone = _unit(start - end)
         left = _unit(np.cross(bone, up))
         backs.append(np.cross(left, bone))
@@ -143,7 +144,7 @@ class Form:
     def _digit(self, finger: str) -> list[Cone | Chain]:
         joints, backs = self.joints[finger], self.backs[finger]
         base, mid1, two, mid2, three, pulp, end = THICKNESS[finger]
-        flat = 0.94 if finger == "thumb" else 0.95
+        flat = 0.94
         way = _unit(joints[3] - joints[2])
         last = joints[3] - way * end
         stations = [
@@ -167,8 +168,8 @@ class Form:
             low = joints[bone] + 0.5 * ahead - backs[bone] * (0.30 * thick)
             pads.append(Cone(low - 0.22 * ahead, low + 0.22 * ahead, (0.74 * thick,) * 2, backs[bone]))
         # knuckle of the middle joint
-        bump = joints[1] + backs[0] * (0.35 * two)
-        pads.append(Cone(bump - way, bump + way, (0.64 * two,) * 2, backs[0]))
+        bump = joints[1] + backs[0] * (0.33 * two)
+        pads.append(Cone(bump - way, bump + way, (0.62 * two,) * 2, backs[0]))
         return [chain, *pads]
 
     def _palm(self) -> list[Cone]:
@@ -183,24 +184,24 @@ class Form:
         for finger, head in heads.items():
             knuckle = joints[finger][0]
             root = 0.17 * knuckle + np.array([0, -1.5, 0.10 * knuckle[2]])
-            cones.append(cone(root, knuckle + [2.0, -3.0, 0], 13.0, head))
+            cones.append(cone(root, knuckle + np.array([2.0, -3.0, 0]), 13.0, head))
             bump = knuckle + np.array([1.0, 3.4, 0])
-            cones.append(cone(bump, bump + [6, -1.5, -0.06 * knuckle[2]], 5.9, 4.6))
+            cones.append(cone(bump, bump + np.array([6, -1.5, -0.06 * knuckle[2]]), 5.9, 4.6))
         index, middle, ring, pinky = (joints[f][0] for f in ("index", "middle", "ring", "pinky"))
         cones += [
-            cone(index + [0, -7.2, -1], middle + [0, -8.4, 0], 7.0, 7.0),
-            cone(middle + [0, -8.4, 0], ring + [0, -7.2, 0], 7.0, 7.0),
-            cone(ring + [0, -7.2, 0], pinky + [2, -5.6, 2], 7.0, 7.0),
+            cone(index + np.array([0, -7.2, -1]), middle + np.array([0, -8.4, 0]), 7.0, 7.0),
+            cone(middle + np.array([0, -8.4, 0]), ring + np.array([0, -7.2, 0]), 7.0, 7.0),
+            cone(ring + np.array([0, -7.2, 0]), pinky + np.array([2, -5.6, 2]), 7.0, 7.0),
             cone([-28, -6, 2], [-74, -5, 2], 9.5, 9.0),
             # heel: thenar, hypothenar
             cone([-13, -10, 15], [-42, -15, 33], 13.5, 13.2),
             cone([-20, -11, 12], [-48, -10, 22], 13.0, 9.5),
             cone([-12, -8, -14], [-50, -7.5, -30], 13.5, 11.8),
-            cone([-50, -7.5, -30], pinky + [8, -4, 0], 11.8, 9.5),
+            cone([-50, -7.5, -30], pinky + np.array([8, -4, 0]), 11.8, 9.5),
             # wrist: radius and ulna side
-            cone([-12, -3, 10], [32, -1, 11.5], 16.0, 16.5),
-            cone([-12, -3, -10], [32, -1, -11.5], 15.5, 16.0),
-            cone([-8, -3, 0], [32, -1, 0], 16.5, 17.0),
+            cone([-12, -3, 11], [32, -1, 13.0], 16.3, 17.3),
+            cone([-12, -3, -11], [32, -1, -13.0], 15.8, 16.8),
+            cone([-8, -3, 0], [32, -1, 0], 17.0, 18.0),
         ]
         cones += self._webs()
         return cones
@@ -210,7 +211,7 @@ class Form:
         cones = []
         for one, other in (("index", "middle"), ("middle", "ring"), ("ring", "pinky")):
             a, b = self.joints[one], self.joints[other]
-            reach = 0.29
+            reach = 0.33
             start = a[0] + reach * (a[1] - a[0]) - 4.0 * up
             end = b[0] + reach * (b[1] - b[0]) - 4.0 * up
             cones.append(Cone(start, end, (4.6, 4.6), up))

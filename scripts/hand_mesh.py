@@ -1,7 +1,7 @@
 """From a signed distance to an even triangle mesh of a chosen size: surface nets, then isotropic remeshing.
 
-Remeshing follows Botsch and Kobbelt 2004 (split long edges, collapse short ones, flip towards six neighbours, relax along
-the surface, project), with a wanted edge length that depends on the place.
+Remeshing follows Botsch and Kobbelt 2004 (split long edges, collapse short ones, flip towards six neighbours, relax
+along the surface, project), with a wanted edge length that depends on the place.
 """
 
 from __future__ import annotations
@@ -57,6 +57,18 @@ def surface_nets(field: Field, low: np.ndarray, high: np.ndarray, step: float) -
         quads = np.where(sign[:, None] > 0, quads, quads[:, ::-1])
         faces += [quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]]
     return vertices, np.concatenate(faces)
+
+
+def check_closed(faces: np.ndarray) -> None:
+    """Every edge in one direction once and in the other once, and no handles; else raises RuntimeError."""
+    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+    single = len(np.unique(edges, axis=0)) == len(edges)
+    both = len(np.unique(np.sort(edges, 1), axis=0)) * 2 == len(edges)
+    genus = 1 - (len(np.unique(faces)) - len(edges) // 2 + len(faces)) // 2
+    if not (single and both and genus == 0):
+        raise RuntimeError(
+            f"the surface is not closed and simple (genus {genus}): fingers touch, or the grid is too coarse"
+        )
 
 
 def face_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:

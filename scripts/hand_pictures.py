@@ -8,7 +8,8 @@ from PIL import Image, ImageDraw
 
 VIEWS = {
     "back": ((0, 1, 0), (-1, 0, 0)), "palm": ((0, -1, 0), (-1, 0, 0)), "thumb side": ((0, 0, 1), (-1, 0, 0)),
-    "little finger side": ((0, 0, -1), (-1, 0, 0)), "finger tips": ((-1, 0, 0), (0, 1, 0)), "wrist": ((1, 0, 0), (0, 1, 0)),
+    "little finger side": ((0, 0, -1), (-1, 0, 0)), "finger tips": ((-1, 0, 0), (0, 1, 0)),
+    "wrist": ((1, 0, 0), (0, 1, 0)),
 }  # fmt: skip
 """Direction from the hand to the eye, and what points up in the picture."""
 

@@ -40,28 +40,32 @@ POSES = {
 }  # fmt: skip
 
 
-def pinch(model: HandModel, start: torch.Tensor) -> torch.Tensor:
-    """Thumb and index brought together, pad to pad, within their limits."""
-    moving = [1, 2, 3, 13, 14, 15]
-    angles = start.clone()
+def reach(model: HandModel, start: torch.Tensor, moving: list[int], name: str) -> torch.Tensor:
+    """Moves some joints, within their limits, until the thumb's pad lies where the pose wants it.
+
+    ``pinch``: on the index finger's pad. Else: on the back of a middle bone, index (fist) or middle finger (point).
+    """
+    finger = {"pinch": 5, "fist": 4, "point": 7}[name]
+    region = torch.nonzero((model.regions == finger) & ~model.palmar).squeeze(-1)
     free = start[moving].clone().requires_grad_()
     optimiser = torch.optim.Adam([free], lr=0.02)
     low, high = model.limits[[m - 1 for m in moving]].unbind(-1)
-    for _ in range(250):
+    angles = start
+    for _ in range(400):
         angles = start.clone()
         angles[moving] = free
         posed = model(anatomy.compose_angles(angles, model.axes)[None], torch.zeros(1, 10), torch.zeros(1, 3))
         pads = model.anchors(posed.vertices)[0]
         normals = anatomy.vertex_normals(posed.vertices, model.faces)[0]
-        thumb, index = pads[[2, 3, 4]].mean(0), pads[[9, 10, 11]].mean(0)
-        facing = (normals[model.anchor_faces[2]].mean(0) * normals[model.anchor_faces[9]].mean(0)).sum()
+        thumb, up = pads[[2, 3, 4]].mean(0), normals[model.anchor_faces[[2, 3, 4]]].mean((0, 1))
+        if name == "pinch":
+            goal, facing = pads[[9, 10, 11]].mean(0), normals[model.anchor_faces[[9, 10, 11]]].mean((0, 1))
+        else:
+            goal, facing = posed.vertices[0, region].mean(0), normals[region].mean(0)
+        goal = goal + 0.001 * facing.detach()
         outside = (torch.relu(low - free) + torch.relu(free - high)).square().sum()
-        loss = (
-            4e4 * (thumb - index).square().sum()
-            + 2 * (1 + facing)
-            + 20 * outside
-            + 0.6 * (free - start[moving]).square().sum()
-        )
+        loss = 4e4 * (thumb - goal).square().sum() + 2 * (1 + (up * facing).sum()) + 30 * outside
+        loss = loss + 0.4 * (free - start[moving]).square().sum()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -75,8 +79,8 @@ def rotvec_of(model: HandModel, name: str) -> torch.Tensor:
     if name == "relaxed":
         return model.mean_rotvec
     angles = torch.tensor(bends(POSES[name]), dtype=torch.float32)
-    if name == "pinch":
-        angles = pinch(model, angles)
+    if name in ("pinch", "fist", "point"):
+        angles = reach(model, angles, [1, 2, 3, 13, 14, 15] if name == "pinch" else [13, 14, 15], name)
     return anatomy.compose_angles(angles, model.axes)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,6 +40,8 @@ def _to_segment(points: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple[np.nd
 def hard_labels(form: Form, points: np.ndarray) -> np.ndarray:
     """The one joint that moves each point, before any smoothing."""
     parts = form.parts(points)
+    web = np.min([w.distance(points) for w in form.webs], 0)
+    under = np.clip(web - 0.8, 0, 2.5)  # a web belongs to the palm, so that it follows neither finger fully
     label = np.zeros(len(points), int)
     best = np.full(len(points), np.inf)
     for f, finger in enumerate(MANO_FINGERS):
@@ -52,7 +55,7 @@ def hard_labels(form: Form, points: np.ndarray) -> np.ndarray:
             # on the palm side the finger begins beyond its joint: the pad of the palm reaches under it
             bone = (joints[1] - joints[0]) / np.linalg.norm(joints[1] - joints[0])
             begins = (points - joints[0]) @ (bone + 0.5 * backs[0]) > 0
-            mine = (parts[finger] < parts["palm"] + 2.5) & begins
+            mine = (parts[finger] < parts["palm"] + under) & begins
         closer = mine & (parts[finger] < best)
         best = np.where(closer, parts[finger], best)
         part = np.zeros(len(points), int)
@@ -109,66 +112,107 @@ def transfer(
     return np.einsum("vk,vkj->vj", share / share.sum(1, keepdims=True), values[index])
 
 
-def bone_strains(form: Form) -> dict[str, np.ndarray]:
-    """The shape directions: for each of the 16 bones the strain (3 x 3) of one standard deviation."""
-    start, end = joint_table(form), ends(form)
+@dataclass(frozen=True)
+class Direction:
+    """A shape direction: a strain (3 x 3) for each of the 15 finger bones, and a displacement field of the palm."""
+
+    bones: np.ndarray
+    palm: Callable[[np.ndarray], np.ndarray]
+
+
+def shape_directions(form: Form, origin: np.ndarray) -> dict[str, Direction]:
+    """The ten ways in which hands differ, one standard deviation each (before they are made nearly orthogonal)."""
+    start, end = joint_table(form)[1:], ends(form)[1:]
     way = (end - start) / np.linalg.norm(end - start, axis=1, keepdims=True)
     along = np.einsum("ja,jb->jab", way, way)
     across = np.eye(3) - along
-    finger = np.array([False] + [f != "thumb" for f in MANO_FINGERS for _ in range(3)])
-    thumb = np.array([False] + [f == "thumb" for f in MANO_FINGERS for _ in range(3)])
-    last = np.array([False] + [k == 2 for _ in MANO_FINGERS for k in range(3)])
-    first = np.array([False] + [k == 0 for _ in MANO_FINGERS for k in range(3)])
-    order = np.array(
-        [0.0]
-        + [
-            {"index": -1.0, "middle": -0.3, "ring": 0.6, "pinky": 1.0, "thumb": 0.0}[f]
-            for f in MANO_FINGERS
-            for _ in range(3)
-        ]
-    )
+    names = np.array([f for f in MANO_FINGERS for _ in range(3)])
+    part = np.tile([0, 1, 2], 5)
+    thumb = (names == "thumb")[:, None, None]
+    order = np.vectorize({"index": -1.0, "middle": -0.3, "ring": 0.6, "pinky": 1.0, "thumb": 0.0}.get)(names)
+    taper = np.choose(part, [-0.8, 0.0, 1.0])[:, None, None]
+    none = np.zeros((15, 3, 3))
 
-    def on(chosen: np.ndarray, strain: np.ndarray) -> np.ndarray:
-        return np.where(chosen[:, None, None], strain, 0.0)
+    def still(points: np.ndarray) -> np.ndarray:
+        return np.zeros_like(points)
 
-    def wrist(axis: int) -> np.ndarray:
-        strain = np.zeros((16, 3, 3))
-        strain[0, axis, axis] = 1.0
-        return strain
+    def towards_fingers(points: np.ndarray) -> np.ndarray:
+        return _ease((15.0 - points[:, 0]) / 80.0)
+
+    def scaled(*factors: float) -> Callable[[np.ndarray], np.ndarray]:
+        return lambda points: (points - origin) * np.array(factors)
+
+    def wider(points: np.ndarray) -> np.ndarray:
+        return np.stack([0 * points[:, 0], 0 * points[:, 0], 0.036 * points[:, 2] * towards_fingers(points)], 1)
+
+    def fleshier(points: np.ndarray) -> np.ndarray:
+        low = -4.0 * np.log1p(np.exp(-(points[:, 1] + 3.0) / 4.0))
+        return np.stack([0 * low, 0.085 * low * _ease((20.0 - points[:, 0]) / 40.0), 0 * low], 1)
+
+    def longer(points: np.ndarray) -> np.ndarray:
+        return np.stack([0.026 * np.minimum(points[:, 0] - origin[0], -origin[0]), *np.zeros((2, len(points)))], 1)
 
     return {
-        "size": 0.042 * np.broadcast_to(np.eye(3), (16, 3, 3)),
-        "finger length": 0.026 * on(finger, along),
-        "girth": 0.045 * (on(finger, across) + 0.5 * on(thumb, across) + 0.35 * (wrist(1) + wrist(2))),
-        "palm width": 0.032 * wrist(2),
-        "palm length": 0.026 * wrist(0),
-        "thumb length": 0.030 * on(thumb, along),
-        "thumb girth": 0.050 * on(thumb, across),
-        "finger order": 0.028 * order[:, None, None] * along,
-        "palm thickness": 0.050 * wrist(1),
-        "finger taper": 0.050 * (on(last, across) - 0.8 * on(first, across)),
+        "size": Direction(0.042 * np.broadcast_to(np.eye(3), (15, 3, 3)), scaled(0.042, 0.042, 0.042)),
+        "finger length": Direction(0.026 * np.where(thumb, 0, along), still),
+        "girth": Direction(np.where(thumb, 0.025, 0.045) * across, scaled(0.0, 0.016, 0.016)),
+        "palm width": Direction(none, wider),
+        "palm length": Direction(none, longer),
+        "thumb length": Direction(0.030 * np.where(thumb, along, 0), still),
+        "thumb girth": Direction(0.050 * np.where(thumb, across, 0), still),
+        "finger order": Direction(0.028 * order[:, None, None] * along, still),
+        "palm thickness": Direction(none, fleshier),
+        "finger taper": Direction(0.050 * taper * np.where(thumb, 0.5, 1.0) * across, still),
     }
 
 
-def shape_fields(form: Form, vertices: np.ndarray, weights: np.ndarray, strains: np.ndarray, origin: np.ndarray):
-    """Displacement of every vertex and of the 16 joints under bone strains: V x 3, 16 x 3.
+def _ease(share: np.ndarray) -> np.ndarray:
+    share = np.clip(share, 0, 1)
+    return share * share * (3 - 2 * share)
 
-    Each bone's strain acts from its joint; a joint moves as its parent's strain says; the wrist's acts from ``origin``.
+
+def shape_fields(
+    form: Form, vertices: np.ndarray, weights: np.ndarray, way: Direction
+) -> tuple[np.ndarray, np.ndarray]:
+    """Displacement of every vertex and of the 16 joints along a shape direction: V x 3, 16 x 3.
+
+    Each bone's strain acts from its joint; a joint moves as its parent's strain (or the palm's field) says.
     """
     joints = joint_table(form)
-    moved = np.zeros((16, 3))
-    moved[0] = strains[0] @ (joints[0] - origin)
+    moved = way.palm(joints)
+    each = np.zeros((len(vertices), 16, 3))
+    each[:, 0] = way.palm(vertices)
     for j in range(1, 16):
-        parent = 0 if (j - 1) % 3 == 0 else j - 1
-        moved[j] = moved[parent] + strains[parent] @ (joints[j] - joints[parent])
-    each = moved[None] + np.einsum("jab,vjb->vja", strains, vertices[:, None] - joints[None])
+        if (j - 1) % 3 != 0:
+            moved[j] = moved[j - 1] + way.bones[j - 2] @ (joints[j] - joints[j - 1])
+        each[:, j] = moved[j] + (vertices - joints[j]) @ way.bones[j - 1].T
     return np.einsum("vj,vja->va", weights, each), moved
+
+
+def nearly_orthogonal(fields: np.ndarray, moved: np.ndarray, much: float = 0.75) -> tuple[np.ndarray, np.ndarray]:
+    """Makes directions nearly orthogonal while changing each as little as possible; sizes are kept.
+
+    The first (size) is kept and taken out of the others; these are then decorrelated symmetrically (Lowdin 1950), by
+    the power ``much`` of the full step: a full one would trade what each direction means for exact orthogonality.
+    """
+    flat = np.concatenate([fields.reshape(-1, fields.shape[-1]), moved.reshape(-1, fields.shape[-1])])
+    count = fields.size // fields.shape[-1]
+    sizes = np.linalg.norm(flat[:count], axis=0)
+    rest = flat[:, 1:] - flat[:, :1] * (flat[:count, 0] @ flat[:count, 1:]) / sizes[0] ** 2
+    rest = rest / np.linalg.norm(rest[:count], axis=0)
+    values, vectors = np.linalg.eigh(rest[:count].T @ rest[:count])
+    rest = rest @ (vectors * values ** (-0.5 * much)) @ vectors.T
+    flat = np.concatenate([flat[:, :1], rest * sizes[1:] / np.linalg.norm(rest[:count], axis=0)], 1)
+    return flat[:count].reshape(fields.shape), flat[count:].reshape(moved.shape)
 
 
 def joint_regressor(
     form: Form, vertices: np.ndarray, weights: np.ndarray, fields: np.ndarray, moved: np.ndarray
 ) -> np.ndarray:
-    """Rows of weights >= 0, sum 1, whose vertices' mean is the joint at every shape. ``fields`` V x 3 x 10, ``moved`` 16 x 3 x 10."""
+    """Rows of weights >= 0, sum 1, whose vertices' mean is the joint at every shape.
+
+    ``fields`` (V x 3 x 10) and ``moved`` (16 x 3 x 10): what the shape directions do to vertices and joints.
+    """
     joints = joint_table(form)
     rows = np.zeros((16, len(vertices)))
     for j in range(16):
@@ -193,8 +237,9 @@ def joint_regressor(
 def correctives(model: HandModel, poses: torch.Tensor, rounds: int = 160) -> np.ndarray:
     """Pose correctives, V x 3 x 135 (metres): what keeps the volume and strains the skin least when joints turn.
 
-    A corrective is linear in the rotation entries of the joints near by, as MANO's are; all are found together by gradient
-    descent on the membrane energy of the skin, the change of volume, folded faces, and the correctives' size and roughness.
+    A corrective is linear in the rotation entries of the joints near by, as MANO's are; all are found together by
+    gradient descent on the membrane energy of the skin, the change of volume, folded faces, and the correctives' own
+    size and roughness.
 
     Args:
         model: The hand without correctives.
@@ -211,6 +256,7 @@ def correctives(model: HandModel, poses: torch.Tensor, rounds: int = 160) -> np.
     blend_shift = skin @ shift
     neighbours = _averaging(faces.numpy(), len(rest))
     support = _support(skin, neighbours)
+    laplace = (torch.eye(len(rest)) - neighbours).to_sparse_csr()
     pose = torch.zeros(15, 9, len(rest), 3, requires_grad=True)
     frame = _face_frames(rest, faces)
     full = _volume(rest[faces][None])[0]
@@ -230,10 +276,10 @@ def correctives(model: HandModel, poses: torch.Tensor, rounds: int = 160) -> np.
         normal = torch.nn.functional.normalize(torch.linalg.cross(edges[..., 0], edges[..., 1], dim=-1), dim=-1)
         fold = torch.relu(0.3 - (normal * expected).sum(-1)) * frame.area
         change = _volume(corners) - full
-        rough = offset - neighbours @ offset
+        rough = (laplace @ offset.transpose(0, 1).reshape(len(rest), -1)).view(len(rest), count, 3)
         loss = (
-            0.05 * membrane.sum() + ((change / 180) ** 2).sum() + 2.0 * fold.sum()
-            + 1.5 * (rough**2).sum() + 0.25 * (offset**2).sum()
+            0.05 * membrane.sum() + ((change / 180) ** 2).sum() + 6.0 * fold.sum()
+            + 1.5 * (rough**2).sum() + 0.6 * (offset**2).sum()
         )  # fmt: skip
         optimiser.zero_grad()
         loss.backward()
@@ -250,7 +296,7 @@ def correctives(model: HandModel, poses: torch.Tensor, rounds: int = 160) -> np.
 
 
 def _support(skin: torch.Tensor, neighbours: torch.Tensor) -> torch.Tensor:
-    """Where the corrective of each of the 15 joints may act: near the line between what follows it and what does not."""
+    """Where the corrective of each of the 15 joints may act: where some skin follows the joint and some does not."""
     below = torch.zeros(15, 16)
     for j in range(1, 16):
         k = j
