@@ -5,8 +5,8 @@
 
 Speed: forward and backward of mask and depth to camera-frame vertices, one thread, the poses rotated among 128 (a fixed
 pose lets the branch predictor memorise the mesh). Every round times each renderer on the same poses, one after the
-other; ratios are of processor time within a round. deodr is driven through its C++ functions directly, with the adjacency
-precomputed and its input checks left out: the fastest way to use it.
+other; ratios are of processor time within a round. deodr is driven through its C++ functions directly, with the
+adjacency precomputed and its input checks left out: the fastest way to use it.
 Gradient: 6-dof gradients against central differences of 32x supersampled coverage (counted points, no edges).
 """
 

@@ -244,7 +244,7 @@ def test_bad_vertices_and_padding_do_no_harm(backend: str) -> None:
     assert all(torch.equal(one, other) for one, other in zip(plain, again, strict=True))
     broken = points.clone()
     broken[0], broken[5, 2], broken[7] = float("nan"), -1.0, float("inf")
-    broken[9, 2], broken[11] = 1e-5, torch.tensor([1e30, 0.0, 1.0])
+    broken[9, 2], broken[11], broken[13] = 1e-5, torch.tensor([1e30, 0.0, 1.0]), 0.0
     broken.requires_grad_()
     drawn = render(broken, Topology.pack([(778, faces)]), camera(), SIZE, points, backend=backend)
     gradient = torch.autograd.grad(sum(picture.sum() for picture in drawn[:3]), broken)[0]

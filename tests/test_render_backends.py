@@ -139,6 +139,39 @@ def test_a_batch_renderer_that_draws_masks_only_gives_nan_elsewhere() -> None:
     assert drawn.coords.shape == (2, 2, 3, *SIZE)
 
 
+def test_an_object_that_looks_inwards_is_refused() -> None:
+    vertices, faces = hand()
+    scene = objects()
+    mirrored = Objects(scene.vertices * torch.tensor([-1.0, 1.0, 1.0]), scene.faces, scene.codes)
+    cameras = Camera(camera(SIZE).repeat(2, 1, 1), SIZE)
+    with pytest.raises(ValueError, match=r"object 0 look inwards.*flip"):
+        make_renderer(faces, vertices, mirrored, cameras)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_drawing_without_gradients(mode) -> None:
+    vertices, faces = hand()
+    points, topology = posed(vertices, 0), Topology.pack([(778, faces)])
+    reference = render(points, topology, camera(SIZE), SIZE, vertices)
+    with mode():
+        drawn = render(points.clone(), topology, camera(SIZE), SIZE, vertices)
+    assert all(torch.equal(one, other) for one, other in zip(reference, drawn, strict=True))
+
+
+def test_second_derivatives_and_changed_inputs_are_refused() -> None:
+    vertices, faces = hand()
+    points, topology = posed(vertices, 0).requires_grad_(), Topology.pack([(778, faces)])
+    mask = render(points, topology, camera(SIZE), SIZE)[0]
+    with pytest.raises(RuntimeError, match=r"no second derivatives.*'torch'"):
+        torch.autograd.grad(mask.sum(), points, create_graph=True)
+    moved = points * 1.0
+    mask = render(moved, topology, camera(SIZE), SIZE)[0]
+    with torch.no_grad():
+        moved.add_(0.1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        mask.sum().backward()
+
+
 def test_gradient_of_the_painted_values() -> None:
     """Painting is linear: the gradient with respect to the values gives the picture back."""
     vertices, faces = hand()

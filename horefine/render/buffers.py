@@ -78,14 +78,14 @@ def rasterize_buffers(
     return Buffers(ids, depth, weights, picture)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _bounds(values, last):
     """First and last pixel whose centre lies between the smallest and the largest value (closed, clipped)."""
     low, high = min(values[0], min(values[1], values[2])), max(values[0], max(values[1], values[2]))
     return math.ceil(min(max(low, 0.0), last + 1.0)), math.floor(max(min(high, float(last)), -1.0))
 
 
-@njit(cache=True, nogil=True, fastmath={"nsz", "arcp", "contract"})
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"nsz", "arcp", "contract"})
 def _rasterize(points, faces, matrix, cull, ids, inverse, weights):
     """With M the corners as columns and w = M^-1 ray: inside where all w >= 0, 1/z = sum(w), b = w / sum(w)."""
     height, width = ids.shape
@@ -132,7 +132,7 @@ def _rasterize(points, faces, matrix, cull, ids, inverse, weights):
                     weights[i, j, 0], weights[i, j, 1], weights[i, j, 2] = w0 / total, w1 / total, w2 / total
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _interpolate(faces, attributes, ids, weights, picture):
     height, width = ids.shape
     for i in range(height):

@@ -16,6 +16,8 @@ is ``-w_j * sum_i(g_i r_i)``, r_i the rows of M^-1. No projection is chained thr
 Inside the kernels a pixel (i, j) is the square [j, j+1] x [i, i+1]: half a pixel is added to the principal point,
 because outside pixel (0, 0) is the *centre* of the top-left pixel. Everything is float32 and serial within
 an item, so that an item's result does not depend on its neighbours.
+
+All kernels are in this one file because numba's cache notices changes only in the file of the outermost function.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ FULL = F(1e-5)
 """Coverage this close to 0 or 1 is 0 or 1: the float32 noise of a row's running sum."""
 GRAZING = F(1e-3)
 """Cosine between ray and face below which depth and values get no gradient."""
-FAST = {"nsz", "arcp", "contract", "afn"}
+_jit = njit(cache=True, nogil=True, error_model="numpy", fastmath={"nsz", "arcp", "contract", "afn"})
 SMALL = 32
 """Pixels of a box that is listed rather than walked."""
 LISTED = 2048
@@ -50,7 +52,7 @@ FRONT_BIT, LOOP_BIT = 1, 2
 FROM_BACK, CLAMPED = 1, 2
 
 
-@njit(cache=True, fastmath=FAST)
+@_jit
 def _project(vertices, matrix, pixels):
     """Corner positions in pixels and 1/z; 1/z = -1 marks a vertex that cannot be drawn."""
     fx, fy, cx, cy = matrix[0, 0], matrix[1, 1], matrix[0, 2] + HALF, matrix[1, 2] + HALF
@@ -65,7 +67,7 @@ def _project(vertices, matrix, pixels):
         pixels[k, 2] = inverse if good else -ONE
 
 
-@njit(cache=True, fastmath=FAST)
+@_jit
 def _face(faces, pixels, cull, facing, drawn):
     """1: seen from outside (corners run anticlockwise in the picture), -1: from inside, 0: edge-on or not drawn.
 
@@ -84,7 +86,7 @@ def _face(faces, pixels, cull, facing, drawn):
     return count
 
 
-@njit(cache=True, fastmath=FAST)
+@_jit
 def _visible(faces, pixels, drawn, count, inverse_depth, ids, planes, fragments):
     """z-buffer on 1/z, which is affine in the picture; the first face wins a tie.
 
@@ -135,7 +137,7 @@ def _visible(faces, pixels, drawn, count, inverse_depth, ids, planes, fragments)
     _test(fragments, listed, planes, drawn, inverse_depth, ids)
 
 
-@njit(cache=True, fastmath=FAST)
+@_jit
 def _test(fragments, listed, planes, drawn, inverse_depth, ids):
     """The depth test of listed (face, pixel) pairs."""
     for m in range(listed):
@@ -150,7 +152,7 @@ def _test(fragments, listed, planes, drawn, inverse_depth, ids):
         ids[i, j] = drawn[n] if wins else ids[i, j]
 
 
-@njit(cache=True, fastmath=FAST)
+@_jit
 def _test_box(planes, n, k, left, right, top, bottom, inverse_depth, ids):
     """The depth test of a face in all pixels of its box."""
     for i in range(top, bottom + 1):
@@ -164,7 +166,7 @@ def _test_box(planes, n, k, left, right, top, bottom, inverse_depth, ids):
                 ids[i, j] = k
 
 
-@njit(cache=True, fastmath=FAST)
+@_jit
 def _outline(edges, facing, closed, outline):
     """Writes the edges that bound the front faces (bit 1) or the surface itself (bit 2); returns how many."""
     count = 0
@@ -187,7 +189,7 @@ def _outline(edges, facing, closed, outline):
     return count
 
 
-@njit(cache=True, fastmath=FAST)
+@_jit
 def _add_left(ay, by, area):
     """The part of an edge left of the picture covers whole rows from column 0 on."""
     height = area.shape[0]
@@ -199,7 +201,7 @@ def _add_left(ay, by, area):
         i += 1
 
 
-@njit(cache=True, fastmath=FAST)
+@_jit
 def _clip(start, step, size, enter, leave):
     """The part of [enter, leave] in which start + t * step lies in [0, size]."""
     if step == ZERO:
@@ -212,7 +214,7 @@ def _clip(start, step, size, enter, leave):
     return max(enter, one), min(leave, other)
 
 
-@njit(cache=True, fastmath=FAST)
+@_jit
 def _span(ax, ay, bx, by, dx, dy, width, height):
     """The part of an edge, from 0 to 1 along it, that is in the picture."""
     if min(min(ax, bx), min(ay, by)) >= ZERO and max(ax, bx) < width and max(ay, by) < height:
@@ -221,14 +223,14 @@ def _span(ax, ay, bx, by, dx, dy, width, height):
     return _clip(ay, dy, height, enter, leave)
 
 
-@njit(cache=True, fastmath=FAST)
+@_jit
 def _short(i, j, i2, j2, height, width):
     """Whether an edge stays within two rows and two columns of the picture (most do)."""
     near = (abs(i2 - i) <= 1) & (abs(j2 - j) <= 1)
     return near & (min(i, i2) >= 0) & (max(i, i2) < height) & (min(j, j2) >= 0) & (max(j, j2) < width)
 
 
-@njit(cache=True, fastmath=FAST)
+@_jit
 def _crossings(ax, ay, dx, dy, i, j, i2, j2):
     """Where such an edge leaves its first and enters its last cell, and whether it goes sideways first."""
     tx = (F(max(j, j2)) - ax) / dx if j2 != j else ONE
@@ -237,7 +239,7 @@ def _crossings(ax, ay, dx, dy, i, j, i2, j2):
     return min(tx, ty), max(tx, ty), tx < ty
 
 
-@njit(cache=True, fastmath=FAST)
+@_jit
 def _add_piece(ax, dx, dy, start, end, i, j, area):
     """The area right of the part of an edge from ``start`` to ``end``, which lies in the cell (i, j)."""
     d = (end - start) * dy
@@ -246,7 +248,7 @@ def _add_piece(ax, dx, dy, start, end, i, j, area):
     area[i, j + 1] += d * middle
 
 
-@njit(cache=True, fastmath=FAST)
+@_jit
 def _add_edge(ax, ay, bx, by, area):
     """Accumulates the signed area to the right of the edge (its own column exactly, the rest by the running sum)."""
     height, width = area.shape[0], area.shape[1] - 1
@@ -296,7 +298,7 @@ def _add_edge(ax, ay, bx, by, area):
                 return
 
 
-@njit(cache=True, fastmath=FAST)
+@_jit
 def _start(ax, ay, dx, dy, enter, height, width):
     """First cell of a walk, its direction, the parameters of the next crossings and their steps."""
     x, y = ax + enter * dx, ay + enter * dy
@@ -319,7 +321,7 @@ def _start(ax, ay, dx, dy, enter, height, width):
     return i, j, si, sj, tx, ty, sx, sy
 
 
-@njit(cache=True, fastmath=FAST)
+@_jit
 def _pull(start, end, i, j, kind, mode, gradient):
     """The mask's gradient along the part of an edge in the cell (i, j), weighted with 1 - t and with t."""
     state = mode[i, j]
@@ -329,7 +331,7 @@ def _pull(start, end, i, j, kind, mode, gradient):
     return g * (ONE - middle), g * middle
 
 
-@njit(cache=True, fastmath=FAST)
+@_jit
 def _edge_weights(ax, ay, bx, by, kind, mode, gradient):
     """Integrals of the mask's gradient along an edge, weighted with 1 - t and with t."""
     height, width = mode.shape
@@ -370,7 +372,7 @@ def _edge_weights(ax, ay, bx, by, kind, mode, gradient):
                 return w0, w1
 
 
-@njit(cache=True, fastmath=FAST)
+@_jit
 def _cover(pixels, outline, count, closed, area, loop, mask, mode):
     """The mask, and for each pixel whether it came from the back faces and whether it is clamped."""
     area[:] = ZERO
@@ -403,7 +405,7 @@ def _cover(pixels, outline, count, closed, area, loop, mask, mode):
             mode[i, j] = state
 
 
-@njit(cache=True, fastmath=FAST)
+@_jit
 def _hit(vertices, ia, ib, ic, dx, dy):
     """Where a ray meets a face: A x ray, the two sides at A, the normal n, n.d, and the barycentrics of B and C."""
     ax, ay, az = vertices[ia, 0], vertices[ia, 1], vertices[ia, 2]
@@ -417,7 +419,7 @@ def _hit(vertices, ia, ib, ic, dx, dy):
     return ax, ay, az, ux, uy, uz, wx, wy, wz, nx, ny, nz, along, b1, b2
 
 
-@njit(cache=True, fastmath=FAST)
+@_jit
 def _paint(vertices, faces, matrix, values, ids, picture):
     """Values at the ray's hit, 0 where no face is."""
     height, width = ids.shape
@@ -437,7 +439,7 @@ def _paint(vertices, faces, matrix, values, ids, picture):
                 picture[c, i, j] = b0 * values[ia, c] + b1 * values[ib, c] + b2 * values[ic, c]
 
 
-@njit(cache=True, fastmath=FAST)
+@_jit
 def _surface_gradient(
     vertices, faces, matrix, values, ids, use_depth, use_values, g_depth, g_picture, to_values, g, gv
 ):
@@ -486,7 +488,7 @@ def _surface_gradient(
             g[ic, 2] -= b2 * qz
 
 
-@njit(cache=True, fastmath=FAST)
+@_jit
 def _coverage_gradient(pixels, matrix, outline, count, mode, g_mask, g):
     """Adds the gradient of the mask to ``g``."""
     fx, fy, cx, cy = matrix[0, 0], matrix[1, 1], matrix[0, 2] + HALF, matrix[1, 2] + HALF
@@ -505,7 +507,7 @@ def _coverage_gradient(pixels, matrix, outline, count, mode, g_mask, g):
         g[b, 2] -= gx * (bx - cx) + gy * (by - cy)
 
 
-@njit(cache=True, nogil=True)
+@_jit
 def forward(
     vertices, faces, edges, items, edge_start, matrix, values, first, last, use_mask, use_surface, use_values,
     mask, depth, picture, ids, mode, pixels, facing, outline, outline_count,
@@ -540,7 +542,7 @@ def forward(
                     depth[n, i, j] = ONE / inverse if inverse > ZERO else ZERO
 
 
-@njit(cache=True, nogil=True)
+@_jit
 def backward(
     vertices, faces, items, edge_start, matrix, values, first, last, use_mask, use_depth, use_values, to_values,
     g_mask, g_depth, g_picture, ids, mode, pixels, outline, outline_count, g_vertices, g_values,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from horefine.geometry import Camera
 from horefine.render.backends import OUTPUTS, RENDERERS, choose, render
-from horefine.render.topology import Topology
+from horefine.render.topology import CLOSED, Topology
 
 if TYPE_CHECKING:
     from horefine.mesh import Mesh
@@ -87,7 +87,8 @@ def make_renderer(
         want: any of "mask", "depth", "values" (the coords).
 
     Raises:
-        ValueError: unknown renderer; numbers of objects and cameras differ.
+        ConfigError: unknown renderer.
+        ValueError: numbers of objects and cameras differ; a closed object winds inwards (it would be invisible).
         ImportError: the renderer's package is missing.
     """
     count = len(camera.matrix)
@@ -97,13 +98,27 @@ def make_renderer(
     RENDERERS[backend]()  # a missing package is named now, not in the middle of the work
     object_vertices = objects.vertices.shape[1]
     pairs = [((len(hand_codes), hand_faces), (object_vertices, objects.faces[i])) for i in range(count)]
+    topology = Topology.pack([mesh for pair in pairs for mesh in pair])
+    _refuse_inward(objects, topology)
     device = camera.matrix.device
     codes = torch.cat([hand_codes.to(device).expand(count, -1, 3), objects.codes.to(device)], 1)
     return Renderer(
-        Topology.pack([mesh for pair in pairs for mesh in pair]),
+        topology,
         camera.matrix.repeat_interleave(2, 0),
         camera.size,
         codes.reshape(-1, 3).to(camera.matrix.dtype).contiguous(),
         backend,
         frozenset(want),
     )
+
+
+def _refuse_inward(objects: Mesh, topology: Topology) -> None:
+    """The sign of a closed mesh's volume says which way its faces look."""
+    corners = objects.vertices.detach() - objects.vertices.detach().mean(1, keepdim=True)
+    for number, (points, faces) in enumerate(zip(corners, objects.faces, strict=True)):
+        a, b, c = points[faces].unbind(1)
+        if topology.items[2 * number + 1, CLOSED] and (torch.linalg.cross(a, b) * c).sum() < 0:
+            raise ValueError(
+                f"make_renderer: the faces of object {number} look inwards: flip them (faces.flip(-1)), or load the "
+                "mesh with Mesh.load, which repairs this; after mirroring a mesh its faces must be flipped too"
+            )
