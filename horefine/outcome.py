@@ -36,6 +36,7 @@ COLUMNS = (
 )  # fmt: skip
 """Of ``summary.csv``."""
 _HAND_DEPTHS = (0.15, 3.0)
+_LEAST_SEEN = 0.01
 _FLIP = np.diag([-1.0, 1.0, 1.0, 1.0])
 
 
@@ -61,7 +62,7 @@ def assemble(item: Item, refinement: Refinement, row: int, model: HandModel, abo
     vertices, faces = item.sample.mesh.trimmed()
     hand_faces = to_numpy(model.faces)
     assert item.box is not None
-    notes = [*item.sample.notes, *item.notes, *_doubts(posed["hand_joints"])]
+    notes = [*item.sample.notes, *item.notes, *_unseen(item), *_doubts(posed["hand_joints"])]
     return Result(
         name=item.name,
         side=item.sample.side,
@@ -131,6 +132,18 @@ def _errors(item: Item, pose: Pose, initial: Pose, model: HandModel) -> dict[str
             away = np.linalg.norm(posed[f"{part}_vertices"] - wanted[f"{part}_vertices"], axis=1)
             found[f"{part}_error{suffix}"] = round(float(away.mean()) * 1000, 3)
     return found
+
+
+def _unseen(item: Item) -> list[str]:
+    """Parts that the maps hardly show: a pose found from so little means nothing."""
+    said = []
+    for part in ("hand", "object"):
+        mask = getattr(item.features, f"{part}_mask")
+        if mask is not None and float(mask.mean()) < _LEAST_SEEN:
+            said.append(
+                f"hardly any {part} is seen in the crop ({float(mask.mean()):.1%} of it): do not trust the result"
+            )
+    return said
 
 
 def _doubts(joints: np.ndarray) -> list[str]:

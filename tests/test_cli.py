@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -211,6 +212,34 @@ def test_networks_get_right_hands_only_and_their_boxes_are_mirrored_back(photos:
         x0, y0, x1, _ = table["box"]
         assert x0 < pixels[:, 0].min() and pixels[:, 0].max() < x1 and y0 < pixels[:, 1].min()
         assert "found by the detector" in " ".join(table["notes"])
+
+
+@pytest.fixture
+def untrained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Weights of networks as they are before training: the pipeline's plumbing, not its quality."""
+    from horefine import extractors
+    from horefine.extractors import networks, sizes, weights
+
+    for task, kind in networks._KINDS.items():
+        network = sizes.network_config(task, {})
+        path = tmp_path / f"{task}.safetensors"
+        weights.save_weights(path, kind(network).state_dict(), task, network, {"trained": False})
+    monkeypatch.setattr(weights, "default_path", lambda task: tmp_path / f"{task}.safetensors")
+    extractors.load_default.cache_clear()
+    yield
+    extractors.load_default.cache_clear()
+
+
+@pytest.mark.usefixtures("untrained")
+def test_from_pixels_alone(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = horefine("run", photos / "images", "--out", out, *FEW_STEPS, "--no-pictures", "--limit", 2)
+    assert result.exit_code == 0, result.stderr
+    for name in ("p0", "p1"):
+        table = json.loads((out / "items" / name / "result.json").read_text())
+        assert table["first_pose"] == "hoisdf" and table["features"] == "networks"
+        assert set(table["seconds"]) >= {"read", "find", "initialise", "features", "refine"}
+        assert any("found by the detector" in note for note in table["notes"])
 
 
 # --- resumption and plans ----------------------------------------------------------------------------------------
