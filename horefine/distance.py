@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 RESOLUTION = 64
 PADDING = 0.15
-VERSION = 3
+VERSION = 4
 """Of the cached files: raised whenever the numbers in them change."""
 
 
@@ -175,7 +175,9 @@ def _fitted(values: np.ndarray, origin: np.ndarray, spacing: float, tree: tuple)
     used, place = np.unique(nodes, return_inverse=True)
     centres = np.ascontiguousarray(origin + (cells + 0.5) * spacing)
     distance, _, _ = kernels.closest(centres, triangles, children, boxes)
-    inside = kernels.winding(centres, triangles, children, dipoles) > 0.5
+    inside = values[tuple(cells.T)] < 0
+    doubt = distance < spacing  # else no surface lies between the centre and its cell's first corner
+    inside[doubt] = kernels.winding(centres[doubt], triangles, children, dipoles) > 0.5
     rows = np.repeat(np.arange(len(cells)), 8)
     mean = scipy.sparse.csr_matrix((np.full(len(rows), 1 / 8), (rows, place.ravel())), shape=(len(cells), len(used)))
     flat = values.ravel()
