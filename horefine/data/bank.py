@@ -7,11 +7,13 @@ hand, the object's mesh and their number, so another hand or object never meets 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import logging
 import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +25,7 @@ from horefine.errors import InputError
 from horefine.hand import HandModel
 from horefine.mesh import Mesh
 
-__all__ = ["GraspStore", "hand_digest"]
+__all__ = ["GraspStore", "hand_digest", "pack", "unpack"]
 
 log = logging.getLogger(__name__)
 
@@ -74,13 +76,19 @@ class GraspStore:
         """
         key = (which, number)
         if key not in self._blocks:
-            path = self.directory / f"{self._hand}_{self._names[which]}_{VERSION}_{number:04d}.npz"
-            bank = _read(path)
+            name = self.name(which, number)
+            path = self.directory / f"{name}.npz"
+            bank = _shipped().get(name)
+            bank = bank if bank is not None else _read(path)
             if bank is None:
                 bank = self._make(which, number)
                 _write(path, bank)
             self._blocks[key] = dataclasses.replace(bank, object=torch.full_like(bank.kind, which))
         return self._blocks[key]
+
+    def name(self, which: int, number: int) -> str:
+        """Under which a block is kept: hand, mesh, version of the generator, number."""
+        return f"{self._hand}_{self._names[which]}_{VERSION}_{number:04d}"
 
     def _make(self, which: int, number: int) -> GraspBank:
         mesh = self.meshes[which]
@@ -93,6 +101,35 @@ class GraspStore:
             f"object {mesh.name[0]!r} ({size} mm): no plausible grasp in {TRIES * RETRIES} tries; "
             "a hand holds things between about 5 and 90 mm across somewhere"
         )
+
+
+@functools.cache
+def _shipped() -> dict[str, GraspBank]:
+    """Blocks that come with horefine: the embedded hand on the embedded objects (``scripts/build_grasps.py``)."""
+    try:
+        with resources.as_file(resources.files("horefine.assets") / "grasps.npz") as path:
+            return unpack(path)
+    except FileNotFoundError:
+        return {}
+
+
+def pack(path: Path, blocks: Mapping[str, GraspBank]) -> None:
+    """Many named blocks in one file: the blocks one after the other, with their names and sizes."""
+    together = GraspBank.cat(list(blocks.values()))
+    arrays = {f.name: getattr(together, f.name).numpy() for f in dataclasses.fields(GraspBank)}
+    sizes = np.array([len(block) for block in blocks.values()])
+    np.savez_compressed(path, names=np.array(list(blocks)), sizes=sizes, **arrays)
+
+
+def unpack(path: Path) -> dict[str, GraspBank]:
+    """The blocks of :func:`pack`."""
+    with np.load(path, allow_pickle=False) as stored:
+        together = GraspBank(**{f.name: torch.from_numpy(stored[f.name]) for f in dataclasses.fields(GraspBank)})
+        ends = np.cumsum(stored["sizes"])
+        names = [str(name) for name in stored["names"]]
+    return {
+        name: together[int(start) : int(end)] for name, start, end in zip(names, [0, *ends[:-1]], ends, strict=True)
+    }
 
 
 def _read(path: Path) -> GraspBank | None:

@@ -371,15 +371,19 @@ def _descend(
 
 
 def _thin(model: HandModel) -> HandModel:
-    """The hand with every third vertex of its back only: what optimisation looks at."""
+    """The hand with every third vertex of its back only, and no faces: what optimisation looks at."""
     palmar = torch.nonzero(model.palmar).squeeze(1)
     back = torch.nonzero(~model.palmar).squeeze(1)[::3]
     kept = torch.cat([palmar, back, model.tips]).unique()
-    basis = model.basis.view(145, -1, 3)[:, kept].reshape(145, -1)
+    names = ("template", "weights", "regions", "palmar", "colors", "codes")
     return dataclasses.replace(
-        model, template=model.template[kept], basis=basis, weights=model.weights[kept], regions=model.regions[kept],
-        palmar=model.palmar[kept], tips=torch.searchsorted(kept, model.tips),
-    )  # fmt: skip
+        model,
+        **{name: getattr(model, name)[kept] for name in names},
+        basis=model.basis.view(145, -1, 3)[:, kept].reshape(145, -1),
+        regressor=model.regressor[:, kept],
+        faces=model.faces[:0],
+        tips=torch.searchsorted(kept, model.tips),
+    )
 
 
 def _members(model: HandModel) -> Int[Tensor, "17 n"]:
@@ -407,7 +411,19 @@ def grasp_object(
     share = rng.multinomial(count, [0.3, 0.2, 0.15, 0.2, 0.15])
     starts = [_start(model, mesh, rng, kind, int(n)) for kind, n in zip(KINDS, share, strict=True) if n]
     first = _finish(model, mesh, _cat(starts), steps)
-    if variations == 0 or len(first.kind) == 0:
+    if len(first.kind) == 0:
+        nothing = torch.zeros(0, 5)
+        return GraspBank(
+            torch.zeros(0, 16, 3),
+            first.shape,
+            torch.zeros(0, 3),
+            first.transl,
+            first.kind,
+            first.kind,
+            nothing,
+            nothing[:, 0],
+        )
+    if variations == 0:
         return _bank(model, mesh, first, index)
     more = _finish(model, mesh, _vary(model, mesh, rng, first, variations), steps // 3)
     return GraspBank.cat([_bank(model, mesh, first, index), _bank(model, mesh, more, index)])
