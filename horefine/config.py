@@ -36,30 +36,30 @@ class Optimizer(_Table):
     rates: dict[str, float] = Field(default_factory=dict)
     """First step of each block: metres, radians, standard deviations of shape. Not named = held still."""
     betas: tuple[float, float] = (0.9, 0.99)
-    epsilon: float = Field(1e-12, gt=0)
+    epsilon: float = Field(default=1e-12, gt=0)
 
 
 class Stage(_Table):
     """A run of steps on a choice of the losses."""
 
-    steps: int = Field(100, ge=1)
+    steps: int = Field(default=100, ge=1)
     losses: list[str] | dict[str, Any] | None = None
     """A list: only these. A table: all, with these entries changed. Nothing: all."""
-    rate: float = Field(1.0, gt=0)
+    rate: float = Field(default=1.0, gt=0)
     """Multiplies the optimiser's rates during this stage."""
-    decay: float = Field(1.0, gt=0, le=1)
+    decay: float = Field(default=1.0, gt=0, le=1)
     """What is left of the rate at the stage's end (cosine)."""
-    patience: int | None = Field(None, ge=1)
+    patience: int | None = Field(default=None, ge=1)
     """Cut an image's rate to a tenth when its loss has not fallen for this many steps; none: never."""
 
 
 class Starts(_Table):
     """Several beginnings for each image; the best end is kept. The first is the pose as given."""
 
-    count: int = Field(1, ge=1)
-    rotation: float = Field(0.7, ge=0)
+    count: int = Field(default=1, ge=1)
+    rotation: float = Field(default=0.7, ge=0)
     """Radians by which wrist and object of the others are turned."""
-    translation: float = Field(0.02, ge=0)
+    translation: float = Field(default=0.02, ge=0)
     """Metres by which they are moved."""
 
 
@@ -154,7 +154,9 @@ def _read(source: str | Path | Mapping[str, Any], seen: tuple[str, ...] = ()) ->
         if where in seen:
             raise ConfigError(f"base: {where} extends itself")
         if not path.is_file():
-            raise ConfigError(f"config {str(source)!r}: no such recipe or file{suggestion(str(source), config_names())}")
+            raise ConfigError(
+                f"config {str(source)!r}: no such recipe or file{suggestion(str(source), config_names())}"
+            )
         try:
             table = yaml.safe_load(path.read_text())
         except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -192,7 +194,9 @@ def _apply(table: dict[str, Any], override: str) -> None:
     try:
         table[last] = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override}: {text!r} is not readable as YAML ({str(error).splitlines()[0]})") from None
+        raise ConfigError(
+            f"--set {override}: {text!r} is not readable as YAML ({str(error).splitlines()[0]})"
+        ) from None
 
 
 def _explain(error: Any, table: Mapping[str, Any]) -> str:
@@ -206,6 +210,10 @@ def _explain(error: Any, table: Mapping[str, Any]) -> str:
 
 
 def _known(parents: Sequence[Any]) -> list[str]:
-    model = {0: Config, 1: {"optimizer": Optimizer, "starts": Starts}.get(str(parents[0])) if parents else None, 2: Stage}
+    model = {
+        0: Config,
+        1: {"optimizer": Optimizer, "starts": Starts}.get(str(parents[0])) if parents else None,
+        2: Stage,
+    }
     chosen = model.get(len(parents))
     return list(chosen.model_fields) if chosen else []

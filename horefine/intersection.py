@@ -1,9 +1,9 @@
 """The volume that two solids share, from their triangles.
 
 ``rays``: parallel lines through the box where both solids can overlap; along each line the common length is exact, and
-the lines, a quarter of a millimetre apart, are summed: errors and times in ``benchmarks/metrics.py``. Right where a hand
-touches itself (a point is inside when its winding number is positive). Needs closed meshes; holes such as the wrist of
-MANO are closed first.
+the lines, a quarter of a millimetre apart, are summed (errors and times: ``benchmarks/metrics.py``). Right where a
+hand touches itself: a point is inside when its winding number is positive. Needs closed meshes; holes such as the wrist
+of MANO are closed first.
 ``voxels``: the cells of a grid whose centre has a winding number over one half in both. For meshes that no cap closes.
 ``boolean``: the exact volume by manifold3d, when that is installed. Needs manifold meshes.
 """

@@ -140,7 +140,8 @@ def prepare(terms: Mapping[str, Term], features: Features, hand_model: HandModel
         for name in term.features:
             if getattr(features, name) is None:
                 raise ConfigError(
-                    f"loss {term.name!r} needs features.{name}, which is missing: extract it, or set losses.{term.name} to 0"
+                    f"loss {term.name!r} needs features.{name}, which is missing: extract it, "
+                    f"or set losses.{term.name} to 0"
                 )
     inputs: dict[str, Any] = {}
     with torch.no_grad():

@@ -40,7 +40,7 @@ class Refinement:
     best_step: Int[Tensor, "B"]
     """The step (row of the history) whose pose was kept."""
     status: tuple[str, ...]
-    """``improved``; ``unchanged`` (nothing better was found); ``rejected`` (the search broke, the start is returned)."""
+    """``improved``; ``unchanged`` (nothing better was found); ``rejected`` (the search broke: the start comes back)."""
     reason: tuple[str, ...]
     """One sentence for each image."""
 
@@ -121,7 +121,12 @@ class _Walk:
 
 
 def _descend(
-    setting: _Setting, name: str, stage: Stage, pose: Pose, history: list[dict[str, Tensor]], report: Callable[[int], Any]
+    setting: _Setting,
+    name: str,
+    stage: Stage,
+    pose: Pose,
+    history: list[dict[str, Tensor]],
+    report: Callable[[int], Any],
 ) -> _Walk:
     """One stage: ``stage.steps`` Adam steps from ``pose``; returns the best pose each image passed through."""
     options = setting.config.optimizer
@@ -251,7 +256,9 @@ def check_inputs(pose: Pose, features: Features) -> None:
             continue
         if tuple(value.shape[-2:]) != (height, width) or len(value) != batch:
             shape = tuple(value.shape)
-            raise InputError(f"features.{name} has shape {shape}, but the camera of the maps is {batch} x {height} x {width}")
+            raise InputError(
+                f"features.{name} has shape {shape}, but the camera of the maps is {batch} x {height} x {width}"
+            )
         _check_finite(f"features.{name}", value)
     _check_finite("features.camera.matrix", features.camera.matrix)
     if len(features.object.vertices) != batch:

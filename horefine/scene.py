@@ -7,9 +7,10 @@ kept, so an objective that does not look at pictures renders none.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -48,11 +49,11 @@ class Pose:
     def items(self) -> Iterator[tuple[str, Tensor]]:
         return ((f.name, getattr(self, f.name)) for f in dataclasses.fields(self))
 
-    def map(self, function) -> Pose:  # noqa: ANN001
+    def map(self, function: Callable[[Tensor], Tensor]) -> Pose:
         """The pose with ``function`` applied to every tensor."""
         return Pose(**{name: function(value) for name, value in self.items()})
 
-    def to(self, *args: object, **kwargs: object) -> Pose:
+    def to(self, *args: Any, **kwargs: Any) -> Pose:
         return self.map(lambda value: value.to(*args, **kwargs))
 
     def detach(self) -> Pose:
@@ -100,7 +101,7 @@ class Features:
     def __len__(self) -> int:
         return len(self.camera.matrix)
 
-    def map(self, function) -> Features:  # noqa: ANN001
+    def map(self, function: Callable[[Tensor], Tensor]) -> Features:
         """The features with ``function`` applied to every tensor inside (nested ones too)."""
         return _map(self, function)
 
@@ -108,17 +109,19 @@ class Features:
         """The chosen images."""
         return self.map(lambda value: value[index])
 
-    def to(self, *args: object, **kwargs: object) -> Features:
+    def to(self, *args: Any, **kwargs: Any) -> Features:
         """``Tensor.to`` on every tensor; integers keep their dtype."""
         device = self.camera.matrix.to(*args, **kwargs).device
         return self.map(lambda value: value.to(*args, **kwargs) if value.is_floating_point() else value.to(device))
 
 
-def _map(value, function):  # noqa: ANN001, ANN202
+def _map(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(value, Tensor):
         return function(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return dataclasses.replace(value, **{f.name: _map(getattr(value, f.name), function) for f in dataclasses.fields(value)})
+        return dataclasses.replace(
+            value, **{f.name: _map(getattr(value, f.name), function) for f in dataclasses.fields(value)}
+        )
     return value
 
 

@@ -51,7 +51,9 @@ def test_gradient_is_the_slope_along_every_coordinate(chart, scale):
     leaf = pose.map(lambda value: value.clone().requires_grad_())
     scene = scene_at(leaf)
     gradients = torch.autograd.grad(loss(scene).sum(), [v for _, v in leaf.items()], allow_unused=True)
-    gradient = Pose(*(torch.zeros_like(v) if g is None else g for (_, v), g in zip(leaf.items(), gradients, strict=True)))
+    gradient = Pose(
+        *(torch.zeros_like(v) if g is None else g for (_, v), g in zip(leaf.items(), gradients, strict=True))
+    )
     flat = chart.gradient(scene, gradient)
     size = 1e-6
     for column in range(67):
