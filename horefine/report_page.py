@@ -168,4 +168,4 @@ $failures<h2>$articles_title</h2>$articles
     + """</script></body></html>
 """
 )
-"""Substitute title, lead, tiles, heads, rows, failures, articles_title, articles, config and footer with escaped HTML."""
+"""Substitute title, lead, tiles, heads, rows, failures, articles_title, articles, config and footer: escaped HTML."""
