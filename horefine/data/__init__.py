@@ -7,9 +7,9 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -19,7 +19,7 @@ from horefine.geometry import Box, Camera
 from horefine.mesh import Mesh
 from horefine.scene import Features, Pose
 
-__all__ = ["DATASETS", "Sample", "load_dataset"]
+__all__ = ["DATASETS", "Dataset", "Sample", "load_dataset"]
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,15 @@ class Sample:
     """What was assumed."""
 
 
+@runtime_checkable
+class Dataset(Protocol):
+    """An index of samples."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Sample: ...
+
+
 DATASETS: dict[str, str] = {
     "folder": "horefine.data.folder:FolderDataset",
     "synthetic": "horefine.data.synthetic:SyntheticDataset",
@@ -58,7 +67,7 @@ DATASETS: dict[str, str] = {
 """Name -> ``module:class``, imported when first asked for."""
 
 
-def load_dataset(name: str, **options: Any) -> Sequence[Sample]:
+def load_dataset(name: str, **options: Any) -> Dataset:
     """The dataset of that name, made with ``options`` (see the class).
 
     Raises:
@@ -68,7 +77,7 @@ def load_dataset(name: str, **options: Any) -> Sequence[Sample]:
         raise InputError(f"dataset {name!r}: there is none of this name{suggestion(name, tuple(DATASETS))}")
     module, attribute = DATASETS[name].split(":")
     try:
-        factory: Callable[..., Sequence[Sample]] = getattr(importlib.import_module(module), attribute)
+        factory: Callable[..., Dataset] = getattr(importlib.import_module(module), attribute)
     except ModuleNotFoundError as error:
         if error.name != module:
             raise

@@ -319,5 +319,5 @@ def develop(linear: np.ndarray, lens: Lens, scale: float = 1.0) -> np.ndarray:
     if lens.jpeg:
         stream = io.BytesIO()
         Image.fromarray(image).save(stream, "JPEG", quality=lens.jpeg)
-        image = np.asarray(Image.open(stream))
+        image = np.array(Image.open(stream))
     return image
