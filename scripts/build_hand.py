@@ -120,7 +120,7 @@ def tint(form: Form, vertices: np.ndarray, normals: np.ndarray) -> np.ndarray:
         offset = (vertices - nail) @ np.stack([bone / length, np.cross(backs[2], bone / length), backs[2]], 1)
         size = np.array([0.24 * length, 0.80 * THICKNESS[finger][5], 0.5 * THICKNESS[finger][5]])
         near = np.exp(-(((offset / size) ** 2).sum(1) ** 2))
-        mix(near, (1.22, 1.10, 1.14))
+        mix(near, (1.14, 1.30, 1.36))
     return colors
 
 
@@ -165,6 +165,9 @@ def corrective_samples() -> torch.Tensor:
         fingers = {f: ((0, 0, first), (0, 0, middle), (0, 0, last)) for f in FINGERS[1:]}
         for thumb_row in (((0, 0, 0),) * 3, ((0, 10, 30), (0, 0, 30), (0, 0, 50))):
             poses.append(bends({**fingers, "thumb": thumb_row}))
+    for chosen in (("middle", "ring", "pinky"), ("index",), ("index", "ring"), ("middle", "pinky"), ("ring", "pinky")):
+        row = {f: ((0, 0, 78), (0, 0, 60), (0, 0, 30)) if f in chosen else ((0, 0, 3),) * 3 for f in FINGERS[1:]}
+        poses.append(bends({**row, "thumb": ((0, 0, 10),) * 3}))
     return torch.tensor(np.array(poses), dtype=torch.float32)
 
 
