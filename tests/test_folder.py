@@ -169,8 +169,10 @@ def test_a_mesh_is_found_beside_its_sidecar(tmp_path: Path) -> None:
 
 def test_nothing_known_is_said(tmp_path: Path) -> None:
     picture(tmp_path)
-    sample = FolderDataset(tmp_path, FolderOptions(object="can"))[0]
+    dataset = FolderDataset(tmp_path, FolderOptions(object="can"))
+    sample = dataset[0]
     said = " ".join(sample.notes)
+    assert dataset.source_of_camera(0) == "default 60 degrees"
     assert "right hand is assumed" in said and f"{DEFAULT_FOV:g} degree" in said
     focal = math.hypot(60, 80) / 2 / math.tan(math.radians(DEFAULT_FOV / 2))
     assert float(sample.camera.matrix[0, 0, 0]) == pytest.approx(focal)

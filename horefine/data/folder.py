@@ -83,6 +83,7 @@ class FolderDataset:
         self.options = options or FolderOptions()
         self.root = self.path.parent if self.path.is_file() else self.path
         self._common = self._read_common()
+        self._sources: dict[int, str] = {}
         self._meshes: dict[tuple[str, str], tuple[Mesh, tuple[str, ...]]] = {}
         self.files = self._list()
         stems = Counter(file.stem for file in self.files)
@@ -101,7 +102,8 @@ class FolderDataset:
         value = given.value if given else None
         if isinstance(value, str) and given and value != "exif":
             value = read_intrinsics(given.folder / value)
-        camera, _, camera_notes = camera_of(value, picture.size, picture.exif, given.where if given else "EXIF")
+        where = given.where if given else "EXIF"
+        camera, self._sources[index], camera_notes = camera_of(value, picture.size, picture.exif, where)
         side, side_notes = self._side(settings)
         mesh, mesh_notes = self._mesh(settings, name)
         truth = settings.get("truth")
@@ -120,9 +122,8 @@ class FolderDataset:
         )
 
     def source_of_camera(self, index: int) -> str:
-        """Who gave the camera of an image: an option, a sidecar, or nobody (EXIF or the default is taken)."""
-        given = self._settings(self.files[index]).get("camera")
-        return given.where if given else "EXIF or default"
+        """Who gave the camera of an image that was read: an option, a sidecar, EXIF, or nobody (a default)."""
+        return self._sources[index]
 
     def size_in_file(self, index: int) -> tuple[int, int]:
         """Height and width of the upright photograph in its file, before any reduction."""
