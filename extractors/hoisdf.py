@@ -70,6 +70,8 @@ class HoisdfConfig:
     """Per-pixel surface codes, which points read too."""
     root: bool = True
     condition: bool = True
+    heat_peak: float = 1.0
+    """Value of the joint heat map at a joint; 255 in the official network."""
 
 
 COMPACT = HoisdfConfig()
@@ -77,7 +79,7 @@ OFFICIAL = HoisdfConfig(
     size=256, depth=50, width=64, unet=unet.SMALL, hidden=256, feedforward=1024, hand_layers=6, hand_decoder_layers=4,
     object_layers=3, dropout=0.1, token_mlp=(1024, 512, 256), field_mlp=(512, 256), field_width=512, field_dropout=0.2,
     hand_points=600, object_points=200, scale=3.1, clamp=0.15, density_sign=1.0, object_rotation="axis_angle",
-    align_corners=True, codes=False, root=False, condition=False,
+    align_corners=True, codes=False, root=False, condition=False, heat_peak=255.0,
 )  # fmt: skip
 
 

@@ -164,7 +164,8 @@ def hoisdf_losses(
         losses[f"{which}_field"] = field_loss(found.distance, exact * model.config.scale, model.config.clamp)
         chosen[which] = _tokens(model, which, found, exact, progress)
     prediction = model.pose(seen, chosen["hand"], chosen["object"], hand_center, object_center)
-    losses |= map_losses(seen, batch) | hand_losses(prediction, true, chosen["hand"], hand_center, hand)
+    losses |= map_losses(seen, batch, model.config.heat_peak)
+    losses |= hand_losses(prediction, true, chosen["hand"], hand_center, hand)
     losses |= object_losses(prediction, true, object_center - moved)
     if seen.root is not None:
         losses |= root_losses(seen, true)
@@ -187,7 +188,7 @@ def field_loss(found: Tensor, exact: Tensor, clamp: float) -> Tensor:
     return 25 * (found.clamp(-clamp, clamp) - exact.clamp(-clamp, clamp)).abs().mean()
 
 
-def map_losses(seen: Seen, batch: Batch) -> Losses:
+def map_losses(seen: Seen, batch: Batch, peak: float) -> Losses:
     """Joint heat, segmentations and, where the network has them, surface codes."""
     raw, maps = seen.raw, batch.maps
     side = raw["hm"].shape[-1]
@@ -195,14 +196,14 @@ def map_losses(seen: Seen, batch: Batch) -> Losses:
         project(batch.joints, batch.matrix) * (side / maps["depth"].shape[-1])
         + (side / maps["depth"].shape[-1] - 1) / 2
     )
-    heat = 255 * heat_maps(pixels, (side, side), 1.25).sum(1, keepdim=True)
+    heat = peak * heat_maps(pixels, (side, side), 1.25).sum(1, keepdim=True)
 
     def target(name: str) -> Tensor:
         return torch.nn.functional.interpolate(maps[name][:, None], (side, side), mode="area")
 
     bce = torch.nn.functional.binary_cross_entropy_with_logits
     losses = {
-        "heat": 1e-3 * (raw["hm"] - heat).square().mean(),
+        "heat": 10 * ((raw["hm"] - heat) / peak).square().mean(),
         "hand_seg": bce(raw["hand_seg"], target("hand_mask").clamp(0, 1)),
         "obj_seg": bce(raw["obj_seg"], target("object_mask").clamp(0, 1)),
     }
