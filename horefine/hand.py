@@ -119,7 +119,9 @@ class HandModel:
         return corners[:, :, 0] + (self.anchor_weights[..., None] * edges).sum(2)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> HandModel:
-        """The same model on another device, or with other floating point numbers."""
+        """The same model on another device, or with other floating point numbers; itself when nothing changes."""
+        if self.template.to(device=device, dtype=dtype) is self.template:
+            return self
 
         def move(value: object) -> object:
             if not isinstance(value, Tensor):

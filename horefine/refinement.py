@@ -162,7 +162,8 @@ def _descend(
 def _gradient(total: Float[Tensor, "B"], leaf: Pose) -> Pose:
     """The gradient on the pose's numbers; zero for those that no loss touches."""
     values = [value for _, value in leaf.items()]
-    gradients = torch.autograd.grad(total.sum(), values, allow_unused=True)
+    # not of total.sum(): outside, gradients may be off, and the sum would have none
+    gradients = torch.autograd.grad(total, values, torch.ones_like(total), allow_unused=True)
     return Pose(*(torch.zeros_like(v) if g is None else g for v, g in zip(values, gradients, strict=True)))
 
 

@@ -107,7 +107,7 @@ class Features:
 
     def __getitem__(self, index: slice | Tensor) -> Features:
         """The chosen images."""
-        return self.map(lambda value: value[index])
+        return dataclasses.replace(self.map(lambda value: value[index]), object=self.object[index])
 
     def to(self, *args: Any, **kwargs: Any) -> Features:
         """``Tensor.to`` on every tensor; integers keep their dtype."""
