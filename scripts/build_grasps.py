@@ -16,16 +16,17 @@ import torch
 from horefine.data.bank import VERSION, pack
 from horefine.data.scenes import HELD_OUT, SceneSource
 
+NUMBERS = (0, 1, HELD_OUT)
+"""Blocks that are shipped: the first scenes of the training seed and of all others; more are made when asked for."""
 TARGET = Path(__file__).parents[1] / "horefine" / "assets" / "grasps.npz"
 
 
 def main() -> None:
-    """Makes or collects every block that scenes ask for."""
+    """Makes or collects the blocks."""
     torch.set_num_threads(1)
     source = SceneSource(0)
-    numbers = [*range(source.variety), HELD_OUT, HELD_OUT + 1]
     blocks = {}
-    for number in numbers:
+    for number in NUMBERS:
         for which, name in enumerate(source.names):
             began = time.perf_counter()
             block = source.store.block(which, number)

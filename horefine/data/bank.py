@@ -29,7 +29,7 @@ __all__ = ["GraspStore", "hand_digest", "pack", "unpack"]
 
 log = logging.getLogger(__name__)
 
-VERSION = 5
+VERSION = 6
 """Raised whenever the same seed gives other grasps."""
 TRIES = 64
 RETRIES = 6

@@ -466,4 +466,18 @@ def _bank(model: HandModel, mesh: Mesh, good: _Start, index: int) -> GraspBank:
         rotvec, good.shape, matrix_to_axis_angle(good.rotation), good.transl, good.kind,
         torch.full_like(good.kind, index), measured.gap, measured.penetration,
     )  # fmt: skip
-    return bank[measured.good]
+    inside = _swallowed(model, hand, mesh, good.rotation, good.transl)
+    return bank[measured.good & (inside <= MAX_PENETRATION)]
+
+
+def _swallowed(
+    model: HandModel, hand: Hand, mesh: Mesh, rotation: Float[Tensor, "B 3 3"], transl: Float[Tensor, "B 3"]
+) -> Float[Tensor, "B"]:
+    """How deep the deepest object vertex is inside the hand, metres: thin walls can pass between hand vertices."""
+    thing = (mesh.trimmed()[0] @ rotation.mT + transl[:, None]).double().numpy()
+    faces = model.faces.numpy()
+    deepest = []
+    for points, skin in zip(thing, hand.vertices.double().numpy(), strict=True):
+        near = points[((points > skin.min(0)) & (points < skin.max(0))).all(1)]
+        deepest.append(max(0.0, -signed_distance(near, skin, faces).min()) if len(near) else 0.0)
+    return torch.tensor(deepest, dtype=torch.float32)
