@@ -24,6 +24,7 @@ from horefine.export import Result, write_json, write_result, write_text
 from horefine.geometry import axis_angle_to_matrix
 from horefine.hand import HandModel
 from horefine.items import Item, to_numpy
+from horefine.metrics import interaction
 from horefine.refinement import Refinement
 from horefine.scene import Pose
 
@@ -31,7 +32,8 @@ __all__ = ["COLUMNS", "Outcome", "assemble", "row_of", "versions", "write_item",
 
 COLUMNS = (
     "name", "status", "reason", "error_code", "error", "seconds", "best_step",
-    "hand_error_start_mm", "hand_error_mm", "object_error_start_mm", "object_error_mm", "object", "side", "camera",
+    "hand_error_start_mm", "hand_error_mm", "object_error_start_mm", "object_error_mm",
+    "penetration_start_mm", "penetration_mm", "contact_regions_start", "contact_regions", "object", "side", "camera",
     "notes",
 )  # fmt: skip
 """Of ``summary.csv``."""
@@ -88,6 +90,7 @@ def assemble(item: Item, refinement: Refinement, row: int, model: HandModel, abo
             **about,
             "notes": notes,
             "errors": _errors(item, pose, initial, model),
+            "interaction": {"start": _touch(before, item, model), "end": _touch(posed, item, model)},
             "seconds": _rounded(item.seconds),
         },
     )
@@ -132,6 +135,16 @@ def _errors(item: Item, pose: Pose, initial: Pose, model: HandModel) -> dict[str
             away = np.linalg.norm(posed[f"{part}_vertices"] - wanted[f"{part}_vertices"], axis=1)
             found[f"{part}_error{suffix}"] = round(float(away.mean()) * 1000, 3)
     return found
+
+
+def _touch(posed: Mapping[str, np.ndarray], item: Item, model: HandModel) -> dict[str, float]:
+    """Penetration depth and volume, hand regions in contact, gap (``metrics.interaction``); no truth is needed."""
+    flip = torch.tensor([-1.0 if item.left else 1.0, 1.0, 1.0])  # a right hand again, as the faces are
+    hand, held = (
+        torch.tensor(posed[f"{part}_vertices"], dtype=torch.float32)[None] * flip for part in ("hand", "object")
+    )
+    found = interaction(hand, model.faces, model.regions, held, item.mesh())
+    return {name: round(float(value), 3) for name, value in found.items()}
 
 
 def _unseen(item: Item) -> list[str]:
@@ -179,7 +192,8 @@ def write_item(folder: Path, result: Result, photo: np.ndarray, *, pictures: boo
 
 def row_of(table: Mapping[str, Any]) -> dict[str, Any]:
     """The summary's line of a finished item, from its ``result.json``."""
-    errors = table.get("errors") or {}
+    errors, touch = table.get("errors") or {}, table.get("interaction") or {}
+    start, end = touch.get("start", {}), touch.get("end", {})
     return {
         "name": table["name"],
         "status": table["status"],
@@ -187,6 +201,10 @@ def row_of(table: Mapping[str, Any]) -> dict[str, Any]:
         "seconds": round(sum((table.get("seconds") or {}).values()), 3),
         "best_step": table.get("best_step"),
         **errors,
+        "penetration_start_mm": start.get("pd_mm"),
+        "penetration_mm": end.get("pd_mm"),
+        "contact_regions_start": start.get("contact_regions"),
+        "contact_regions": end.get("contact_regions"),
         "object": table.get("object"),
         "side": table.get("side"),
         "camera": table.get("camera", {}).get("source"),
