@@ -92,7 +92,7 @@ class _Trilinear(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(context, index, values):  # noqa: ANN001, ANN205
+    def forward(context, index, values):
         """Eight corners are gathered once and serve value and gradient."""
         size = values.shape[-1]
         low = index.detach().long().clamp(0, size - 2)
@@ -118,7 +118,7 @@ class _Trilinear(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(context, gradient):  # noqa: ANN001, ANN205
+    def backward(context, gradient):
         """To the indices only: grids are constants of the refinement."""
         (slope,) = context.saved_tensors
         return gradient[..., None] * slope, None
