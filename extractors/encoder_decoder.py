@@ -33,6 +33,8 @@ HEADS: dict[str, Head] = {
 }
 """In an order in which every guide comes before what it guides."""
 
+DENSE = ("hand_coords", "object_coords")
+
 FIELD_HEADS = {
     "hand_mask": "segmentation", "object_mask": "segmentation", "hand_coords": "hand_coords",
     "object_coords": "object_coords", "depth": "depth",
@@ -60,6 +62,8 @@ class FeatureConfig:
     bottleneck: int = 0
     """Channels after a first 3x3 convolution at stride 32; 0: no such convolution."""
     head_width: int = 48
+    bins: int = 12
+    """Into how many the dense maps' codes are cut along each axis for a second loss while training; 0: no such loss."""
     condition: bool = True
     """Told the sides of the object's box."""
     detach_guides: bool = True
@@ -73,7 +77,7 @@ class FeatureConfig:
 COMPACT = FeatureConfig()
 PAPER = FeatureConfig(
     size=256, width=64, shared_encoder=False, skips=False, decoder=(256, 256, 256), subpixel=1, bottleneck=256,
-    head_width=256, condition=False, detach_guides=False,
+    head_width=256, bins=0, condition=False, detach_guides=False,
 )  # fmt: skip
 
 
@@ -138,6 +142,10 @@ class FeatureNet(nn.Module):
             unfold = nn.PixelShuffle(config.subpixel)
             self.heads[name] = nn.Sequential(conv_block(inputs, config.head_width), last, unfold)
 
+        self.bins = nn.ModuleDict()
+        for name in DENSE if config.bins else ():
+            self.bins[name] = nn.Conv2d(config.head_width, 3 * config.bins, 1)
+
     def forward(
         self,
         image: Float[Tensor, "B 3 S S"],
@@ -145,6 +153,8 @@ class FeatureNet(nn.Module):
         heads: Iterable[str] | None = None,
     ) -> dict[str, Float[Tensor, "B C M M"]]:
         """Raw maps of ``heads`` (all when None) and of what guides them; nothing else is computed.
+
+        While training also ``<dense head>_bins``, logits for ``dense.bin_loss``.
 
         ``image`` is sRGB, 0 to 1; ``extents`` the object's box sides in metres (zeros or None: unknown).
         """
@@ -157,7 +167,11 @@ class FeatureNet(nn.Module):
             if key not in trunk:
                 trunk[key] = self.trunks[key](image * 2 - 1, condition)
             inputs = torch.cat([trunk[key], *(guides[g].to(trunk[key].dtype) for g in HEADS[name].guides)], 1)
-            raw[name] = self.heads[name](inputs).float()
+            block, last, unfold = self.heads[name]  # type: ignore[misc]
+            hidden = block(inputs)
+            raw[name] = unfold(last(hidden)).float()
+            if self.training and name in self.bins:
+                raw[f"{name}_bins"] = self.bins[name](hidden).float()
             guide = HEADS[name].activation(raw[name].detach() if self.config.detach_guides else raw[name])
             guides[name] = nn.functional.avg_pool2d(guide, self.config.subpixel)
         return raw

@@ -23,6 +23,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from horefine.extractors import unet
+from horefine.extractors.dense import from_bins
 from horefine.extractors.field import ENCODED, FieldDecoder, density, point_features, to_grid
 from horefine.extractors.layers import MLP, condition_vector, fourier
 from horefine.extractors.root import Root, RootHead
@@ -68,6 +69,8 @@ class HoisdfConfig:
     align_corners: bool = False
     codes: bool = True
     """Per-pixel surface codes, which points read too."""
+    bins: int = 12
+    """Into how many a code is cut along each axis (``dense.bin_loss``)."""
     root: bool = True
     condition: bool = True
     heat_peak: float = 1.0
@@ -125,7 +128,9 @@ class Hoisdf(UNet):
     """See the module's text. ``see`` once, ``field`` as often as needed, then ``pose``."""
 
     def __init__(self, config: HoisdfConfig = COMPACT) -> None:
-        heads = {"hm": 1, "hand_seg": 1, "obj_seg": 1} | ({"hand_code": 3, "obj_code": 3} if config.codes else {})
+        heads = {"hm": 1, "hand_seg": 1, "obj_seg": 1} | (
+            dict.fromkeys(("hand_code", "obj_code"), 3 * config.bins) if config.codes else {}
+        )
         super().__init__(config.depth, config.width, config.unet, heads)
         self.config = c = config
         features = sum(self.pyramid_channels) + (8 if c.codes else 0)
@@ -170,7 +175,8 @@ class Hoisdf(UNet):
                 raise ValueError("the root head needs the crop's focal length")
             root = self.root_head(top, levels[-3], condition, focal)
         if self.config.codes:
-            seen = torch.cat([raw[name].sigmoid() for name in ("hand_seg", "obj_seg", "hand_code", "obj_code")], 1)
+            masks = [raw[name].sigmoid() for name in ("hand_seg", "obj_seg")]
+            seen = torch.cat([*masks, *(from_bins(raw[name]) for name in ("hand_code", "obj_code"))], 1)
             levels = [seen, *levels]
         return Seen(levels, raw, condition, root)
 

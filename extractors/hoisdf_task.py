@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from horefine.extractors.batches import Batch
+from horefine.extractors.dense import bin_loss, from_bins
 from horefine.extractors.heads import masked_mean
 from horefine.extractors.hoisdf import Hoisdf, Points, Prediction, Seen
 from horefine.extractors.joints import heat_maps
@@ -209,12 +210,13 @@ def map_losses(seen: Seen, batch: Batch, peak: float) -> Losses:
     }
     for short, name in (("hand", "hand"), ("obj", "object")):
         if f"{short}_code" in raw:
-            target_codes = maps[f"{name}_coords"]
-            found = raw[f"{short}_code"].sigmoid()
+            target_codes, mask = maps[f"{name}_coords"], maps[f"{name}_mask"]
+            found = from_bins(raw[f"{short}_code"])
+            losses[f"{short}_bins"] = bin_loss(raw[f"{short}_code"], target_codes, mask)
             if found.shape != target_codes.shape:
                 found = torch.nn.functional.interpolate(found, target_codes.shape[-2:], mode="bilinear")
             error = (found - target_codes).abs()
-            losses[f"{short}_code"] = 5 * masked_mean(error, maps[f"{name}_mask"] > 0.6)
+            losses[f"{short}_code"] = 5 * masked_mean(error, mask > 0.6)
     return losses
 
 

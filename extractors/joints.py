@@ -26,8 +26,9 @@ def heat_maps(pixels: Float[Tensor, "B J 2"], size: tuple[int, int], sigma: floa
 
 
 def _loss(raw: Tensor, maps: Mapping[str, Tensor]) -> Tensor:
-    """Squared error, times the share of the map that a joint covers so that it is of the order of one."""
-    return (raw.sigmoid() - maps["joints"]).square().mean() * (maps["joints"][0, 0].numel() / (2 * SIGMA) ** 2)
+    """Cross-entropy of each pixel, in joints' worths of pixels. A squared error has next to no slope on a cold map."""
+    share = maps["joints"][0, 0].numel() / (4 * SIGMA**2 * torch.pi)
+    return torch.nn.functional.binary_cross_entropy_with_logits(raw, maps["joints"]) * share
 
 
 def _fields(prediction: Tensor, maps: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from horefine.data.shards import WHOLE_SIZE, Shards, whole_from_image
 from horefine.extractors import measures
 from horefine.extractors.batches import OUTSIDE, Augmentation, augment_color, map_targets
+from horefine.extractors.dense import bin_loss
 from horefine.extractors.detector import Detector, box_losses
-from horefine.extractors.encoder_decoder import HEADS, FeatureNet
+from horefine.extractors.encoder_decoder import DENSE, HEADS, FeatureNet
 from horefine.extractors.hoisdf import Hoisdf
 from horefine.extractors.hoisdf_task import hoisdf_losses, truth
 from horefine.extractors.initial import predict
@@ -76,7 +77,12 @@ class FeatureTask(Task):
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
             raw = self.model(_channels_last(batch.image), batch.extents * known)
         targets = map_targets(batch)
-        return {name: self.weights[name] * HEADS[name].loss(value, targets) for name, value in raw.items()}
+        losses = {name: self.weights[name] * HEADS[name].loss(raw[name], targets) for name in HEADS}
+        for name in DENSE:
+            if f"{name}_bins" in raw:
+                mask = targets[name.replace("coords", "mask")]
+                losses[f"{name}_bins"] = 0.7 * bin_loss(raw[f"{name}_bins"], targets[name], mask)
+        return losses
 
     def measure(self, count: int) -> dict[str, float]:
         results = []

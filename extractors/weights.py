@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from horefine.errors import AssetError
 
-__all__ = ["LICENCE", "Weights", "default_path", "read_weights", "save_weights", "write_tensors"]
+__all__ = ["LICENCE", "Weights", "begin_from", "default_path", "read_weights", "save_weights", "write_tensors"]
 
 VERSION = "1"
 LICENCE = "Apache-2.0; trained by the horefine developers on horefine's own synthetic scenes"
@@ -73,6 +73,29 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def begin_from(model: nn.Module, path: Path) -> int:
+    """Copies into ``model`` what a weight file has of the same name and size; returns how many tensors.
+
+    The feature network's encoder also fits HOISDF's backbone.
+
+    Raises:
+        AssetError: the file cannot be read, or nothing in it fits.
+    """
+    try:
+        found = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise AssetError(f"start {path}: cannot be read ({error}); give a weight file of horefine") from None
+    own, renamed = model.state_dict(), {}
+    for name, value in found.items():
+        name = name.replace("trunks.shared.encoder.", "backbone_net.resnet.") if name not in own else name
+        if name in own and own[name].shape == value.shape:
+            renamed[name] = value.to(own[name].dtype)
+    if not renamed:
+        raise AssetError(f"start {path}: nothing in it fits this network")
+    model.load_state_dict(renamed, strict=False)
+    return len(renamed)
 
 
 def read_weights(path: Path, task: str) -> Weights:

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from horefine.errors import ConfigError, InputError, suggestion
 from horefine.extractors.tasks import TASKS, Task
-from horefine.extractors.weights import save_weights, write_tensors
+from horefine.extractors.weights import begin_from, save_weights, write_tensors
 
 __all__ = ["TrainConfig", "load_train_config", "train"]
 
@@ -58,6 +58,8 @@ class TrainConfig:
     measure_every: float = 6.0
     """Minutes."""
     log_every: int = 50
+    start: str | None = None
+    """A weight file to begin from: what has the same name and size (for HOISDF, the feature network's encoder too)."""
     seed: int = 0
     threads: int = 1
     bfloat16: bool = True
@@ -152,6 +154,8 @@ class _Loop:
     def __init__(self, recipe: TrainConfig, task: Task, out: Path, resume: bool) -> None:
         self.recipe, self.task, self.out = recipe, task, out
         self.model = task.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if recipe.start:
+            log.info("%d tensors from %s", begin_from(self.model, Path(recipe.start)), recipe.start)
         self.average = {name: value.clone() for name, value in self.model.state_dict().items()}
         kind = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}.get(recipe.optimizer)
         if kind is None:

@@ -124,7 +124,7 @@ def test_guides_are_those_of_the_paper(features_net):
 def test_only_what_is_asked_for_is_computed(features_net):
     ran: list[str] = []
     for name, head in features_net.heads.items():
-        head.register_forward_hook(lambda *_, name=name: ran.append(name))
+        head[0].register_forward_hook(lambda *_, name=name: ran.append(name))
     extractor = MapExtractor(model=features_net)
     found = extractor.extract(crops(1), ["depth"])
     assert set(found) == {"depth"} and ran == ["segmentation", "depth"]
