@@ -7,6 +7,7 @@ Exit codes: 0 all done; 1 unexpected error or full disk; 2 usage or configuratio
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import json
 import logging
@@ -151,7 +152,7 @@ def run(
     from horefine.data.lens import parse_intrinsics
     from horefine.errors import ConfigError, InputError
     from horefine.extractors import Learned
-    from horefine.job import Job, check_device, check_renderer, hand_model
+    from horefine.job import Job, check_device, check_renderer, hand_model, weights_digest
 
     if intrinsics is not None and fov is not None:
         raise ConfigError("--intrinsics and --fov: give one of them")
@@ -171,6 +172,7 @@ def run(
         dataset=dataset, config=recipe, out=out, model=model, networks=networks, init=init, poses=files,
         maps=_folder(features, "--features"), device=where, renderer=renderer, seed=seed, batch_size=batch_size,
         limit=limit, overwrite=overwrite, strict=strict, pictures=pictures,
+        weights="" if files and features else weights_digest(),
     )  # fmt: skip
     if dry_run:
         _show_plan(job, as_json)
@@ -211,8 +213,8 @@ def _drive(job: Job, as_json: bool, quiet: bool) -> None:
     done: list[Outcome] = []
     stopped = True
     try:
-        with _terminable(), _progress(len(job.indices), quiet) as advance:
-            for outcome in refine_all(job):
+        with _stoppable() as check, _progress(len(job.indices), quiet) as advance:
+            for outcome in refine_all(dataclasses.replace(job, check=check)):
                 done.append(outcome)
                 advance(outcome)
         stopped = False
@@ -274,21 +276,33 @@ def _line(outcome: Outcome) -> str:
 
 
 @contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM (a job scheduler, a container's end) ends a run as Ctrl-C does."""
+def _stoppable() -> Iterator[Callable[[], None]]:
+    """SIGTERM (a job scheduler, a container's end) ends a run as Ctrl-C does.
+
+    Yields a function to call now and then: a KeyboardInterrupt that was raised inside a callback from compiled code is
+    swallowed there, and this raises it again. A SIGINT that the parent process had ignored (``nohup``) stays ignored.
+    """
+    asked = False
 
     def stop(*_: object) -> None:
+        nonlocal asked
+        asked = True
         raise KeyboardInterrupt
 
+    def check() -> None:
+        if asked:
+            raise KeyboardInterrupt
+
+    before = {}
+    with contextlib.suppress(ValueError):  # not in the main thread: nothing to catch
+        for number in (signal.SIGTERM, signal.SIGINT):
+            if signal.getsignal(number) != signal.SIG_IGN:
+                before[number] = signal.signal(number, stop)
     try:
-        before = signal.signal(signal.SIGTERM, stop)
-    except ValueError:  # not in the main thread
-        yield
-        return
-    try:
-        yield
+        yield check
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @app.command()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -17,13 +17,25 @@ from horefine.data.folder import FolderDataset
 from horefine.errors import AssetError, ConfigError, InputError
 from horefine.exchange import find_item
 from horefine.export import SCHEMA_VERSION
+from horefine.extractors import weights
 from horefine.geometry import Box
 from horefine.hand import HandModel, load_hand
 from horefine.items import Item, features_from_file, pose_from_file
 from horefine.outcome import Outcome, row_of
 from horefine.scene import Features, Pose
 
-__all__ = ["Job", "Networks", "Plan", "check_device", "check_renderer", "finished", "hand_model", "input_hash", "plan"]
+__all__ = [
+    "Job",
+    "Networks",
+    "Plan",
+    "check_device",
+    "check_renderer",
+    "finished",
+    "hand_model",
+    "input_hash",
+    "plan",
+    "weights_digest",
+]
 
 
 @runtime_checkable
@@ -58,6 +70,8 @@ class Job:
     """Folder with the first poses."""
     maps: Path | None = None
     """Folder with the features."""
+    weights: str = ""
+    """:func:`weights_digest` of the networks, when they are used."""
     device: str = "cpu"
     renderer: str = "auto"
     seed: int = 0
@@ -66,6 +80,8 @@ class Job:
     overwrite: bool = False
     strict: bool = False
     pictures: bool = True
+    check: Callable[[], None] = lambda: None
+    """Called after each step and before each image; raises KeyboardInterrupt when the run shall end."""
 
     @property
     def indices(self) -> range:
@@ -79,7 +95,7 @@ class Job:
         """Changes with everything but the images that results depend on."""
         model = hashlib.sha256(self.model.template.cpu().numpy().tobytes()).hexdigest()
         parts = (self.config.digest(), self.init if self.poses is None else "files", self.maps is not None, self.seed)
-        return hashlib.sha256(json.dumps([*parts, model, SCHEMA_VERSION]).encode()).hexdigest()[:10]
+        return hashlib.sha256(json.dumps([*parts, self.weights, model, SCHEMA_VERSION]).encode()).hexdigest()[:10]
 
 
 @dataclass(frozen=True)
@@ -171,6 +187,15 @@ def check_renderer(name: str, device: str) -> None:
         raise ConfigError(f"--renderer: {error}") from None
     except ImportError as error:
         raise AssetError(f"--renderer {name}: its package cannot be imported ({error}); try --renderer auto") from None
+
+
+def weights_digest() -> str:
+    """Changes with the weights that come with horefine (those that are missing count as nothing)."""
+    digest = hashlib.sha256()
+    for task in ("detector", "features", "hoisdf"):
+        path = weights.default_path(task)
+        digest.update(path.read_bytes() if path.is_file() else b"")
+    return digest.hexdigest()[:10]
 
 
 def hand_model(mano_dir: Path | None, kind: str = "auto") -> HandModel:

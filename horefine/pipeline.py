@@ -74,6 +74,7 @@ def run(job: Job) -> Iterator[Outcome]:
 def _batches(job: Job) -> Iterator[Outcome]:
     waiting: list[Item] = []
     for index in job.indices:
+        job.check()
         done = finished(job, index)
         if done is not None:
             yield done
@@ -233,7 +234,15 @@ def _refine_and_write(job: Job, items: Sequence[Item]) -> Iterator[Outcome]:
     features = cat_features([item.features for item in items if item.features is not None]).to(job.device)
     pose = Pose.cat([item.pose for item in items if item.pose is not None]).to(job.device)
     with _shared(items, "refine"):
-        found = refine(pose, features, job.config, hand_model=job.model, renderer=job.renderer, seed=job.seed)
+        found = refine(
+            pose,
+            features,
+            job.config,
+            hand_model=job.model,
+            renderer=job.renderer,
+            seed=job.seed,
+            progress=lambda done, total: job.check(),
+        )
     return _write_all(job, items, found)
 
 

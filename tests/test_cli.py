@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -247,6 +248,10 @@ def test_from_pixels_alone(photos: Path, tmp_path: Path) -> None:
         assert table["first_pose"] == "hoisdf" and table["features"] == "networks"
         assert set(table["seconds"]) >= {"read", "find", "initialise", "features", "refine"}
         assert any("found by the detector" in note for note in table["notes"])
+    again = ("run", photos / "images", "--out", out, *FEW_STEPS, "--dry-run", "--json")
+    assert json.loads(horefine(*again).stdout)["finished"] == ["p0", "p1"]
+    (tmp_path / "hoisdf.safetensors").write_bytes(b"others")  # results of other weights are not these
+    assert json.loads(horefine(*again).stdout)["finished"] == []
 
 
 # --- resumption and plans ----------------------------------------------------------------------------------------
@@ -324,19 +329,40 @@ def test_ctrl_c_keeps_what_is_finished(photos: Path, tmp_path: Path, monkeypatch
     assert len(list(tmp_path.glob("items/*/result.json"))) == 3
 
 
+def test_a_swallowed_interrupt_is_raised_again_at_the_next_step() -> None:
+    from horefine.cli import _stoppable
+
+    with _stoppable() as check:
+        check()
+        with contextlib.suppress(KeyboardInterrupt):  # as a callback from compiled code does
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)
+        with pytest.raises(KeyboardInterrupt):
+            check()
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 @pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_real_process_in_order(photos: Path, tmp_path: Path, which: signal.Signals) -> None:
     command = [sys.executable, "-m", "horefine.cli", "run", photos / "images", "--init", photos / "init"]
     command += ["--features", photos / "maps", "--out", tmp_path, "--set", "stages.render.steps=100000"]
-    with subprocess.Popen([str(word) for word in command], stderr=subprocess.PIPE, text=True) as process:
-        deadline = time.monotonic() + 300
-        while not (tmp_path / "config.resolved.yaml").exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
-        time.sleep(0.5)
-        process.send_signal(which)
-        _, error = process.communicate(timeout=300)
+
+    def heed() -> None:  # a test run in the background of a shell ignores Ctrl-C, and so would its children
+        signal.signal(which, signal.SIG_DFL)
+
+    words = [str(word) for word in command]
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, preexec_fn=heed) as process:
+        try:
+            deadline = time.monotonic() + 300
+            while not (tmp_path / "config.resolved.yaml").exists() and time.monotonic() < deadline:
+                time.sleep(0.05)
+            time.sleep(0.5)
+            process.send_signal(which)
+            _, error = process.communicate(timeout=300)
+        finally:
+            process.kill()
     assert process.returncode == 130, error
     assert "interrupted: 0 of 3 images are finished" in error and "Traceback" not in error
     assert list((tmp_path / "items").iterdir()) == [] and not left_over(tmp_path)
