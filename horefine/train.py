@@ -164,7 +164,7 @@ class _Loop:
             )
         extra = {"momentum": 0.9} if recipe.optimizer == "sgd" else {"betas": (0.9, 0.98)}
         self.optimizer = kind(_groups(self.model, recipe.weight_decay), lr=recipe.rate, **extra)
-        self.step, self.spent = 0, 0.0
+        self.step, self.images, self.spent = 0, 0, 0.0
         self.generator = torch.Generator().manual_seed(recipe.seed)
         self.state = out / "state.safetensors"
         if resume and self.state.is_file():
@@ -208,6 +208,7 @@ class _Loop:
         if torch.isfinite(norm):  # a step that blew up is left out, not averaged in
             self.optimizer.step()
         self.step += 1
+        self.images += self.recipe.batch
         self._average()
         return {"loss": total.item(), **{name: value.item() for name, value in losses.items()}}
 
@@ -236,7 +237,7 @@ class _Loop:
                 result = self.task.measure(count)
         finally:
             self.model.load_state_dict(current)
-        done = {"step": self.step, "minutes": self.spent / 60, "images": self.step * self.recipe.batch}
+        done = {"step": self.step, "minutes": self.spent / 60, "images": self.images}
         entry = _rounded({**done, **result})
         self._log({"validation": entry})
         return entry
@@ -250,7 +251,7 @@ class _Loop:
         state |= {f"average.{k}": v for k, v in self.average.items()}
         for index, values in self.optimizer.state_dict()["state"].items():
             state |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in values.items()}
-        state["clock"] = torch.tensor([self.step, self.spent], dtype=torch.float64)
+        state["clock"] = torch.tensor([self.step, self.spent, self.images], dtype=torch.float64)
         write_tensors(self.state, state)
         return path
 
@@ -271,7 +272,8 @@ class _Loop:
             moments.setdefault(int(index), {})[name] = value
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
-        self.step, self.spent = int(state["clock"][0]), float(state["clock"][1])
+        step, self.spent, images = state["clock"].tolist()
+        self.step, self.images = int(step), int(images)
 
     def _log(self, entry: Mapping[str, Any]) -> None:
         text = json.dumps(_rounded(entry))
