@@ -116,7 +116,11 @@ def main() -> None:
             results[name] = run(config, options.scenes, level, options.batch, options.seed, start)
             show(name, results[name])
     if options.out:
-        write_result(options.out, {"command": vars(options), "results": results})
+        rows = []
+        for name, result in results.items():
+            cells = {f"{k} {q}": v[q] for k, v in result["table"].items() for q in ("median", "p90")}
+            rows.append({"run": name, **cells, "< 3 mm": result["below_3mm"], "s/image": result["seconds_per_image"]})
+        write_result(options.out, {"options": vars(options), "results": results}, rows=rows, notes=["errors in mm"])
 
 
 if __name__ == "__main__":
