@@ -17,7 +17,7 @@ from horefine.data.crop import resample
 from horefine.data.synthetic import SyntheticDataset
 
 TARGET = Path(__file__).parents[1] / "docs" / "synthetic.png"
-SIDE, COLUMNS = 160, 8
+SIDE, COLUMNS = 144, 8
 
 
 def main(seed: int) -> None:
@@ -29,8 +29,7 @@ def main(seed: int) -> None:
     photos = SyntheticDataset(4, seed)
     pairs = [_with_maps(photos[i]) for i in range(4)]
     rows += [np.concatenate(pairs[k : k + 2], 1) for k in (0, 2)]
-    sheet = Image.fromarray(np.concatenate(rows)).quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
-    sheet.save(TARGET, optimize=True)
+    Image.fromarray(np.concatenate(rows)).save(TARGET, optimize=True)
     print(f"{TARGET}: {TARGET.stat().st_size / 1e6:.2f} MB")
 
 

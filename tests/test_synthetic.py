@@ -95,6 +95,16 @@ def test_blocks_are_kept_and_damaged_ones_made_again(cache: Path, grasps: list[G
     assert "damaged" in caplog.text and torch.equal(again.hand_rotvec, grasps[0].hand_rotvec)
 
 
+def test_the_shipped_grasps_are_of_this_hand_and_these_objects() -> None:
+    """Run ``scripts/build_grasps.py`` again when this fails: the hand, an object or the generator has changed."""
+    path = Path(bank_module.__file__).parents[1] / "assets" / "grasps.npz"
+    shipped = bank_module.unpack(path)
+    source = SceneSource(0)
+    wanted = {source.store.name(which, number) for which in range(len(source.names)) for number in (0, 1, HELD_OUT)}
+    assert wanted == set(shipped)
+    assert min(len(block) for block in shipped.values()) >= 5
+
+
 def test_what_no_hand_can_hold_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import trimesh
 

@@ -163,7 +163,7 @@ def _view(
     span = float(np.exp(rng.uniform(np.log(130), np.log(380))))  # pixels that the pair takes
     distance = float(np.clip(focal * extent / span, 0.28, 1.4))
     room = np.array(PHOTO[::-1]) / 2 - 0.5 * focal * (high - low)[:2] / distance
-    pixel = np.array(PHOTO[::-1]) / 2 + rng.uniform(-1, 1, 2) * np.maximum(room, 0) * 0.95
+    pixel = np.array(PHOTO[::-1]) / 2 + rng.uniform(-1, 1, 2) * np.maximum(room, 0) * 0.75
     place = np.array([*((pixel - centre) / focal * distance), distance])
     return (rotation, place - middle), matrix, rotation @ up, natural
 

@@ -16,7 +16,7 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter
 from torch import Tensor
 
 from horefine.contact_truth import contact_from_pose
-from horefine.data.raster import interpolate, zbuffer
+from horefine.data.raster import interpolate, shrink, zbuffer
 from horefine.geometry import Camera, axis_angle_to_matrix, matrix_to_axis_angle
 from horefine.hand import HandModel
 from horefine.mesh import Mesh
@@ -55,7 +55,7 @@ def part_maps(
     fine = Camera(torch.as_tensor(matrix)[None], size).resized((size[0] * SAMPLES, size[1] * SAMPLES))
     seen, ids, inverse = _who(parts, fine.matrix[0].numpy(), fine.size)
     blocks = (size[0], SAMPLES, size[1], SAMPLES)
-    masks = np.stack([(seen == k).reshape(blocks).mean((1, 3), dtype=np.float32) for k in (0, 1)])
+    masks = np.stack([shrink((seen == k).astype(np.float32), SAMPLES) for k in (0, 1)])
     visible = np.array([(seen == k).sum() / max((ids[k] >= 0).sum(), 1) for k in (0, 1)], np.float32)
     centre, centre_ids, centre_inverse = _who(parts, matrix, size)
     codes = np.zeros((2, 3, *size), np.float32)

@@ -12,7 +12,7 @@ from typing import no_type_check
 import numpy as np
 from numba import njit
 
-__all__ = ["interpolate", "zbuffer"]
+__all__ = ["interpolate", "shrink", "zbuffer"]
 
 _NEAR = np.float32(0.02)
 
@@ -124,3 +124,14 @@ def interpolate(
         out = np.zeros((*ids.shape, values.shape[1]), np.float32)
     _interpolate(vertices, faces, matrix.astype(np.float32), values, ids, offset, out)
     return out
+
+
+def shrink(picture: np.ndarray, factor: int) -> np.ndarray:
+    """Means of ``factor`` x ``factor`` pixels (H x W or H x W x C); faster than a reshape and ``mean``."""
+    total = picture[::factor, ::factor].copy()
+    for i in range(factor):
+        for j in range(factor):
+            if i or j:
+                total += picture[i::factor, j::factor]
+    total /= factor * factor
+    return total

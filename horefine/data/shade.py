@@ -19,7 +19,7 @@ from scipy.ndimage import gaussian_filter
 from horefine.data.background import paint_background
 from horefine.data.compose import Layout
 from horefine.data.light import Lights, ShadowMap, draw_lights, lit_share, shadow_map, surface_occlusion, vertex_normals
-from horefine.data.raster import interpolate, zbuffer
+from horefine.data.raster import interpolate, shrink, zbuffer
 from horefine.geometry import Box
 from horefine.mesh import Mesh
 from horefine.objects import OBJECTS, object_texture
@@ -282,9 +282,7 @@ def _foreground(
         [lights.key, lights.key_color, lights.fill, lights.fill_color, lights.sky, lights.ground, lights.up]
     )
     _shade(values, depth, matrix, light.astype(np.float32), *stage.shadow, out)
-    blocks = (size[0], supersample, size[1], supersample)
-    cover = (depth > 0).reshape(blocks).mean((1, 3), dtype=np.float32)
-    return out.reshape(*blocks, 3).mean((1, 3)), cover
+    return shrink(out, supersample), shrink((depth > 0).astype(np.float32), supersample)
 
 
 def _cut(background: np.ndarray, box: Box, size: tuple[int, int]) -> np.ndarray:
@@ -311,7 +309,7 @@ def develop(linear: np.ndarray, lens: Lens, scale: float = 1.0) -> np.ndarray:
     sigma = lens.blur * scale
     if sigma > 0.15:
         light = gaussian_filter(light, (sigma, sigma, 0))
-    light = light + rng.normal(size=light.shape).astype(np.float32) * (lens.noise * np.sqrt(0.15 + light.clip(0)))
+    light = light + rng.standard_normal(light.shape, np.float32) * (lens.noise * np.sqrt(0.15 + light.clip(0)))
     light = light.clip(0) ** lens.contrast * 0.2 ** (1 - lens.contrast)
     light = np.where(light > 0.7, 1 - 0.3 * np.exp(-(light - 0.7) / 0.3), light)  # a film's shoulder
     encoded = np.where(light <= 0.0031308, 12.92 * light, 1.055 * np.maximum(light, 1e-6) ** (1 / 2.4) - 0.055)
