@@ -98,7 +98,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--start", type=float, nargs=3, default=(15.0, 20.0, 10.0), metavar=("DEG", "MM", "FINGER"))
     parser.add_argument("--drop", choices=["each"], help="also without each of the four image losses")
-    parser.add_argument("--out", help="name of the result file under benchmarks/results")
+    parser.add_argument("--out", help="name of the result file (default: refine_CONFIG, refine_CONFIG_drop)")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     results: dict[str, dict] = {}
@@ -115,12 +115,12 @@ def main() -> None:
             start = tuple(options.start)
             results[name] = run(config, options.scenes, level, options.batch, options.seed, start)
             show(name, results[name])
-    if options.out:
-        rows = []
-        for name, result in results.items():
-            cells = {f"{k} {q}": v[q] for k, v in result["table"].items() for q in ("median", "p90")}
-            rows.append({"run": name, **cells, "< 3 mm": result["below_3mm"], "s/image": result["seconds_per_image"]})
-        write_result(options.out, {"options": vars(options), "results": results}, rows=rows, notes=["errors in mm"])
+    rows = []
+    for name, result in results.items():
+        cells = {f"{k} {q}": v[q] for k, v in result["table"].items() for q in ("median", "p90")}
+        rows.append({"run": name, **cells, "< 3 mm": result["below_3mm"], "s/image": result["seconds_per_image"]})
+    name = options.out or f"refine_{options.config}" + ("_drop" if options.drop else "")
+    write_result(name, {"options": vars(options), "results": results}, rows=rows, notes=["errors in mm"])
 
 
 if __name__ == "__main__":
