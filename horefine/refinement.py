@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from horefine.adam import Adam, Plateau
@@ -40,7 +40,8 @@ class Refinement:
     best_step: Int[Tensor, "B"]
     """The step (row of the history) whose pose was kept."""
     status: tuple[str, ...]
-    """``improved``; ``unchanged`` (nothing better was found); ``rejected`` (the search broke: the start comes back)."""
+    """``improved``; ``unchanged`` (nothing better was found); ``rejected`` (the search broke or the
+    maps show nothing; the start is returned)."""
     reason: tuple[str, ...]
     """One sentence for each image."""
 
@@ -207,9 +208,10 @@ def _conclude(setting: _Setting, walk: _Walk, history: list[dict[str, Tensor]], 
     first = torch.arange(0, len(ends), count, device=ends.device)
     chosen = first + ends.view(-1, count).argmin(1)
     end, begin = ends[chosen], begins[first]
-    improved = end < begin
+    unseen = _unseen(setting.features)[first]
+    improved = (end < begin) & ~unseen
     pose = _choose(improved, walk.pose[chosen], setting.initial[first])
-    verdicts = [_verdict(float(b), float(e)) for b, e in zip(begin, end, strict=True)]
+    verdicts = [_verdict(*row) for row in zip(begin.tolist(), end.tolist(), unseen.tolist(), strict=True)]
     names = dict.fromkeys(key for entry in history for key in entry)
     missing = torch.full_like(first, 0, dtype=torch.float32).fill_(torch.nan)
     table = {n: torch.stack([e[n][chosen] if n in e else missing for e in history]) for n in names}
@@ -235,11 +237,20 @@ def _shared_sigmas(objective: Objective, setting: _Setting, pose: Pose, count: i
     return replace(settled, terms=terms)
 
 
-def _verdict(begin: float, end: float) -> tuple[str, str]:
+def _unseen(features: Features) -> Bool[Tensor, "B"]:
+    """Images whose maps show no hand or no object: there, any pose would please the objective."""
+    found = [m.flatten(1).amax(1) > 0.5 for m in (features.hand_mask, features.object_mask) if m is not None]
+    everything = torch.ones(len(features), dtype=torch.bool, device=features.camera.matrix.device)
+    return ~torch.stack([everything, *found]).all(0)
+
+
+def _verdict(begin: float, end: float, unseen: bool) -> tuple[str, str]:
+    if unseen:
+        return "rejected", "the maps show no hand or no object; the start is returned"
     if not math.isfinite(end):
         return "rejected", "the objective is not finite at the pose found; the start is returned"
     if end < begin:
-        share = f" to {end / begin:.1%} of the start's" if begin > 0 and math.isfinite(begin) else ""
+        share = f", {end / begin:.1%} of the start's" if begin > 0 and math.isfinite(begin) else ""
         return "improved", f"the objective fell from {begin:.4g} to {end:.4g}{share}"
     return "unchanged", f"no step was better than the start ({begin:.4g})"
 

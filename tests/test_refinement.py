@@ -142,4 +142,6 @@ def test_one_hopeless_image_does_not_spoil_the_others(refined):
     mask[0] = 0
     found = run(features=dataclasses.replace(features, hand_mask=mask))
     assert torch.isfinite(found.pose.hand_transl).all()
+    assert found.status[0] == "rejected" and "no hand" in found.reason[0]
+    assert torch.equal(found.pose.hand_transl[0], start().hand_transl[0])
     assert torch.allclose(found.pose.object_transl[1:], refined.pose.object_transl[1:], atol=1e-3)
