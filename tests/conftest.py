@@ -42,6 +42,8 @@ if os.environ.get("HOREFINE_TEST_TYPES", "1") != "0":
 
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
-    """Every test begins at the same random numbers, alone or after others."""
+    """Every test begins at the same random numbers and torch settings (training sets its own), alone or after others."""
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(False)
     torch.manual_seed(0)
     np.random.seed(0)
