@@ -42,7 +42,7 @@ if os.environ.get("HOREFINE_TEST_TYPES", "1") != "0":
 
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
-    """Every test begins at the same random numbers and torch settings (training sets its own), alone or after others."""
+    """Every test begins at the same random numbers and torch settings (training sets its own), whatever ran before."""
     torch.set_num_threads(1)
     torch.set_flush_denormal(False)
     torch.manual_seed(0)
