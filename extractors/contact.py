@@ -27,7 +27,7 @@ class ContactExtractor:
     def extract(self, crops: Sequence[Sample], names: Sequence[str]) -> dict[str, Any]:
         """``{"contact": Contact}`` for B crops."""
         del names
-        pose, _ = self.initializer.initialize(crops, fields=())
+        pose, _ = self.initializer.initialize(crops)
         mesh, hand = mesh_of(crops), self.initializer.hand
         posed = hand(pose.hand_rotvec, pose.hand_shape, pose.hand_transl)
         vertices = mesh.vertices @ axis_angle_to_matrix(pose.object_rotvec).mT + pose.object_transl[:, None]

@@ -134,10 +134,10 @@ class HoisdfInitializer:
         self.model: Hoisdf = (model or load_default("hoisdf")).to(device)  # type: ignore[assignment]
 
     @torch.no_grad()
-    def initialize(
-        self, crops: Sequence[Sample], fields: Sequence[str] = ("hand_sdf", "object_sdf")
-    ) -> tuple[Pose, dict[str, Any]]:
+    def initialize(self, crops: Sequence[Sample], fields: Sequence[str] = ()) -> tuple[Pose, dict[str, Any]]:
         """Poses of B crops (camera frame), and the named fields as grids about the posed hand and object.
+
+        Grids (``hand_sdf``, ``object_sdf``) take four times as long as the pose, so they are made only when named.
 
         The network knows the embedded hand's shapes; a user's MANO hand gets its own mean shape.
         """

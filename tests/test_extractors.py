@@ -298,16 +298,18 @@ def test_hand_distance_agrees_with_the_exact_one(hand):
 def test_hoisdf_predicts_poses_alike_in_any_batch(hoisdf_net, hand):
     batch = crops(3)
     initializer = HoisdfInitializer(model=hoisdf_net, hand=hand)
-    together, fields = initializer.initialize(batch)
+    names = ("hand_sdf", "object_sdf")
+    together, fields = initializer.initialize(batch, names)
     again, _ = initializer.initialize(batch)
-    alone, own = initializer.initialize(batch[2:])
+    alone, own = initializer.initialize(batch[2:], names)
     for name, value in together.items():
         assert torch.isfinite(value).all()
         assert torch.equal(value, getattr(again, name))
         torch.testing.assert_close(value[2:], getattr(alone, name), atol=1e-4, rtol=1e-3)
     assert set(fields) == {"hand_sdf", "object_sdf"} and fields["hand_sdf"].values.shape == (3, 33, 33, 33)
     torch.testing.assert_close(fields["object_sdf"].values[2:], own["object_sdf"].values, atol=1e-4, rtol=1e-3)
-    assert initializer.initialize(batch, fields=())[1] == {}
+    assert initializer.initialize(batch[:1])[1] == {}
+    assert set(initializer.extract(batch[:1], ["object_sdf"])) == {"object_sdf"}
 
 
 def test_predicted_pose_is_where_the_root_head_says(hoisdf_net, hand):
