@@ -53,9 +53,7 @@ def mad(residuals: Residuals, floor: float) -> Float[Tensor, "B 2"]:
     return (1.4826 * spread).clamp_min(floor)
 
 
-def geman_mcclure(
-    residuals: Residuals, sigma: float | Float[Tensor, "B 2"], kernel: float
-) -> Float[Tensor, "B"]:
+def geman_mcclure(residuals: Residuals, sigma: float | Float[Tensor, "B 2"], kernel: float) -> Float[Tensor, "B"]:
     """Sum over observations of ``q / (1 + q / kernel^2)`` with ``q = |r / sigma|^2`` (Geman and McClure 1985).
 
     Close to the squared residual below ``kernel`` sigmas, flat beyond; ``kernel`` 0 gives plain squares.
@@ -89,9 +87,7 @@ def _sigma(sigma: str | float | Tensor, residuals: Residuals, floor: float, infl
     return mad(residuals, floor).detach() * inflation if isinstance(sigma, str) else sigma
 
 
-def _visible(
-    hand_mask: Float[Tensor, "B H W"], object_mask: Float[Tensor, "B H W"]
-) -> Float[Tensor, "B 2 H W"]:
+def _visible(hand_mask: Float[Tensor, "B H W"], object_mask: Float[Tensor, "B H W"]) -> Float[Tensor, "B 2 H W"]:
     """1 where a pixel shows more hand (object) than anything else."""
     masks = torch.stack([hand_mask, object_mask], 1)
     return ((masks > 0.5) & (masks >= masks.flip(1))).to(masks.dtype)
