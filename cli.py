@@ -94,6 +94,16 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
     return wrapper
 
 
+def _one_thread() -> None:
+    """One torch thread, unless OMP_NUM_THREADS asks for more: small tensors lose more to threads than they gain."""
+    import os
+
+    import torch
+
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)
+
+
 def _code(error: Exception) -> int:
     from horefine.errors import AssetError, ConfigError, InputError
 
@@ -164,6 +174,7 @@ def run(
     recipe = load_config(config, overrides or ())
     dataset = FolderDataset(images, FolderOptions(object_name, object_unit, camera, source, side))
     where = check_device(device)
+    _one_thread()
     check_renderer(renderer, where)
     files = _folder(Path(init), "--init") if "/" in init or Path(init).is_dir() else None
     model = hand_model(mano_dir, hand)
