@@ -46,7 +46,9 @@ Images = Annotated[Path, typer.Argument(help="A folder of photographs, or one ph
 Out = Annotated[Path, _option("Where results go.", "--out", "-o")]
 Init = Annotated[str, _option("First poses: a network's name, or a folder of NAME.npz / NAME.json.")]
 Maps = Annotated[Path | None, _option("A folder of maps NAME.npz, instead of the networks.")]
-Recipe = Annotated[str, _option("Recipe: a name (default, song2022) or a YAML file.", "--config", "-c")]
+Recipe = Annotated[
+    str, _option("Recipe: a name or a YAML file (auto: default with --features, else pixels).", "--config", "-c")
+]
 Sets = Annotated[list[str] | None, _option("Change a value, e.g. losses.silhouette=0.", "--set", metavar="KEY=VALUE")]
 ObjectName = Annotated[str | None, _option("What is held: an embedded object's name or a mesh file.", "--object")]
 ObjectUnit = Annotated[str | None, _option("Unit of the mesh: m, cm, mm, in (default: by its size).")]
@@ -134,7 +136,7 @@ def run(
     out: Out = Path("out"),
     init: Init = "hoisdf",
     features: Maps = None,
-    config: Recipe = "default",
+    config: Recipe = "auto",
     overrides: Sets = None,
     object_name: ObjectName = None,
     object_unit: ObjectUnit = None,
@@ -171,7 +173,8 @@ def run(
     except InputError as error:
         raise ConfigError(f"--{error}") from None
     source = "--fov" if fov is not None else "--intrinsics"
-    recipe = load_config(config, overrides or ())
+    chosen = config if config != "auto" else "pixels" if features is None else "default"
+    recipe = load_config(chosen, overrides or ())
     dataset = FolderDataset(images, FolderOptions(object_name, object_unit, camera, source, side))
     where = check_device(device)
     _one_thread()
