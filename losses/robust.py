@@ -1,6 +1,6 @@
 """Our own image objective: residuals in metres and pixels, divided by their own spread, under a robust kernel.
 
-Why not the paper's losses alone (each point measured; ``benchmarks/refine.py`` prints the comparison):
+Why not the paper's losses alone (``benchmarks/refine.py`` compares the two recipes):
 
 * Reprojecting the surface point that a *noisy code* names (any nearest neighbour in code space) shrinks the apparent
   size of the thing, so it is pushed away from the camera: a bias of ``sigma^2 / var(code)``. Comparing the *rendered*
@@ -174,7 +174,7 @@ def silhouette(
 
     Song et al. eq. 3 weighs by (1 - other mask), which is biased along the occlusion line; here pixels whose
     other mask exceeds ``other`` are left out. ``sigma`` is in coverage: masks are often half a pixel too wide
-    or too narrow, so a small one buys a biased size (reference: our measurements, sigma 0.1 / 0.3 / 1).
+    or too narrow, so a small one buys a biased size.
     """
     masks = torch.stack([hand_mask, object_mask], 1)
     keep = (masks.flip(1) <= other).to(masks.dtype)
