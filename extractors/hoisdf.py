@@ -184,13 +184,15 @@ class Hoisdf(UNet):
         self, which: str, seen: Seen, position: Float[Tensor, "B N 3"], center: Tensor, projection: Tensor
     ) -> Points:
         """The field ``hand`` or ``object`` about ``center`` "B 3" at ``position``; both network frame, metres."""
-        features = point_features(seen.levels, to_grid(position, projection), self.config.align_corners)
+        with torch.autocast(position.device.type, enabled=False):  # a place needs more than eight bits
+            grid = to_grid(position, projection)
+        features = point_features(seen.levels, grid, self.config.align_corners)
         return Points(position, self.distance(which, features, position, center), features)
 
     def distance(self, which: str, features: Tensor, position: Tensor, center: Tensor) -> Float[Tensor, "B N"]:
         """As :meth:`field`, for points whose features were read before."""
         decoder = self.hand_sdf_decoder if which == "hand" else self.obj_sdf_decoder
-        return decoder(self.linear_sdfin(features), (position - center[:, None]) * self.config.scale)
+        return decoder(self.linear_sdfin(features), (position - center[:, None]) * self.config.scale).float()
 
     def pose(
         self, seen: Seen, hand: Points, other: Points, hand_center: Float[Tensor, "B 3"], object_center: Tensor
@@ -224,17 +226,17 @@ class Hoisdf(UNet):
         return torch.cat([relative, fourier(relative * self.config.scale), read * weight[..., None]], -1)
 
     def _heads(self, queries: Tensor, hand: Tensor, other: Tensor, relative: Tensor) -> Prediction:
-        votes = relative[:, :, None] + self.linear_handvote(hand).unflatten(-1, (20, 3))
-        logits = self.linear_handcls(hand)
-        turn = self.linear_obj_rot(other).mean(2)
+        votes = relative[:, :, None] + self.linear_handvote(hand).unflatten(-1, (20, 3)).float()
+        logits = self.linear_handcls(hand).float()
+        turn = self.linear_obj_rot(other).float().mean(2)
         return Prediction(
-            rotations=sixd_to_matrix(self.linear_pose(queries[:, :, :16])),
-            shape=self.linear_shape(queries[:, :, 16]),
+            rotations=sixd_to_matrix(self.linear_pose(queries[:, :, :16]).float()),
+            shape=self.linear_shape(queries[:, :, 16]).float(),
             votes=votes,
             vote_logits=logits,
             joints=(logits.softmax(2)[..., None] * votes).sum(2),
             object_rotation=_rotation(turn),
-            object_center=self.linear_obj_rel_trans(other).mean(2),
+            object_center=self.linear_obj_rel_trans(other).float().mean(2),
         )
 
 

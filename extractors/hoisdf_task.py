@@ -141,9 +141,13 @@ def centers(true: Truth, seen: Seen, trusted: float, generator: torch.Generator)
 
 def hoisdf_losses(
     model: Hoisdf, seen: Seen, batch: Batch, hand: HandModel, objects: Objects, progress: float,
-    generator: torch.Generator, points: int = 128,
+    generator: torch.Generator, points: int = 128, half: bool = False,
 ) -> Losses:  # fmt: skip
-    """Every training loss, weighted. ``progress`` 0 to 1 goes from true centres to predicted ones."""
+    """Every training loss, weighted. ``progress`` 0 to 1 goes from true centres to predicted ones.
+
+    ``half``: fields and transformers in bfloat16 (autocast); points, rotations and losses keep float32.
+    """
+    lighter = torch.autocast(batch.image.device.type, torch.bfloat16, enabled=half)
     true = truth(batch, hand, model.config.root)
     hand_center, object_center = centers(true, seen, min(1.0, 2 * progress) * 0.7, generator)
     # the hand is where it was found: everything moves with its wrist, so that hand and object stay together
@@ -161,10 +165,13 @@ def hoisdf_losses(
             exact = hand_distance(position - true.wrist[:, None], true.vertices, true.normals)
         else:
             exact = object_distance(position, true, objects, batch.object)
-        found = model.field(which, seen, position + moved[:, None], center, true.frame.projection)
+        with lighter:
+            found = model.field(which, seen, position + moved[:, None], center, true.frame.projection)
         losses[f"{which}_field"] = field_loss(found.distance, exact * model.config.scale, model.config.clamp)
-        chosen[which] = _tokens(model, which, seen, center, true.frame.projection, generator)
-    prediction = model.pose(seen, chosen["hand"], chosen["object"], hand_center, object_center)
+        with lighter:
+            chosen[which] = _tokens(model, which, seen, center, true.frame.projection, generator)
+    with lighter:
+        prediction = model.pose(seen, chosen["hand"], chosen["object"], hand_center, object_center)
     losses |= map_losses(seen, batch, model.config.heat_peak)
     losses |= hand_losses(prediction, true, chosen["hand"], hand_center, hand)
     losses |= object_losses(prediction, true, object_center - moved)

@@ -108,7 +108,9 @@ class HoisdfTask(Task):
         known = torch.rand(count, 1, generator=generator) > 0.1
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
             seen = self.model.see(_channels_last(batch.image), batch.extents * known, frame.focal)
-        return hoisdf_losses(self.model, seen, batch, self.scenes.hand, self.scenes.objects, progress, generator)
+        return hoisdf_losses(
+            self.model, seen, batch, self.scenes.hand, self.scenes.objects, progress, generator, half=half
+        )
 
     def measure(self, count: int) -> dict[str, float]:
         assert isinstance(self.model, Hoisdf)
