@@ -9,16 +9,16 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 
 from horefine.errors import ConfigError, suggestion
 from horefine.objective import Term, parse_terms
 from horefine.tangent import BLOCKS
 
-__all__ = ["Config", "Optimizer", "Stage", "Starts", "config_names", "load_config"]
+__all__ = ["Config", "LevenbergMarquardt", "Optimizer", "Stage", "Starts", "config_names", "load_config"]
 
 FOLDER = Path(__file__).parent / "configs"
 
@@ -39,6 +39,25 @@ class Optimizer(_Table):
     epsilon: float = Field(default=1e-12, gt=0)
 
 
+class LevenbergMarquardt(_Table):
+    """Damped Gauss-Newton steps (``horefine.levenberg_marquardt``) in the tangent coordinates; on the CPU."""
+
+    name: Literal["levenberg_marquardt"]
+    damping: float = Field(default=1e-5, gt=0)
+    """At the start of a stage, relative to the diagonal of the normal equations."""
+    tolerance: float = Field(default=1e-4, ge=0, lt=1)
+    """An image is done with a stage when a step lowers its cost by less than this share."""
+    turn: float = Field(default=0.7, gt=0)
+    """No joint turns farther than this in a step, radians."""
+
+
+OPTIMIZERS: dict[str, type[_Table]] = {"adam": Optimizer, "levenberg_marquardt": LevenbergMarquardt}
+
+
+def _optimizer_name(table: Any) -> str:
+    return str(table.get("name", "adam") if isinstance(table, Mapping) else getattr(table, "name", table))
+
+
 class Stage(_Table):
     """A run of steps on a choice of the losses."""
 
@@ -51,6 +70,8 @@ class Stage(_Table):
     """What is left of the rate at the stage's end (cosine)."""
     patience: int | None = Field(default=None, ge=1)
     """Cut an image's rate to a tenth when its loss has not fallen for this many steps; none: never."""
+    rounds: int = Field(default=1, ge=1)
+    """How often the stage is run: each time from where the last one ended, with fresh sigmas."""
 
 
 class Starts(_Table):
@@ -68,7 +89,10 @@ class Config(_Table):
 
     losses: dict[str, Any]
     stages: dict[str, Stage]
-    optimizer: Optimizer = Optimizer()
+    optimizer: Annotated[
+        Annotated[Optimizer, Tag("adam")] | Annotated[LevenbergMarquardt, Tag("levenberg_marquardt")],
+        Discriminator(_optimizer_name),
+    ] = Optimizer()
     starts: Starts = Starts()
 
     def terms(self, stage: str | None = None) -> dict[str, Term]:
@@ -130,9 +154,14 @@ def load_config(source: str | Path | Mapping[str, Any] = "default", overrides: S
 def _check(config: Config) -> None:
     if not config.stages:
         raise ConfigError("stages: empty; name at least one, e.g. stages: {refine: {steps: 300}}")
-    for name in config.optimizer.rates:
-        if name not in BLOCKS:
-            raise ConfigError(f"optimizer.rates.{name}: no such block{suggestion(name, BLOCKS)}")
+    if isinstance(config.optimizer, Optimizer):
+        for name in config.optimizer.rates:
+            if name not in BLOCKS:
+                raise ConfigError(f"optimizer.rates.{name}: no such block{suggestion(name, BLOCKS)}")
+    else:
+        for key, stage in config.stages.items():
+            for name in sorted({"rate", "decay", "patience"} & stage.model_fields_set):
+                raise ConfigError(f"stages.{key}.{name}: only adam has one; leave it out with levenberg_marquardt")
     parse_terms(config.losses)
     for key, stage in config.stages.items():
         for name in stage.losses or ():
@@ -171,6 +200,8 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
     merged = dict(below)
     for key, value in above.items():
         both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        if key == "optimizer" and both:  # another optimizer has other keys: nothing of the one below holds
+            both = _optimizer_name(value) == _optimizer_name(merged[key]) or "name" not in value
         merged[key] = _merge(merged[key], value) if both else value
     return merged
 
@@ -201,18 +232,26 @@ def _apply(table: dict[str, Any], override: str) -> None:
 
 def _explain(error: Any, table: Mapping[str, Any]) -> str:
     """A pydantic complaint in our words: path, value, way out."""
-    path = ".".join(str(part) for part in error["loc"])
+    where = error["loc"]
+    if where[0] == "optimizer":
+        if error["type"] == "union_tag_invalid":
+            name = _optimizer_name(error["input"])
+            return f"optimizer.name: {name!r}: no such optimizer{suggestion(name, OPTIMIZERS)}"
+        where = where[:1] + where[2:]  # without the optimizer's name
+    path = ".".join(str(part) for part in where)
     if error["type"] == "extra_forbidden":
-        return f"{path}: no such key{suggestion(str(error['loc'][-1]), _known(error['loc'][:-1]))}"
+        return f"{path}: no such key{suggestion(str(where[-1]), _known(where[:-1], table))}"
     if error["type"] == "missing":
         return f"{path}: missing"
     return f"{path}: {error['input']!r}: {error['msg']}"
 
 
-def _known(parents: Sequence[Any]) -> list[str]:
+def _known(parents: Sequence[Any], table: Mapping[str, Any]) -> list[str]:
     model = {
         0: Config,
-        1: {"optimizer": Optimizer, "starts": Starts}.get(str(parents[0])) if parents else None,
+        1: {"optimizer": OPTIMIZERS.get(_optimizer_name(table.get("optimizer"))), "starts": Starts}.get(str(parents[0]))
+        if parents
+        else None,
         2: Stage,
     }
     chosen = model.get(len(parents))

@@ -91,6 +91,8 @@ def _parse_term(name: str, entry: Any, path: str) -> Term:
     for key, value in entry.items():
         if key not in known:
             raise ConfigError(f"{path}.{key}: no such option; known: {', '.join(['weight', *known])}")
+        if key == "sigma" and value == "auto" and hasattr(function, "spread"):
+            continue
         if isinstance(known[key], float) and not isinstance(known[key], bool):
             entry[key] = _number(value, f"{path}.{key}")
         elif isinstance(known[key], str) and not isinstance(value, (str, int, float)):

@@ -18,9 +18,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from horefine.adam import Adam, Plateau
-from horefine.config import Config, Stage, load_config
+from horefine.config import Config, LevenbergMarquardt, Optimizer, Stage, load_config
 from horefine.errors import InputError
 from horefine.hand import HandModel, load_hand
+from horefine.levenberg_marquardt import Damping, minimise
 from horefine.objective import Objective, prepare, usable
 from horefine.render import Renderer, make_renderer
 from horefine.scene import Features, Pose, Scene
@@ -85,10 +86,12 @@ def refine(
     )  # fmt: skip
     current = _starts(setting.initial, count, config, setting, seed)
     history: list[dict[str, Tensor]] = []
-    total = sum(stage.steps for stage in config.stages.values())
+    total = sum(stage.steps * stage.rounds for stage in config.stages.values())
     walk = _Walk(current, torch.zeros(len(rows), dtype=torch.long, device=device), setting.objective(current))
+    descend = _damped if isinstance(config.optimizer, LevenbergMarquardt) else _descend
     for name, stage in config.stages.items():
-        walk = _descend(setting, name, stage, walk.pose, history, lambda done: progress and progress(done, total))
+        for _ in range(stage.rounds):
+            walk = descend(setting, name, stage, walk.pose, history, lambda done: progress and progress(done, total))
     return _conclude(setting, walk, history, count)
 
 
@@ -131,6 +134,7 @@ def _descend(
 ) -> _Walk:
     """One stage: ``stage.steps`` Adam steps from ``pose``; returns the best pose each image passed through."""
     options = setting.config.optimizer
+    assert isinstance(options, Optimizer)
     objective, chart = setting.objective(pose, name), CHARTS[options.parameters]
     adam = Adam(flat_rates(options.rates, pose.hand_transl) * stage.rate, options.betas, options.epsilon)
     plateau = Plateau(len(pose), stage.patience) if stage.patience else None
@@ -158,6 +162,25 @@ def _descend(
         report(len(history))
     assert best_step is not None
     return _Walk(best, best_step.clamp(max=len(history) - 1), objective)
+
+
+def _damped(
+    setting: _Setting,
+    name: str,
+    stage: Stage,
+    pose: Pose,
+    history: list[dict[str, Tensor]],
+    report: Callable[[int], Any],
+) -> _Walk:
+    """One stage: at most ``stage.steps`` Levenberg-Marquardt steps from ``pose``."""
+    options, objective = setting.config.optimizer, setting.objective(pose, name)
+    assert isinstance(options, LevenbergMarquardt)
+    first = len(history)
+    damping = Damping(options.damping, options.tolerance, options.turn)
+    descent = minimise(objective, pose, setting.scene, stage.steps, damping, lambda step: report(first + step))
+    for values in descent.values:
+        history.append({"total": torch.stack(list(values.values())).sum(0), **values})
+    return _Walk(descent.pose, first + descent.best_step, objective)
 
 
 def _gradient(total: Float[Tensor, "B"], leaf: Pose) -> Pose:

@@ -25,7 +25,7 @@ from torch import Tensor
 from horefine.geometry import axis_angle_to_matrix, matrix_to_axis_angle, skew
 from horefine.scene import Pose, Scene
 
-__all__ = ["BLOCKS", "CHARTS", "AxisAngle", "Tangent", "flat_rates"]
+__all__ = ["BLOCKS", "CHARTS", "AxisAngle", "Tangent", "flat_rates", "middles", "ray"]
 
 BLOCKS = {
     "hand_transl": (0, 1),
@@ -77,7 +77,7 @@ class Tangent:
     @staticmethod
     def gradient(scene: Scene, gradient: Pose) -> Float[Tensor, "B 67"]:
         """The gradient in this chart, from the gradient on the pose's numbers."""
-        pose, hand_middle, object_middle = scene.pose.detach(), *_middles(scene)
+        pose, hand_middle, object_middle = scene.pose.detach(), *middles(scene)
         wrist_arm = scene.hand.joints[:, 0].detach() - hand_middle
         wrist = _carry(pose.hand_rotvec[:, 0], gradient.hand_rotvec[:, 0])
         wrist = wrist + torch.linalg.cross(wrist_arm, gradient.hand_transl)
@@ -85,14 +85,14 @@ class Tangent:
         turn = _carry(pose.object_rotvec, gradient.object_rotvec)
         turn = turn + torch.linalg.cross(pose.object_transl - object_middle, gradient.object_transl)
         hand, thing = gradient.hand_transl.clone(), gradient.object_transl.clone()
-        hand[:, 2] = (hand * _ray(hand_middle)).sum(1)
-        thing[:, 2] = (thing * _ray(object_middle)).sum(1) + hand[:, 2]
+        hand[:, 2] = (hand * ray(hand_middle)).sum(1)
+        thing[:, 2] = (thing * ray(object_middle)).sum(1) + hand[:, 2]
         return torch.cat([hand, wrist, fingers.flatten(1), gradient.hand_shape, thing, turn], 1)
 
     @staticmethod
     def move(scene: Scene, step: Float[Tensor, "B 67"]) -> Pose:
         """The pose reached from ``scene.pose`` by a step."""
-        pose, delta, hand_middle, object_middle = scene.pose.detach(), _split(step), *_middles(scene)
+        pose, delta, hand_middle, object_middle = scene.pose.detach(), _split(step), *middles(scene)
         turns = axis_angle_to_matrix(torch.cat([delta.hand_rotvec, delta.object_rotvec[:, None]], 1))
         bones = axis_angle_to_matrix(torch.cat([pose.hand_rotvec, pose.object_rotvec[:, None]], 1))
         left = torch.ones(17, 1, 1, dtype=torch.bool, device=step.device)
@@ -100,8 +100,8 @@ class Tangent:
         rotvec = matrix_to_axis_angle(torch.where(left, turns @ bones, bones @ turns))
         wrist_arm, object_arm = scene.hand.joints[:, 0].detach() - hand_middle, pose.object_transl - object_middle
         along = delta.object_transl[:, 2:]
-        hand = _sideways(delta.hand_transl) + (delta.hand_transl[:, 2:] + along) * _ray(hand_middle)
-        thing = _sideways(delta.object_transl) + along * _ray(object_middle)
+        hand = _sideways(delta.hand_transl) + (delta.hand_transl[:, 2:] + along) * ray(hand_middle)
+        thing = _sideways(delta.object_transl) + along * ray(object_middle)
         return Pose(
             rotvec[:, :16],
             pose.hand_shape + delta.hand_shape,
@@ -111,12 +111,12 @@ class Tangent:
         )
 
 
-def _middles(scene: Scene) -> tuple[Float[Tensor, "B 3"], Float[Tensor, "B 3"]]:
+def middles(scene: Scene) -> tuple[Float[Tensor, "B 3"], Float[Tensor, "B 3"]]:
     """What hand and object turn about: centroid of the vertices, centre of the box."""
     return scene.hand.vertices.detach().mean(1), scene.object_center.detach()
 
 
-def _ray(middle: Float[Tensor, "B 3"]) -> Float[Tensor, "B 3"]:
+def ray(middle: Float[Tensor, "B 3"]) -> Float[Tensor, "B 3"]:
     """The direction that moves a point in depth and not in the picture, one metre of depth long."""
     return middle / middle[:, 2:].clamp_min(1e-3)
 

@@ -216,7 +216,9 @@ def surface_reprojection(
     return geman_mcclure(residuals, _sigma(sigma, residuals, 0.03, inflation), kernel)
 
 
-def _surface_depth_residuals(scene: Scene, surface_pairs: SurfacePairs, threshold: float = 0.1) -> Residuals:
+def _surface_depth_residuals(
+    scene: Scene, surface_pairs: SurfacePairs, depth: Float[Tensor, "B H W"], threshold: float = 0.1
+) -> Residuals:
     z = _paired(scene, surface_pairs)[..., 2] - scene.object_center[:, None, None, 2]
     used = surface_pairs.valid * (surface_pairs.distance < threshold)
     return Residuals((z - surface_pairs.depth)[..., None], used, torch.zeros_like(used[..., 0]))
@@ -237,5 +239,5 @@ def surface_depth(
 
     Song et al. eq. 9-10 from pixels to the surface: it reaches points that a wrong pose hides.
     """
-    residuals = _surface_depth_residuals(scene, surface_pairs, threshold)
+    residuals = _surface_depth_residuals(scene, surface_pairs, depth, threshold)
     return geman_mcclure(residuals, _sigma(sigma, residuals, 2e-4, inflation), kernel)

@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = (  # lowest first; modules of one package (losses, render, ...) may import one another
     ("errors",),
     ("geometry",),
-    ("assets", "cache", "distance_kernels", "anatomy"),
+    ("assets", "cache", "distance_kernels", "jacobian_kernels", "anatomy"),
     ("repair", "mano"),
     ("distance", "object_meshing"),
     ("mesh_file", "intersection", "object_shapes"),
@@ -21,6 +21,8 @@ FLOORS = (  # lowest first; modules of one package (losses, render, ...) may imp
     ("contact_truth",),
     ("losses",),
     ("objective", "adam", "tangent"),
+    ("jacobian",),
+    ("levenberg_marquardt",),
     ("config", "configs"),
     ("refinement",),
     ("__init__",),  # the public surface; below the command and what serves only it

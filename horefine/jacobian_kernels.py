@@ -1,0 +1,216 @@
+"""Numba kernels behind :mod:`horefine.jacobian`: how the hand's points move, and rows of the normal equations.
+
+Everything is double and serial, for one image. All kernels are in this one file because numba's cache notices changes
+only in the file of the outermost function.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+__all__ = ["hand_jacobian", "point_rows"]
+
+_jit = njit(cache=True, nogil=True, error_model="numpy", fastmath={"nsz", "arcp", "contract", "reassoc"})
+HAND, COLUMNS = 61, 67
+FRONT_BIT, LOOP_BIT = 1, 2
+FROM_BACK, CLAMPED = 1, 2
+
+
+@_jit
+def _skeleton(rotations, shape, flat_joints, shape_joints, parents, turned, placed, d_placed, joints):
+    """Global rotation and position of the joints (no translation), and the position's slope on the shape values."""
+    for j in range(16):
+        for a in range(3):
+            total = flat_joints[j, a]
+            for k in range(10):
+                total += shape_joints[k, j, a] * shape[k]
+            joints[j, a] = total
+    for j in range(16):
+        p = parents[j]
+        for a in range(3):
+            if p < 0:
+                placed[j, a] = joints[j, a]
+                for b in range(3):
+                    turned[j, a, b] = rotations[j, a, b]
+                for k in range(10):
+                    d_placed[j, a, k] = shape_joints[k, j, a]
+                continue
+            total = placed[p, a]
+            for b in range(3):
+                total += turned[p, a, b] * (joints[j, b] - joints[p, b])
+                product = 0.0
+                for c in range(3):
+                    product += turned[p, a, c] * rotations[j, c, b]
+                turned[j, a, b] = product
+            placed[j, a] = total
+            for k in range(10):
+                total = d_placed[p, a, k]
+                for b in range(3):
+                    total += turned[p, a, b] * (shape_joints[k, j, b] - shape_joints[k, p, b])
+                d_placed[j, a, k] = total
+
+
+@_jit
+def _flat_vertices(rotations, shape, template, basis, flat, bent):
+    """Vertices before skinning, and how the pose correctives move them per radian of each finger turn (45, 3V)."""
+    size = template.shape[0]
+    for i in range(size):
+        flat[i] = template[i]
+    for k in range(10):
+        s = shape[k]
+        for i in range(size):
+            flat[i] += s * basis[k, i]
+    slope = np.empty(3)
+    for j in range(15):
+        for c in range(3):
+            for i in range(size):
+                bent[3 * j + c, i] = 0.0
+        for a in range(3):
+            r0, r1, r2 = rotations[j + 1, a, 0], rotations[j + 1, a, 1], rotations[j + 1, a, 2]
+            for b in range(3):
+                row = 10 + 9 * j + 3 * a + b
+                value = rotations[j + 1, a, b] - (1.0 if a == b else 0.0)
+                # R [e_c]x: column b of the matrix [e_c]x picks a column of R
+                slope[0] = 0.0 if b == 0 else (r2 if b == 1 else -r1)
+                slope[1] = -r2 if b == 0 else (0.0 if b == 1 else r0)
+                slope[2] = r1 if b == 0 else (-r0 if b == 1 else 0.0)
+                for i in range(size):
+                    flat[i] += value * basis[row, i]
+                for c in range(3):
+                    s = slope[c]
+                    if s != 0.0:
+                        for i in range(size):
+                            bent[3 * j + c, i] += s * basis[row, i]
+
+
+@_jit
+def _lever(turned, placed, chain, mass, k, out, columns):
+    """Slope of a point on the turns of joint k, from the moment of what hangs on it: ``axis x lever``."""
+    l0 = chain[k, 0] - mass[k] * placed[k, 0]
+    l1 = chain[k, 1] - mass[k] * placed[k, 1]
+    l2 = chain[k, 2] - mass[k] * placed[k, 2]
+    for c in range(3):
+        a0, a1, a2 = turned[k, 0, c], turned[k, 1, c], turned[k, 2, c]
+        out[0, columns + c] += a1 * l2 - a2 * l1
+        out[1, columns + c] += a2 * l0 - a0 * l2
+        out[2, columns + c] += a0 * l1 - a1 * l0
+
+
+@_jit
+def hand_jacobian(
+    rotations, shape, transl, template, basis, flat_joints, shape_joints, parents, weights, bones, points, out
+):
+    """Positions and slopes of the 778 vertices and the 16 joints of one hand.
+
+    ``rotations`` 16x3x3; ``template`` 3V and ``basis`` 145x3V as in HandModel; ``bones``, ``weights`` Vx4 the bones of
+    each vertex. Writes ``points`` (V+16)x3, camera frame, and ``out`` (V+16)x3x61: translation, turn of the whole hand
+    about the centroid of its vertices (camera axes), 15 finger turns (each in its own frame), shape.
+    """
+    count = bones.shape[0]
+    turned, placed = np.empty((16, 3, 3)), np.empty((16, 3))
+    d_placed, joints = np.empty((16, 3, 10)), np.empty((16, 3))
+    _skeleton(rotations, shape, flat_joints, shape_joints, parents, turned, placed, d_placed, joints)
+    flat, bent = np.empty(3 * count), np.empty((45, 3 * count))
+    _flat_vertices(rotations, shape, template, basis, flat, bent)
+    offset, d_offset = np.empty((16, 3)), np.empty((16, 3, 10))
+    for j in range(16):
+        for a in range(3):
+            offset[j, a] = placed[j, a]
+            for b in range(3):
+                offset[j, a] -= turned[j, a, b] * joints[j, b]
+            for k in range(10):
+                total = d_placed[j, a, k]
+                for b in range(3):
+                    total -= turned[j, a, b] * shape_joints[k, j, b]
+                d_offset[j, a, k] = total
+    chain, mass, blend, y = np.empty((16, 3)), np.empty(16), np.empty((3, 3)), np.empty(3)
+    middle = np.zeros(3)
+    for v in range(count + 16):
+        own = out[v]
+        own[:] = 0.0
+        chain[:] = 0.0
+        mass[:] = 0.0
+        position = points[v]
+        if v < count:
+            position[:] = 0.0
+            blend[:] = 0.0
+            for q in range(4):
+                w, j = weights[v, q], bones[v, q]
+                if w == 0.0:
+                    continue
+                for a in range(3):
+                    y[a] = offset[j, a]
+                    for b in range(3):
+                        y[a] += turned[j, a, b] * flat[3 * v + b]
+                        blend[a, b] += w * turned[j, a, b]
+                    y[a] *= w
+                    position[a] += y[a]
+                    for k in range(10):
+                        own[a, 51 + k] += w * d_offset[j, a, k]
+                while j > 0:
+                    mass[j] += w
+                    for a in range(3):
+                        chain[j, a] += y[a]
+                    j = parents[j]
+            for a in range(3):
+                b0, b1, b2 = blend[a, 0], blend[a, 1], blend[a, 2]
+                for k in range(10):
+                    own[a, 51 + k] += b0 * basis[k, 3 * v] + b1 * basis[k, 3 * v + 1] + b2 * basis[k, 3 * v + 2]
+                for k in range(45):
+                    own[a, 6 + k] += b0 * bent[k, 3 * v] + b1 * bent[k, 3 * v + 1] + b2 * bent[k, 3 * v + 2]
+            for a in range(3):
+                middle[a] += position[a] / count
+        else:
+            position[:] = placed[v - count]
+            for a in range(3):
+                for k in range(10):
+                    own[a, 51 + k] = d_placed[v - count, a, k]
+            j = parents[v - count]
+            while j > 0:
+                mass[j] = 1.0
+                chain[j] = position
+                j = parents[j]
+        for k in range(1, 16):
+            if mass[k] > 0.0:
+                _lever(turned, placed, chain, mass, k, own, 3 + 3 * k)
+    for v in range(count + 16):
+        x, y0, z = points[v, 0] - middle[0], points[v, 1] - middle[1], points[v, 2] - middle[2]
+        own = out[v]
+        own[0, 4], own[0, 5] = z, -y0
+        own[1, 3], own[1, 5] = -z, x
+        own[2, 3], own[2, 4] = y0, -x
+        for a in range(3):
+            own[a, a] = 1.0
+            points[v, a] += transl[a]
+
+
+@_jit
+def point_rows(jacobian, values, slope, wrench, point, share, weight, matrix, right, first):
+    """Writes the weighted rows of observations (N, K) from row ``first`` on; returns the row after the last."""
+    row = first
+    moved = np.empty((3, HAND))
+    for n in range(values.shape[0]):
+        if not weight[n] > 0.0:
+            continue
+        root = math.sqrt(weight[n])
+        moved[:] = 0.0
+        for m in range(point.shape[1]):
+            s = np.float64(share[n, m])
+            if s == 0.0:
+                continue
+            own = jacobian[point[n, m]]
+            for a in range(3):
+                for p in range(HAND):
+                    moved[a, p] += s * own[a, p]
+        for k in range(values.shape[1]):
+            s0, s1, s2 = root * slope[n, k, 0], root * slope[n, k, 1], root * slope[n, k, 2]
+            for p in range(HAND):
+                matrix[row, p] = s0 * moved[0, p] + s1 * moved[1, p] + s2 * moved[2, p]
+            for p in range(6):
+                matrix[row, HAND + p] = root * wrench[n, k, p]
+            right[row] = root * values[n, k]
+            row += 1
+    return row

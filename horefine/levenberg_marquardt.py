@@ -1,0 +1,294 @@
+"""Damped Gauss-Newton (Levenberg 1944, Marquardt 1963) on a batch of images, each with its own damping and verdicts.
+
+Each step writes the losses as squares (``losses.squares``), solves the 67 normal equations of every image and tries the
+step. What jumps in the objective (which face a pixel sees) is held still while a step is tried, so the cost that
+decides over it is smooth; the objective as it is, is looked at where a step was taken, and the best pose is kept by it.
+
+Scene depth, hand size and reprojection form a valley whose floor is 1e-5 as steep as its walls: the damping has to
+start that small, or the solver stops on the wall.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from horefine import jacobian_kernels as kernels
+from horefine.geometry import axis_angle_to_matrix
+from horefine.hand import Hand
+from horefine.jacobian import chart_matrix, hand_jacobian, hand_tables
+from horefine.losses.squares import SQUARES, DenseRows, Form, PointRows
+from horefine.objective import Objective, options_of
+from horefine.render import Render
+from horefine.scene import Pose, Scene
+from horefine.tangent import CHARTS
+
+__all__ = ["Damping", "Descent", "forms_of", "minimise", "normal_equations"]
+
+
+@dataclass(frozen=True)
+class Damping:
+    """How steps are damped and when to stop."""
+
+    first: float = 1e-5
+    """Damping at the start, relative to the diagonal of the normal equations."""
+    tolerance: float = 1e-4
+    """An image is done when a step lowers its cost by less than this share."""
+    turn: float = 0.7
+    """No joint turns farther than this in one step, radians."""
+
+
+EASE, LEAST, MOST = 0.3, 1e-7, 1e3
+"""Damping after a good step over that before, and its bounds: an image whose damping exceeds the last is done."""
+
+
+@dataclass(frozen=True)
+class Descent:
+    """Where :func:`minimise` ended."""
+
+    pose: Pose
+    """The best pose that each image passed through, by the objective as it is."""
+    best_step: Int[Tensor, "B"]
+    values: list[dict[str, Float[Tensor, "B"]]]
+    """Weighted value of each loss before each step."""
+
+
+def forms_of(objective: Objective, scene: Scene) -> dict[str, Form]:
+    """Each term of a settled objective as squares; a loss without such a form as the square of its root."""
+    forms: dict[str, Form] = {}
+    for name, term in objective.terms.items():
+        maker = getattr(term.function, "squares", None) or SQUARES.get(term.function)
+        given = {key: objective.inputs[key] for key in term.inputs}
+        if maker is None:
+            forms[name] = Rooted(term.function, term.weight, given, term.options)
+        else:
+            forms[name] = maker(scene, term.weight, **given, **{**options_of(term.function), **term.options})
+    return forms
+
+
+@torch.no_grad()
+def minimise(
+    objective: Objective,
+    pose: Pose,
+    scene_of: Callable[[Pose], Scene],
+    steps: int,
+    damping: Damping,
+    report: Callable[[int], Any] = lambda step: None,
+) -> Descent:
+    """At most ``steps`` steps from ``pose``; stops when every image is done.
+
+    Args:
+        objective: settled.
+        scene_of: the scene of a pose of the whole batch.
+        report: called with the number of steps after each.
+    """
+    walk = _Walker.begin(objective, scene_of(pose), damping)
+    values, best_step = [], torch.zeros(len(pose), dtype=torch.long)
+    for step in range(steps):
+        values.append(walk.values)
+        walk = walk.step(scene_of)
+        best_step = torch.where(walk.improved, step, best_step)
+        report(step + 1)
+        if walk.done.all():
+            break
+    return Descent(walk.best, best_step, values)
+
+
+@dataclass(frozen=True)
+class _Walker:
+    """The state of a batch between two steps."""
+
+    scene: Scene
+    forms: Mapping[str, Form]
+    """Frozen at ``scene``."""
+    values: dict[str, Float[Tensor, "B"]]
+    """Cost of each form there."""
+    normal: Float[np.ndarray, "B 67 67"]
+    right: Float[np.ndarray, "B 67"]
+    options: Damping
+    damping: Float[Tensor, "B"]
+    harder: Float[Tensor, "B"]
+    """What the next refusal multiplies the damping with (Nielsen 1999)."""
+    done: Bool[Tensor, "B"]
+    best: Pose
+    lowest: Float[Tensor, "B"]
+    improved: Bool[Tensor, "B"]
+    """Whether ``best`` is of the last step."""
+    work: Workspace = field(repr=False)
+
+    @staticmethod
+    def begin(objective: Objective, scene: Scene, options: Damping) -> _Walker:
+        forms = {name: form.freeze(scene) for name, form in forms_of(objective, scene).items()}
+        values = {name: form.cost(scene) for name, form in forms.items()}
+        total = torch.stack(list(values.values())).sum(0)
+        work, batch = Workspace(), len(total)
+        normal, right = np.zeros((batch, 67, 67)), np.zeros((batch, 67))
+        everything = torch.ones(batch, dtype=torch.bool)
+        normal_equations(scene, forms, everything, work, normal, right)
+        return _Walker(
+            scene, forms, values, normal, right, options, torch.full_like(total, options.first),
+            torch.full_like(total, 4.0), ~total.isfinite(), scene.pose, total, ~everything, work,
+        )  # fmt: skip
+
+    def step(self, scene_of: Callable[[Pose], Scene]) -> _Walker:
+        """Tries one step for every image that is not done."""
+        total = torch.stack(list(self.values.values())).sum(0)
+        delta = _solve(self.normal, self.right, self.damping, self.done, self.options.turn).to(total)
+        tried = scene_of(CHARTS["tangent"].move(self.scene, delta))
+        smooth = torch.stack([form.cost(tried) for form in self.forms.values()]).sum(0)
+        taken = (smooth < total) & ~self.done
+        damping = torch.where(taken, (self.damping * EASE).clamp(min=LEAST), self.damping * self.harder)
+        harder = torch.where(taken, torch.full_like(self.harder, 4.0), self.harder * 2)
+        done = self.done | (taken & (total - smooth < self.options.tolerance * total)) | (damping > MOST)
+        if not taken.any():
+            return replace(self, damping=damping, harder=harder, done=done, improved=taken)
+        scene = tried if taken.all() else _chosen(taken, tried, self.scene)
+        forms = {name: form.freeze(scene) for name, form in self.forms.items()}
+        values = {name: form.cost(scene) for name, form in forms.items()}
+        total = torch.stack(list(values.values())).sum(0)
+        normal_equations(scene, forms, taken & ~done, self.work, self.normal, self.right)
+        improved = taken & (total < self.lowest)
+        return _Walker(
+            scene, forms, values, self.normal, self.right, self.options, damping, harder, done,
+            _choose(improved, scene.pose, self.best), torch.where(improved, total, self.lowest), improved, self.work,
+        )  # fmt: skip
+
+
+class Workspace:
+    """Arrays that are used again at every step."""
+
+    def __init__(self) -> None:
+        self.matrix, self.right = np.empty((0, 67)), np.empty(0)
+        self.points, self.jacobian = np.empty((0, 3)), np.empty((0, 3, 61))
+
+    def reserve(self, rows: int, points: int) -> None:
+        if len(self.matrix) < rows:
+            self.matrix, self.right = np.empty((rows, 67)), np.empty(rows)
+        if len(self.points) != points:
+            self.points, self.jacobian = np.empty((points, 3)), np.empty((points, 3, 61))
+
+
+def normal_equations(
+    scene: Scene,
+    forms: Mapping[str, Form],
+    wanted: Bool[Tensor, "B"],
+    work: Workspace,
+    normal: Float[np.ndarray, "B 67 67"],
+    right: Float[np.ndarray, "B 67"],
+) -> None:
+    """``J'J`` and ``J'r`` of the wanted images in the tangent chart, written into ``normal`` and ``right``."""
+    if not wanted.any():
+        return
+    rows = [row for form in forms.values() for row in form.rows(scene)]
+    points = [_arrays(row) for row in rows if isinstance(row, PointRows)]
+    dense = [row for row in rows if isinstance(row, DenseRows)]
+    zero = scene.pose.hand_transl.new_zeros(())
+    base = sum((row.matrix.mT @ row.matrix for row in dense), zero.expand(len(wanted), 67, 67)).double().numpy()
+    pull = sum(((row.matrix.mT @ row.values[..., None])[..., 0] for row in dense), zero.expand(len(wanted), 67))
+    pull = pull.double().numpy()
+    tables = hand_tables(scene.hand_model)
+    work.reserve(sum(p[0].shape[1] * p[0].shape[2] for p in points if p[3].shape[2]), tables.point_count)
+    rotations = axis_angle_to_matrix(scene.pose.hand_rotvec.double()).numpy()
+    shape, transl = scene.pose.hand_shape.double().numpy(), scene.pose.hand_transl.double().numpy()
+    charts = chart_matrix(scene).double().numpy()
+    for i in wanted.nonzero().flatten().tolist():
+        hand_jacobian(tables, rotations[i], shape[i], transl[i], work.points, work.jacobian)
+        whole, gradient = base[i].copy(), pull[i].copy()
+        last = 0
+        for values, slope, wrench, point, share, weight in points:
+            if point.shape[2]:
+                last = kernels.point_rows(
+                    work.jacobian, values[i], slope[i], wrench[i], point[i], share[i], weight[i],
+                    work.matrix, work.right, last,
+                )  # fmt: skip
+            else:
+                root = np.sqrt(weight[i])[:, None, None]
+                six = (wrench[i] * root).reshape(-1, 6).astype(np.float64)
+                whole[61:, 61:] += six.T @ six
+                gradient[61:] += six.T @ (values[i] * root[..., 0]).reshape(-1)
+        matrix = work.matrix[:last]
+        whole += matrix.T @ matrix
+        gradient += matrix.T @ work.right[:last]
+        normal[i] = charts[i].T @ whole @ charts[i]
+        right[i] = charts[i].T @ gradient
+
+
+def _arrays(row: PointRows) -> tuple[np.ndarray, ...]:
+    parts = (row.values, row.slope, row.wrench, row.point, row.share, row.weight)
+    return tuple(np.ascontiguousarray(part.numpy()) for part in parts)
+
+
+def _solve(normal: np.ndarray, right: np.ndarray, damping: Tensor, done: Tensor, turn: float) -> Float[Tensor, "B 67"]:
+    """The damped step of each image, no turn longer than ``turn``; zero for images that are done."""
+    steps = np.zeros_like(right)
+    for i, (relative, over) in enumerate(zip(damping.tolist(), done.tolist(), strict=True)):
+        if over or not np.isfinite(normal[i]).all():
+            continue
+        diagonal = np.diagonal(normal[i])
+        damped = normal[i] + np.diag(relative * diagonal + 1e-9 * (diagonal.mean() + 1e-12))
+        try:
+            steps[i] = -scipy.linalg.cho_solve(scipy.linalg.cho_factor(damped, check_finite=False), right[i])
+        except np.linalg.LinAlgError:  # too little damping for these numbers: the zero step is refused, it gets more
+            continue
+        turns = np.concatenate([steps[i, 3:51].reshape(16, 3), steps[i, None, 64:67]])
+        steps[i] *= min(1.0, turn / max(np.linalg.norm(turns, axis=1).max(), 1e-12))
+    return torch.from_numpy(steps)
+
+
+def _choose(mask: Tensor, yes: Pose, no: Pose) -> Pose:
+    return Pose(**{name: _where(mask, value, getattr(no, name)) for name, value in yes.items()})
+
+
+def _where(mask: Tensor, yes: Tensor, no: Tensor) -> Tensor:
+    return torch.where(mask.view(-1, *(1,) * (yes.dim() - 1)), yes, no)
+
+
+def _chosen(mask: Bool[Tensor, "B"], yes: Scene, no: Scene) -> Scene:
+    """The scene whose images are those of ``yes`` where ``mask``, else of ``no``, with what was already computed."""
+    scene = replace(yes, pose=_choose(mask, yes.pose, no.pose))
+    for name, kind in (("hand", Hand), ("object", None), ("object_rotation", None), ("object_center", None),
+                       ("render", Render)):  # fmt: skip
+        if name not in yes.__dict__ or name not in no.__dict__:
+            continue
+        a, b = yes.__dict__[name], no.__dict__[name]
+        mixed = (
+            _where(mask, a, b) if kind is None else kind(**{k: _where(mask, v, vars(b)[k]) for k, v in vars(a).items()})
+        )
+        scene.__dict__[name] = mixed  # where cached_property keeps it
+    return scene
+
+
+@dataclass(frozen=True)
+class Rooted:
+    """Any loss as one square, that of its root: right in value and slope, without curvature of its own."""
+
+    function: Callable[..., Tensor]
+    weight: float
+    inputs: Mapping[str, Any]
+    options: Mapping[str, Any]
+
+    def freeze(self, scene: Scene) -> Rooted:
+        return self
+
+    def cost(self, scene: Scene) -> Float[Tensor, "B"]:
+        return self.weight * self.function(scene, **self.inputs, **self.options)
+
+    def rows(self, scene: Scene) -> list[DenseRows]:
+        leaf = scene.pose.map(lambda value: value.detach().requires_grad_())
+        with torch.enable_grad():
+            there = replace(scene, pose=leaf)
+            total = self.cost(there)
+        values = [value for _, value in leaf.items()]
+        found = torch.autograd.grad(total, values, torch.ones_like(total), allow_unused=True)
+        slopes = Pose(*(torch.zeros_like(v) if g is None else g for v, g in zip(values, found, strict=True)))
+        gradient = torch.nan_to_num(CHARTS["tangent"].gradient(scene, slopes))
+        plain = torch.linalg.solve(chart_matrix(scene).mT, gradient[..., None])[..., 0]
+        root = total.detach().clamp(min=1e-12).sqrt()
+        return [DenseRows(root[:, None], plain[:, None] / (2 * root[:, None, None]))]
