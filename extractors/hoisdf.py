@@ -230,14 +230,17 @@ class Hoisdf(UNet):
         logits = self.linear_handcls(hand).float()
         turn = self.linear_obj_rot(other).float().mean(2)
         return Prediction(
-            rotations=sixd_to_matrix(self.linear_pose(queries[:, :, :16]).float()),
-            shape=self.linear_shape(queries[:, :, 16]).float(),
+            rotations=self._rotations(queries),
+            shape=self.linear_shape(queries[:, :, -1]).float(),
             votes=votes,
             vote_logits=logits,
             joints=(logits.softmax(2)[..., None] * votes).sum(2),
             object_rotation=_rotation(turn),
             object_center=self.linear_obj_rel_trans(other).float().mean(2),
         )
+
+    def _rotations(self, queries: Tensor) -> Tensor:
+        return sixd_to_matrix(self.linear_pose(queries[:, :, :16]).float())
 
 
 def _rotation(numbers: Tensor) -> Tensor:

@@ -1,0 +1,214 @@
+"""Published checkpoints of HOISDF (``snapshot_*.pth.tar``), read without running anything in them.
+
+Such a file is ``torch.save`` of a table whose entry ``network`` holds the tensors of a ``DataParallel`` model. It is
+read by torch's restricted unpickler (``weights_only``), which knows tensors and plain containers. The names say which
+of the published architectures it is. The ``dexycb`` and ``ho3d`` files hold MANO's arrays too; these are left alone:
+MANO comes from the user's own file.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from horefine.errors import AssetError
+from horefine.extractors.hoisdf_official import ARCHITECTURES, Architecture, OfficialHoisdf
+
+__all__ = ["Checkpoint", "build", "detect", "load_official", "published_names", "read_checkpoint", "rename"]
+
+UNUSED = ("norm1.", "linear_objvote.", "linear_objcls.", "mano_head.")
+"""In the files, but in none of the network's sums."""
+WAY_OUT = "give a snapshot_*.pth.tar of HOISDF (github.com/amathislab/HOISDF says where they are)"
+_ENDINGS = (("weight_g", "parametrizations.weight.original0"), ("weight_v", "parametrizations.weight.original1"))
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A file's network."""
+
+    tensors: dict[str, Tensor]
+    """By the names of ``OfficialHoisdf``, those it does not use left out."""
+    architecture: Architecture
+    epoch: int | None
+
+
+def load_official(path: Path | str, architecture: str | None = None, lattice: str = "sheared") -> OfficialHoisdf:
+    """The network of a published checkpoint, in eval mode on the CPU.
+
+    Args:
+        architecture: The name it must have (``dexycb``, ``ho3d``, ``ho3d_render``); default: whatever it is.
+
+    Raises:
+        AssetError: see :func:`read_checkpoint`; also for a network of another architecture than asked for, or that is
+            none of HOISDF's; names the tensor.
+    """
+    checkpoint = read_checkpoint(path)
+    found = checkpoint.architecture
+    if architecture is not None and ARCHITECTURES.get(architecture) != found:
+        known = ", ".join(ARCHITECTURES)
+        raise AssetError(
+            f"checkpoint {path}: is a {found.name} network ({found.decoder} decoder, "
+            f"{'with' if found.rotations else 'without'} rotations), not {architecture!r}; known: {known}; "
+            "give the other file, or do not name an architecture"
+        )
+    try:
+        return build(checkpoint, lattice)
+    except ValueError as error:
+        raise AssetError(f"checkpoint {path}: {error}; {WAY_OUT}") from None
+
+
+def build(checkpoint: Checkpoint, lattice: str = "sheared") -> OfficialHoisdf:
+    """The network of a checkpoint that was read, sharing its tensors.
+
+    Raises:
+        ValueError: a tensor is missing, of another shape, or not the network's; names it.
+    """
+    with torch.device("meta"):
+        network = OfficialHoisdf(checkpoint.architecture, lattice)
+    expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    tensors = dict(checkpoint.tensors)
+    for name, shape in expected.items():
+        if name.endswith("num_batches_tracked"):
+            tensors.setdefault(name, torch.zeros((), dtype=torch.int64))
+        if name not in tensors:
+            raise ValueError(f"has no {_published(name)}")
+        if tuple(tensors[name].shape) != shape:
+            raise ValueError(f"{_published(name)} has shape {tuple(tensors[name].shape)}; expected {shape}")
+    strange = [name for name in tensors if name not in expected]
+    if strange:
+        raise ValueError(f"{_published(strange[0])} belongs to no HOISDF ({len(strange)} such tensors)")
+    network.load_state_dict(tensors, assign=True)
+    network.reset_mask()
+    return network.eval().requires_grad_(False)
+
+
+def published_names(architecture: Architecture) -> dict[str, tuple[int, ...]]:
+    """The names (without ``module.``) and shapes of the tensors that its network reads from a checkpoint."""
+    with torch.device("meta"):
+        tensors = OfficialHoisdf(architecture).state_dict()
+    return {_published(name): tuple(value.shape) for name, value in tensors.items()}
+
+
+def read_checkpoint(path: Path | str) -> Checkpoint:
+    """Reads a file and finds its architecture.
+
+    Raises:
+        AssetError: missing, damaged, with code in it, of another system, or with numbers that are not finite; the
+            message says which, and how to get a good one.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise AssetError(f"checkpoint {path}: no such file; {WAY_OUT}")
+    table = _restricted(path)
+    epoch = table.get("epoch") if isinstance(table, Mapping) else None
+    try:
+        tensors = rename(_state_of(table))
+        return Checkpoint(tensors, detect(tensors), epoch if isinstance(epoch, int) else None)
+    except ValueError as error:
+        raise AssetError(f"checkpoint {path}: {error}; {WAY_OUT}") from None
+
+
+def rename(raw: Mapping[Any, Any]) -> dict[str, Tensor]:
+    """Published names (with or without ``module.``) to ours, without what the network does not use.
+
+    Raises:
+        ValueError: something is not a tensor, or holds numbers that are not finite; names it.
+    """
+    tensors: dict[str, Tensor] = {}
+    for key, value in raw.items():
+        name = str(key).removeprefix("module.")
+        if name.startswith(UNUSED):
+            continue
+        if not isinstance(value, Tensor):
+            raise ValueError(f"{key} is a {type(value).__name__}, not a tensor")
+        if value.is_floating_point():
+            value = value.float()
+            if not torch.isfinite(value).all():
+                raise ValueError(f"{key} holds numbers that are not finite; download it again")
+        tensors[_ours(name)] = value
+    return tensors
+
+
+def detect(tensors: Mapping[str, Tensor]) -> Architecture:
+    """Which network these tensors are of.
+
+    Raises:
+        ValueError: none of HOISDF's; names a tensor that is missing.
+    """
+    for name in ("decoder_net.resnet_decoder.deconv1.0.weight", "mano_query_embed.weight", "hand_sigmoid_beta"):
+        if name not in tensors:
+            first = ", ".join(sorted(tensors)[:3]) or "nothing"
+            raise ValueError(f"is not a HOISDF: it has no {name} (it begins with {first})")
+    counts = [
+        _layers(tensors, prefix)
+        for prefix in ("hand_transformer.encoder", "hand_transformer.decoder", "obj_transformer.encoder")
+    ]
+    small = "decoder_net.resnet_decoder.conv0d.0.weight" in tensors
+    rotations = "linear_pose.layers.0.weight" in tensors
+    queries, wanted = len(tensors["mano_query_embed.weight"]), 17 if rotations else 1
+    if queries != wanted:
+        raise ValueError(
+            f"mano_query_embed.weight has {queries} rows; {wanted} go with "
+            f"{'a' if rotations else 'no'} head for rotations (linear_pose)"
+        )
+    sizes = "small" if small else "big"
+    depth = ARCHITECTURES["ho3d"].object_depth if not (small and rotations) else None
+    return Architecture(sizes, rotations, *counts, object_depth=depth)
+
+
+def _layers(tensors: Mapping[str, Tensor], prefix: str) -> int:
+    numbers = [m[1] for name in tensors if (m := re.match(rf"{re.escape(prefix)}\.layers\.(\d+)\.", name))]
+    return 1 + max(map(int, numbers), default=-1)
+
+
+def _ours(name: str) -> str:
+    for theirs, ours in _ENDINGS:
+        if name.endswith(f".{theirs}"):
+            return name.removesuffix(theirs) + ours
+    return name
+
+
+def _published(name: str) -> str:
+    for theirs, ours in _ENDINGS:
+        if name.endswith(ours):
+            return name.removesuffix(ours) + theirs
+    return name
+
+
+def _restricted(path: Path) -> Any:
+    """What ``torch.save`` wrote, if it is tensors and plain containers."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except pickle.UnpicklingError as error:
+        asked = re.search(r"(?:GLOBAL|global|class|function) ([\w.]+\.[\w.]+)", str(error))
+        if asked is None:
+            raise AssetError(f"checkpoint {path}: damaged, or not written by torch.save; {WAY_OUT}") from None
+        raise AssetError(
+            f"checkpoint {path}: refused: it asks for {asked[1]}, and a checkpoint holds tensors and plain containers "
+            "only. Do not open this file with other programs unless you trust its source; "
+            f"{WAY_OUT}"
+        ) from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
+        said = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        raise AssetError(
+            f"checkpoint {path}: damaged or cut short ({path.stat().st_size} bytes; {said}); download it again"
+        ) from None
+
+
+def _state_of(table: Any) -> Mapping[Any, Any]:
+    if not isinstance(table, Mapping):
+        raise ValueError(f"holds a {type(table).__name__}, not a table of tensors")
+    if isinstance(table.get("network"), Mapping):
+        return table["network"]
+    if any(isinstance(value, Tensor) for value in table.values()):
+        return table  # the tensors alone, without the table about them
+    keys = ", ".join(map(str, list(table)[:5])) or "nothing"
+    raise ValueError(f"is another system's: it has no entry 'network' (it has {keys})")
