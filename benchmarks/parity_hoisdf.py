@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from horefine.extractors import hoisdf_official as official
+from horefine.extractors import official_crop as crops
 from horefine.extractors.checkpoints import Checkpoint, build, detect, published_names, rename
 from horefine.extractors.field import density
 from horefine.extractors.hoisdf import BLOCKS, Points, Prediction, Seen
@@ -40,6 +41,7 @@ MANO = "mano_head.mano_layer."
 ASIDE = (
     "in/", "meta/", "met/", "rot/in", "pe/in", "dens/sdf", "dens/beta", "hm/joints", "vote/points", "vote/off",
     "vote/cls", "vote/gt", "mano/pose", "mano/betas", "ik/shape", "ik/joints_in", "ik/kornia",
+    "crop/K", "crop/joints_uv", "crop/p2d", "crop/ho3d_handbbox_in", "crop/PIL", "crop/cv2",
 )  # fmt: skip
 """Inputs, and what concerns metrics (``benchmarks/metrics.py``)."""
 _FACTORS: tuple[tuple[Callable[[str], bool], float], ...] = (
@@ -301,7 +303,7 @@ def part_arrays(stored: Arrays, suffix: str = "") -> Arrays:
         "dens/sigma": torch.stack([density(stored["dens/sdf"][:, 0], b[None])[:, None] for b in stored["dens/beta"]]),
         "hm/map": 255 * heat,
     }
-    found |= _vote_parts(stored)
+    found |= _vote_parts(stored) | _crop_parts(stored)
     for name, centered in (("c0", True), ("cNone", False)):
         vertices, joints = layer(stored["mano/pose"], stored["mano/betas"], centered)
         found |= {f"mano/verts_mm_{name}": 1000 * vertices[:, ::4], f"mano/joints_mm_{name}": 1000 * joints}
@@ -324,6 +326,37 @@ def _vote_parts(stored: Arrays) -> Arrays:
     joints = (logits.softmax(2)[..., None] * votes).sum(2)
     losses = vote_losses(points, votes, logits, joints, stored["vote/gt_mm"])
     return {"vote/joints": joints} | {f"vote/{name}": value for name, value in losses.items()}
+
+
+def _crop_parts(stored: Arrays) -> Arrays:
+    if "crop/K" not in stored:
+        return {}
+    size = (480, 640)
+    joints, points, matrix = stored["crop/joints_uv"], stored["crop/p2d"], stored["crop/K"]
+    depth, hand_box = float(stored["crop/dexycb_obj_center_cam"][2]), stored["crop/ho3d_handbbox_in"]
+    dexycb = crops.official_crop(joints, points, matrix, depth, size)
+    ho3d = crops.official_crop(joints, points, matrix, official.DEPTH, size, crops.HAND_FACTORS["ho3d"], hand_box)
+    middle, side = crops.crop_square(crops.box_of(joints, 1.5), crops.box_of(points, 1.5), size)
+    ys, xs = np.mgrid[: size[0], : size[1]]
+    layers = np.round(xs * 255 / 639), np.round(ys * 255 / 479), (xs // 16 + ys // 16) % 2 * 255
+    image = torch.from_numpy(np.stack(layers, -1).astype(np.uint8))
+    turn = 0.7
+    found = {
+        "dexycb_img": crops.pick(image, dexycb.affine),
+        "dexycb_joints_hm": (joints @ dexycb.affine[:2, :2].mT + dexycb.affine[:2, 2]) / 2,
+        "ho3d_img_sub": crops.pick(image, ho3d.affine)[::4, ::4],
+        "fuse_center": middle,
+        "fuse_scale": torch.tensor(side),
+        "rot0.7_affine": crops.crop_affine(middle, side, turn),
+        "rot0.7_post": crops.turned_affine(middle, side, turn, matrix[:2, 2]),
+        "rot0.7_R": axis_angle_to_matrix(torch.tensor([0.0, 0.0, turn])),
+    }
+    low, high = dexycb.object_box.split(2)
+    found["dexycb_p2d_norm"] = (points @ dexycb.affine[:2, :2].mT + dexycb.affine[:2, 2] - low) / (high - low)
+    for name, crop in (("dexycb", dexycb), ("ho3d", ho3d)):
+        found |= {f"{name}_K": crop.matrix, f"{name}_bbox_hand": crop.hand_box, f"{name}_bbox_obj": crop.object_box}
+        found[f"{name}_obj_center_cam"] = crop.object_center
+    return {f"crop/{name}": value for name, value in found.items()}
 
 
 def compare(
