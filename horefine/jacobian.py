@@ -29,14 +29,18 @@ __all__ = ["HandTables", "chart_matrix", "hand_jacobian", "hand_jacobian_twin", 
 class HandTables:
     """A hand model as the arrays that the kernel reads (double)."""
 
-    template: Float[np.ndarray, "V*3"]
-    basis: Float[np.ndarray, "145 V*3"]
+    template: Float[np.ndarray, "V3"]
+    basis: Float[np.ndarray, "145 V3"]
     flat_joints: Float[np.ndarray, "16 3"]
     shape_joints: Float[np.ndarray, "10 16 3"]
     parents: Int[np.ndarray, "16"]
-    weights: Float[np.ndarray, "V 4"]
-    """Of the four bones that hold a vertex most."""
-    bones: Int[np.ndarray, "V 4"]
+    weights: Float[np.ndarray, "V Q"]
+    """Of the bones that hold a vertex, padded with zeros."""
+    bones: Int[np.ndarray, "V Q"]
+    corrected: Int[np.ndarray, "N 2"]
+    """Vertex and finger joint (0 to 14) of the pose correctives that are not zero, by vertex."""
+    correctives: Float[np.ndarray, "N 9 3"]
+    """How far they move the vertex for each number of the joint's matrix, metres."""
 
     @property
     def point_count(self) -> int:
@@ -46,23 +50,21 @@ class HandTables:
 
 @functools.lru_cache(maxsize=4)
 def hand_tables(model: HandModel) -> HandTables:
-    """The tables of a hand model, kept.
-
-    Raises:
-        ValueError: when a vertex hangs on more than four bones.
-    """
+    """The tables of a hand model, kept."""
 
     def array(value: Tensor) -> np.ndarray:
         return np.ascontiguousarray(value.detach().cpu().double().numpy())
 
     weights = array(model.weights)
-    if ((weights != 0).sum(1) > 4).any():
-        raise ValueError("hand model: a vertex hangs on more than four bones; levenberg_marquardt takes at most four")
-    bones = np.argsort(-weights, axis=1, kind="stable")[:, :4]
+    bones = np.argsort(-weights, axis=1, kind="stable")[:, : (weights != 0).sum(1).max()]
+    basis = array(model.basis)
+    correctives = basis[10:].reshape(15, 9, -1, 3).transpose(2, 0, 1, 3)
+    corrected = np.argwhere((correctives != 0).any((2, 3)))
     return HandTables(
-        array(model.template).reshape(-1), array(model.basis), array(model.flat_joints),
+        array(model.template).reshape(-1), basis, array(model.flat_joints),
         array(model.shape_joints).reshape(10, 16, 3), np.asarray(model.parents, np.int64),
         np.ascontiguousarray(np.take_along_axis(weights, bones, 1)), np.ascontiguousarray(bones.astype(np.int64)),
+        corrected.astype(np.int64), np.ascontiguousarray(correctives[tuple(corrected.T)]),
     )  # fmt: skip
 
 
@@ -80,7 +82,7 @@ def hand_jacobian(
     """
     kernels.hand_jacobian(
         rotations, shape, transl, tables.template, tables.basis, tables.flat_joints, tables.shape_joints,
-        tables.parents, tables.weights, tables.bones, points, out,
+        tables.parents, tables.weights, tables.bones, tables.corrected, tables.correctives, points, out,
     )  # fmt: skip
 
 

@@ -54,8 +54,8 @@ def _skeleton(rotations, shape, flat_joints, shape_joints, parents, turned, plac
 
 
 @_jit
-def _flat_vertices(rotations, shape, template, basis, flat, bent):
-    """Vertices before skinning, and how the pose correctives move them per radian of each finger turn (45, 3V)."""
+def _flat_vertices(rotations, shape, template, basis, flat):
+    """Vertices before skinning."""
     size = template.shape[0]
     for i in range(size):
         flat[i] = template[i]
@@ -63,27 +63,31 @@ def _flat_vertices(rotations, shape, template, basis, flat, bent):
         s = shape[k]
         for i in range(size):
             flat[i] += s * basis[k, i]
-    slope = np.empty(3)
     for j in range(15):
-        for c in range(3):
-            for i in range(size):
-                bent[3 * j + c, i] = 0.0
         for a in range(3):
-            r0, r1, r2 = rotations[j + 1, a, 0], rotations[j + 1, a, 1], rotations[j + 1, a, 2]
             for b in range(3):
                 row = 10 + 9 * j + 3 * a + b
                 value = rotations[j + 1, a, b] - (1.0 if a == b else 0.0)
-                # R [e_c]x: column b of the matrix [e_c]x picks a column of R
-                slope[0] = 0.0 if b == 0 else (r2 if b == 1 else -r1)
-                slope[1] = -r2 if b == 0 else (0.0 if b == 1 else r0)
-                slope[2] = r1 if b == 0 else (-r0 if b == 1 else 0.0)
                 for i in range(size):
                     flat[i] += value * basis[row, i]
-                for c in range(3):
-                    s = slope[c]
-                    if s != 0.0:
-                        for i in range(size):
-                            bent[3 * j + c, i] += s * basis[row, i]
+
+
+@_jit
+def _bend(rotation, correctives, blend, bent, out, column):
+    """Adds how a finger turn moves a vertex through its pose correctives, ``correctives`` 9x3 of the joint's matrix.
+
+    The matrix changes by R [e_c]x: column 1 of it is R's column 2 for c = 0, and so on around.
+    """
+    for c in range(3):
+        first, second = (c + 1) % 3, (c + 2) % 3
+        for i in range(3):
+            bent[i] = 0.0
+        for a in range(3):
+            up, down = rotation[a, second], rotation[a, first]
+            for i in range(3):
+                bent[i] += up * correctives[3 * a + first, i] - down * correctives[3 * a + second, i]
+        for a in range(3):
+            out[a, column + c] += blend[a, 0] * bent[0] + blend[a, 1] * bent[1] + blend[a, 2] * bent[2]
 
 
 @_jit
@@ -101,20 +105,35 @@ def _lever(turned, placed, chain, mass, k, out, columns):
 
 @_jit
 def hand_jacobian(
-    rotations, shape, transl, template, basis, flat_joints, shape_joints, parents, weights, bones, points, out
+    rotations,
+    shape,
+    transl,
+    template,
+    basis,
+    flat_joints,
+    shape_joints,
+    parents,
+    weights,
+    bones,
+    corrected,
+    correctives,
+    points,
+    out,
 ):
     """Positions and slopes of the 778 vertices and the 16 joints of one hand.
 
-    ``rotations`` 16x3x3; ``template`` 3V and ``basis`` 145x3V as in HandModel; ``bones``, ``weights`` Vx4 the bones of
-    each vertex. Writes ``points`` (V+16)x3, camera frame, and ``out`` (V+16)x3x61: translation, turn of the whole hand
-    about the centroid of its vertices (camera axes), 15 finger turns (each in its own frame), shape.
+    ``rotations`` 16x3x3; ``template`` 3V and ``basis`` 145x3V as in HandModel; ``bones``, ``weights`` VxQ the bones of
+    each vertex; ``correctives`` Nx9x3 the pose correctives that are not zero, ``corrected`` Nx2 their vertex and finger
+    joint (0 to 14), by vertex. Writes ``points`` (V+16)x3, camera frame, and ``out`` (V+16)x3x61: translation, turn of
+    the whole hand about the centroid of its vertices (camera axes), 15 finger turns (each in its own frame), shape.
     """
     count = bones.shape[0]
     turned, placed = np.empty((16, 3, 3)), np.empty((16, 3))
     d_placed, joints = np.empty((16, 3, 10)), np.empty((16, 3))
     _skeleton(rotations, shape, flat_joints, shape_joints, parents, turned, placed, d_placed, joints)
-    flat, bent = np.empty(3 * count), np.empty((45, 3 * count))
-    _flat_vertices(rotations, shape, template, basis, flat, bent)
+    flat, bent = np.empty(3 * count), np.empty(3)
+    _flat_vertices(rotations, shape, template, basis, flat)
+    pair = 0
     offset, d_offset = np.empty((16, 3)), np.empty((16, 3, 10))
     for j in range(16):
         for a in range(3):
@@ -137,7 +156,7 @@ def hand_jacobian(
         if v < count:
             position[:] = 0.0
             blend[:] = 0.0
-            for q in range(4):
+            for q in range(bones.shape[1]):
                 w, j = weights[v, q], bones[v, q]
                 if w == 0.0:
                     continue
@@ -159,8 +178,10 @@ def hand_jacobian(
                 b0, b1, b2 = blend[a, 0], blend[a, 1], blend[a, 2]
                 for k in range(10):
                     own[a, 51 + k] += b0 * basis[k, 3 * v] + b1 * basis[k, 3 * v + 1] + b2 * basis[k, 3 * v + 2]
-                for k in range(45):
-                    own[a, 6 + k] += b0 * bent[k, 3 * v] + b1 * bent[k, 3 * v + 1] + b2 * bent[k, 3 * v + 2]
+            while pair < corrected.shape[0] and corrected[pair, 0] == v:
+                j = corrected[pair, 1]
+                _bend(rotations[j + 1], correctives[pair], blend, bent, own, 6 + 3 * j)
+                pair += 1
             for a in range(3):
                 middle[a] += position[a] / count
         else:

@@ -24,7 +24,8 @@ from horefine import jacobian_kernels as kernels
 from horefine.geometry import axis_angle_to_matrix
 from horefine.hand import Hand
 from horefine.jacobian import chart_matrix, hand_jacobian, hand_tables
-from horefine.losses.squares import SQUARES, DenseRows, Form, PointRows
+from horefine.losses.forms import DenseRows, Form, PointRows
+from horefine.losses.squares import SQUARES
 from horefine.objective import Objective, options_of
 from horefine.render import Render
 from horefine.scene import Pose, Scene

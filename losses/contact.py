@@ -24,6 +24,15 @@ def penetration(scene: Scene, *, sigma: float = 0.002, tolerance: float = 0.0) -
     ``-tolerance`` (skin gives way by a millimetre or two; metres). A thin object can pass between the hand's vertices:
     balls along the bones, each for an equal share of the hand's surface, must keep out of the object too.
     """
+    depth, area, _ = inside_depth(scene, tolerance)
+    return (depth / sigma).square() @ area
+
+
+def inside_depth(
+    scene: Scene, tolerance: float
+) -> tuple[Float[Tensor, "B N"], Float[Tensor, "N"], Float[Tensor, "B N 3"]]:
+    """How deep (metres) the hand's vertices and inner balls are in the object, the square centimetres of hand that
+    each stands for, and where they are."""
     surface = hand_surface(scene.hand_model)
     centres, radius = inner_balls(surface, scene.hand)
     points = torch.cat([scene.hand.vertices, centres], 1)
@@ -31,8 +40,7 @@ def penetration(scene: Scene, *, sigma: float = 0.002, tolerance: float = 0.0) -
     share = (surface.area.sum() / len(surface.radius)).expand(len(surface.radius))
     area = torch.cat([surface.area, share]) * 1e4
     distance = scene.features.object.distance(scene.to_object_frame(points))
-    depth = (reach - distance - tolerance).relu() / sigma
-    return depth.square() @ area
+    return (reach - distance - tolerance).relu(), area, points
 
 
 def contact(scene: Scene, *, radius: float = 0.01, softness: float = 0.001) -> Float[Tensor, "B"]:

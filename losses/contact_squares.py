@@ -1,0 +1,141 @@
+"""Touch as squares: springs of predicted contact, and what of the hand is inside the object."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from horefine.anatomy import JOINT_ORDERS, JOINTS
+from horefine.contact_truth import NO_ANCHOR, region_anchors
+from horefine.losses.contact import inside_depth
+from horefine.losses.forms import PointRows, Rows, gather, kernel_weight
+from horefine.losses.surfaces import hand_surface
+from horefine.scene import Contact, Scene
+
+__all__ = ["PenetrationSquares", "SpringSquares", "penetration_squares", "spring_squares"]
+
+
+@dataclass(frozen=True)
+class SpringSquares:
+    """``spring_length``: one residual for each spring, its kernel 1."""
+
+    anchor: Int[Tensor, "B S"]
+    end: Int[Tensor, "B S"]
+    """Object vertex."""
+    length: Float[Tensor, "B S"]
+    """That the elasticity says, metres."""
+    weight: Float[Tensor, "B S"]
+    """0 for padding."""
+    sigma: float
+
+    def freeze(self, scene: Scene) -> SpringSquares:
+        return self
+
+    def _stretch(self, scene: Scene) -> tuple[Tensor, Tensor, Tensor]:
+        """Residual, direction from the object to the hand, and the object's end."""
+        anchors = gather(scene.hand_model.anchors(scene.hand.vertices), self.anchor)
+        end = gather(scene.object, self.end)
+        span = anchors - end
+        distance = span.norm(dim=-1)
+        return (distance - self.length) / self.sigma, span / distance.clamp(min=1e-9)[..., None], end
+
+    def cost(self, scene: Scene) -> Float[Tensor, "B"]:
+        square = self._stretch(scene)[0].square()
+        return (self.weight * square / (1 + square)).sum(1)
+
+    def rows(self, scene: Scene) -> list[Rows]:
+        values, along, end = self._stretch(scene)
+        slope = along / self.sigma
+        arm = end - scene.object_center[:, None]
+        wrench = torch.cat([-slope, -torch.linalg.cross(arm, slope)], -1)
+        model = scene.hand_model
+        first, second = model.anchor_weights[self.anchor].unbind(-1)
+        share = torch.stack([1 - first - second, first, second], -1)
+        weight = self.weight * kernel_weight(values.square(), 1.0)
+        point = model.anchor_faces[self.anchor]
+        return [PointRows(values[..., None], slope[..., None, :], wrench[..., None, :], point, share, weight)]
+
+
+def spring_squares(
+    scene: Scene, weight: float, *, contact: Contact, threshold: float, sigma: float, reach: float, firm: float,
+    **_: Any,
+) -> SpringSquares:  # fmt: skip
+    """``losses.contact.spring_length`` as squares."""
+    chosen = region_anchors(scene.hand_model)[contact.region]
+    used = (chosen != NO_ANCHOR) & (contact.elasticity > firm) & (contact.probability > threshold)[..., None]
+    flat = used.flatten(1)
+    count = max(1, int(flat.sum(1).max()))
+    order = flat.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :count]
+    told = torch.arccos((2 * contact.elasticity - 1).clamp(-1, 1)) * (reach / torch.pi)
+    valid = flat.gather(1, order).to(told.dtype)
+    weights = weight * valid / flat.sum(1, keepdim=True).clamp(min=1)
+    anchor = chosen.flatten(1).gather(1, order).clamp(max=NO_ANCHOR - 1)
+    end = torch.div(order, chosen.shape[2], rounding_mode="floor")
+    return SpringSquares(anchor, end, told.flatten(1).gather(1, order), weights, sigma)
+
+
+@dataclass(frozen=True)
+class PenetrationSquares:
+    """``penetration``: one residual for each vertex of the hand and each ball inside it.
+
+    That a ball grows and shrinks with the skin around it is in the cost, and left out of the slopes.
+    """
+
+    sigma: float
+    tolerance: float
+    weight: float
+
+    def freeze(self, scene: Scene) -> PenetrationSquares:
+        return self
+
+    def cost(self, scene: Scene) -> Float[Tensor, "B"]:
+        depth, area, _ = inside_depth(scene, self.tolerance)
+        return self.weight * ((depth / self.sigma).square() @ area)
+
+    def rows(self, scene: Scene) -> list[Rows]:
+        depth, area, points = inside_depth(scene, self.tolerance)
+        leaf = scene.to_object_frame(points).detach().requires_grad_()
+        with torch.enable_grad():
+            distance = scene.features.object.distance(leaf)
+        (normal,) = torch.autograd.grad(distance, leaf, torch.ones_like(distance))
+        slope = -(normal @ scene.object_rotation.mT) / self.sigma
+        arm = points - scene.object_center[:, None]
+        wrench = -torch.cat([slope, torch.linalg.cross(arm, slope)], -1)
+        weight = self.weight * area * (depth > 0)
+        point, share = hand_points(scene)
+        batch = (len(depth), -1, -1)
+        return [
+            PointRows(
+                (depth / self.sigma)[..., None], slope[..., None, :], wrench[..., None, :],
+                point.expand(batch), share.expand(batch), weight,
+            )
+        ]  # fmt: skip
+
+
+def hand_points(scene: Scene) -> tuple[Int[Tensor, "N M"], Float[Tensor, "N M"]]:
+    """Vertices and ball centres as shares of hand points: vertices, then joints (fingertips are vertices)."""
+    model = scene.hand_model
+    balls = hand_surface(model).balls
+    count = len(model.template)
+    joints = [count + j for j in range(16)] + model.tips.tolist()
+    house = torch.tensor(joints, device=balls.device)[house_from_mano()]
+    most = int((balls != 0).sum(1).max())
+    share, order = balls.abs().topk(most, dim=1)
+    alone = torch.arange(count, device=balls.device)[:, None].expand(-1, most)
+    whole = torch.zeros_like(alone, dtype=share.dtype)
+    whole[:, 0] = 1
+    return torch.cat([alone, house[order]]), torch.cat([whole, share])
+
+
+def house_from_mano() -> list[int]:
+    """Place of each house joint among the 16 joints and five tips in MANO's order."""
+    return [JOINT_ORDERS["mano"].index(name) for name in JOINTS]
+
+
+def penetration_squares(scene: Scene, weight: float, *, sigma: float, tolerance: float, **_: Any) -> PenetrationSquares:
+    """``losses.contact.penetration`` as squares."""
+    return PenetrationSquares(sigma, tolerance, weight)

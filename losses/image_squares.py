@@ -1,0 +1,250 @@
+"""The image losses of ``losses.robust`` as squares: slopes of what a surface point, or a pixel's ray, says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from horefine.losses import robust
+from horefine.losses.forms import Observed, Rows, gather, observed_rows, packed_vertices, spread_of
+from horefine.losses.pairs import SurfacePairs
+from horefine.losses.robust import Residuals, geman_mcclure
+from horefine.scene import Scene
+
+__all__ = [
+    "Hit",
+    "PairSquares",
+    "Pixels",
+    "RenderedSquares",
+    "code_squares",
+    "depth_squares",
+    "hit",
+    "pair_squares",
+    "see_depth",
+    "see_reprojection",
+]
+
+GRAZING = 0.1
+"""Cosine between ray and face below which a pixel's slope says nothing; such a pixel keeps its cost for a step."""
+
+# --- correspondences -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PairSquares:
+    """``surface_reprojection`` and ``surface_depth``: nothing in them jumps."""
+
+    look: Callable[[Scene, SurfacePairs, Tensor], Observed]
+    pairs: SurfacePairs
+    corners: Int[Tensor, "B 2 P 3"]
+    used: Float[Tensor, "B 2 P"]
+    sigma: Float[Tensor, "B 2"]
+    kernel: float
+    weight: float
+
+    def freeze(self, scene: Scene) -> PairSquares:
+        return self
+
+    def cost(self, scene: Scene) -> Float[Tensor, "B"]:
+        values = self.look(scene, self.pairs, self.corners).values
+        residuals = Residuals(values, self.used, torch.zeros_like(self.used[..., 0]))
+        return self.weight * geman_mcclure(residuals, self.sigma, self.kernel)
+
+    def rows(self, scene: Scene) -> list[Rows]:
+        seen = self.look(scene, self.pairs, self.corners)
+        return observed_rows(scene, seen, self.used, self.sigma, self.kernel, self.weight)
+
+
+def _paired(scene: Scene, pairs: SurfacePairs, corners: Tensor) -> Float[Tensor, "B 2 P 3"]:
+    return (gather(packed_vertices(scene), corners) * pairs.barycentric[..., None]).sum(-2)
+
+
+def see_reprojection(scene: Scene, pairs: SurfacePairs, corners: Tensor) -> Observed:
+    point, matrix = _paired(scene, pairs, corners), scene.features.camera.matrix
+    focal = torch.stack([matrix[:, 0, 0], matrix[:, 1, 1]], -1)[:, None, None]
+    centre = matrix[:, None, None, :2, 2]
+    inverse = 1 / point[..., 2:]
+    flat = point[..., :2] * inverse
+    slope = torch.zeros(*flat.shape, 3, dtype=flat.dtype, device=flat.device)
+    slope[..., 0, 0], slope[..., 1, 1] = (focal * inverse).unbind(-1)
+    slope[..., 2] = -focal * flat * inverse
+    return Observed(flat * focal + centre - pairs.pixel, slope, 0.0, point, corners, pairs.barycentric)
+
+
+def see_depth(scene: Scene, pairs: SurfacePairs, corners: Tensor) -> Observed:
+    point = _paired(scene, pairs, corners)
+    values = point[..., 2] - scene.object_center[:, None, None, 2] - pairs.depth
+    slope = torch.zeros_like(point)
+    slope[..., 2] = 1
+    return Observed(values[..., None], slope[..., None, :], -1.0, point, corners, pairs.barycentric)
+
+
+def pair_squares(look: Callable[..., Observed]) -> Callable[..., PairSquares]:
+    def make(
+        scene: Scene, weight: float, *, surface_pairs: SurfacePairs, sigma: Any, kernel: float, threshold: float,
+        **_: Any,
+    ) -> PairSquares:  # fmt: skip
+        corners = surface_pairs.vertices.clone()
+        corners[:, 1] += len(scene.hand_model.template)
+        used = surface_pairs.valid * (surface_pairs.distance < threshold)
+        return PairSquares(look, surface_pairs, corners, used, spread_of(sigma, used), kernel, weight)
+
+    return make
+
+
+# --- what is rendered ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """The pixels that show hand (0) or object (1), as lists, with what the maps say there."""
+
+    index: Int[Tensor, "B 2 N"]
+    """In the flattened map."""
+    valid: Float[Tensor, "B 2 N"]
+    ray: Float[Tensor, "B 2 N 3"]
+    """Direction with z = 1."""
+    target: Float[Tensor, "B 2 N C"]
+    faces: Int[Tensor, "B F 3"]
+    """Of hand and object, packed vertices."""
+    codes: Float[Tensor, "B V C"]
+    """Of the packed vertices, metres (rendered_code), else nothing."""
+
+    @staticmethod
+    def find(scene: Scene, maps: Float[Tensor, "B 2 C H W"], codes: Float[Tensor, "B V C"]) -> Pixels:
+        """``maps`` where hand or object are seen."""
+        features = scene.features
+        assert features.hand_mask is not None and features.object_mask is not None
+        seen = robust._visible(features.hand_mask, features.object_mask).flatten(2) > 0
+        count = max(1, int(seen.sum(2).max()))
+        order = seen.to(torch.int8).argsort(dim=2, descending=True, stable=True)[..., :count]
+        valid = seen.gather(2, order).to(maps.dtype)
+        width, matrix = maps.shape[-1], features.camera.matrix[:, None, None]
+        u, v = order % width, torch.div(order, width, rounding_mode="floor")
+        x, y = (u - matrix[..., 0, 2]) / matrix[..., 0, 0], (v - matrix[..., 1, 2]) / matrix[..., 1, 1]
+        ray = torch.stack([x, y, torch.ones_like(x)], -1)
+        flat = maps.flatten(3).mT
+        target = flat.gather(2, order[..., None].expand(-1, -1, -1, flat.shape[-1]))
+        hand_faces = scene.hand_model.faces.expand(len(order), -1, -1)
+        faces = torch.cat([hand_faces, features.object.faces + len(scene.hand_model.template)], 1)
+        return Pixels(order, valid, ray, target, faces, codes)
+
+    def sight(self, scene: Scene, hand_faces: int) -> tuple[Int[Tensor, "B 2 N 3"], Float[Tensor, "B 2 N"]]:
+        """Corners of the face that each pixel sees at ``scene``, and whether it sees any."""
+        ids = scene.render.ids.flatten(2).gather(2, self.index).long()
+        drawn = ids >= 0
+        first = ids.new_tensor([0, hand_faces])[:, None]
+        corners = self.faces.gather(1, (ids.clamp(min=0) + first).flatten(1)[..., None].expand(-1, -1, 3))
+        return corners.unflatten(1, ids.shape[1:]), drawn.to(self.valid.dtype)
+
+
+@dataclass(frozen=True)
+class Hit:
+    """Where rays meet the planes of the faces they saw when visibility was frozen."""
+
+    depth: Float[Tensor, "B 2 N"]
+    barycentric: Float[Tensor, "B 2 N 3"]
+    tilt: Float[Tensor, "B 2 N 3"]
+    """``n / n.d``: depth gained per metre that the face moves."""
+    grazing: Float[Tensor, "B 2 N"]
+    """Cosine between ray and normal."""
+    first: Float[Tensor, "B 2 N 3"]
+    """How the second corner's barycentric grows per metre within the face."""
+    second: Float[Tensor, "B 2 N 3"]
+    """How the third corner's does."""
+
+
+def hit(vertices: Float[Tensor, "B V 3"], corners: Int[Tensor, "B 2 N 3"], ray: Float[Tensor, "B 2 N 3"]) -> Hit:
+    """Ray and plane, barycentric coordinates not clamped: smooth in the vertices."""
+    a, b, c = gather(vertices, corners).unbind(-2)
+    u, w = b - a, c - a
+    normal = torch.linalg.cross(u, w)
+    square = normal.square().sum(-1).clamp(min=1e-24)
+    along = (normal * ray).sum(-1)
+    along = torch.where(along.abs() < 1e-16, torch.full_like(along, 1e-16), along)
+    depth = (normal * a).sum(-1) / along
+    inside = depth[..., None] * ray - a
+    first = torch.linalg.cross(w, normal) / square[..., None]
+    second = torch.linalg.cross(normal, u) / square[..., None]
+    one, two = (inside * first).sum(-1), (inside * second).sum(-1)
+    barycentric = torch.stack([1 - one - two, one, two], -1)
+    grazing = along.abs() / (square * ray.square().sum(-1)).sqrt()
+    return Hit(depth, barycentric, normal / along[..., None], grazing, first, second)
+
+
+@dataclass(frozen=True)
+class RenderedSquares:
+    """``rendered_code`` and ``rendered_depth``; between two freezes a pixel keeps its face."""
+
+    look: Callable[[Scene, Pixels, Tensor, Hit], Observed]
+    pixels: Pixels
+    sigma: Float[Tensor, "B 2"]
+    kernel: float
+    weight: float
+    corners: Tensor = field(default_factory=lambda: torch.empty(0))
+    used: Tensor = field(default_factory=lambda: torch.empty(0))
+    fixed: Tensor = field(default_factory=lambda: torch.empty(0))
+    """Cost of pixels that see nothing, or a face edge-on: it stays as it is for a step."""
+
+    def freeze(self, scene: Scene) -> RenderedSquares:
+        corners, drawn = self.pixels.sight(scene, len(scene.hand_model.faces))
+        met = hit(packed_vertices(scene), corners, self.pixels.ray)
+        plain = met.grazing > GRAZING
+        seen = drawn * self.pixels.valid
+        unseen = ((1 - drawn) * self.pixels.valid).sum(2)
+        values = self.look(scene, self.pixels, corners, met).values
+        rest = Residuals(values, seen * ~plain, unseen)
+        fixed = self.weight * geman_mcclure(rest, self.sigma, self.kernel)
+        return replace(self, corners=corners, used=seen * plain, fixed=fixed)
+
+    def _observed(self, scene: Scene) -> Observed:
+        return self.look(scene, self.pixels, self.corners, hit(packed_vertices(scene), self.corners, self.pixels.ray))
+
+    def cost(self, scene: Scene) -> Float[Tensor, "B"]:
+        residuals = Residuals(self._observed(scene).values, self.used, torch.zeros_like(self.used[..., 0]))
+        return self.fixed + self.weight * geman_mcclure(residuals, self.sigma, self.kernel)
+
+    def rows(self, scene: Scene) -> list[Rows]:
+        return observed_rows(scene, self._observed(scene), self.used, self.sigma, self.kernel, self.weight)
+
+
+def _see_code(scene: Scene, pixels: Pixels, corners: Tensor, met: Hit) -> Observed:
+    codes = gather(pixels.codes, corners)
+    values = (codes * met.barycentric[..., None]).sum(-2) - pixels.target
+    # A face that moves by x shows the ray the place -(1 - d n'/n.d) x further along: that turns into codes by C.
+    per_metre = (codes[..., 1, :, None] - codes[..., 0, :, None]) * met.first[..., None, :]
+    per_metre = per_metre + (codes[..., 2, :, None] - codes[..., 0, :, None]) * met.second[..., None, :]
+    along = (per_metre * pixels.ray[..., None, :]).sum(-1, keepdim=True)
+    slope = along * met.tilt[..., None, :] - per_metre
+    point = met.depth[..., None] * pixels.ray
+    return Observed(values, slope, 0.0, point, corners, met.barycentric)
+
+
+def _see_rendered_depth(scene: Scene, pixels: Pixels, corners: Tensor, met: Hit) -> Observed:
+    values = met.depth - scene.object_center[:, None, None, 2] - pixels.target[..., 0]
+    point = met.depth[..., None] * pixels.ray
+    return Observed(values[..., None], met.tilt[..., None, :], -1.0, point, corners, met.barycentric)
+
+
+def code_squares(
+    scene: Scene, weight: float, *, hand_coords: Tensor, object_coords: Tensor, sigma: Any, kernel: float, **_: Any
+) -> RenderedSquares:
+    model, thing = scene.hand_model, scene.features.object
+    scale = torch.stack([torch.full_like(thing.scale, model.code_scale), thing.scale], 1)
+    maps = torch.stack([hand_coords, object_coords], 1) * scale[:, :, None, None, None]
+    hand_codes = (model.codes * model.code_scale).expand(len(scale), -1, -1)
+    codes = torch.cat([hand_codes, thing.codes * thing.scale[:, None, None]], 1)
+    pixels = Pixels.find(scene, maps, codes)
+    return RenderedSquares(_see_code, pixels, spread_of(sigma, scale), kernel, weight)
+
+
+def depth_squares(
+    scene: Scene, weight: float, *, depth: Tensor, sigma: Any, kernel: float, **_: Any
+) -> RenderedSquares:
+    pixels = Pixels.find(scene, depth[:, None, None].expand(-1, 2, -1, -1, -1), depth.new_zeros(len(depth), 1, 1))
+    return RenderedSquares(_see_rendered_depth, pixels, spread_of(sigma, depth), kernel, weight)
