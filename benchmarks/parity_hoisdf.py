@@ -300,7 +300,7 @@ def part_arrays(stored: Arrays, suffix: str = "") -> Arrays:
         "mask/tgt": block_mask(BLOCKS),
         "mask/mem": own.expand(17, -1),
         "mask/mem_ik": own[None],
-        "dens/sigma": torch.stack([density(stored["dens/sdf"][:, 0], b[None])[:, None] for b in stored["dens/beta"]]),
+        "dens/sigma": torch.stack([density(stored["dens/sdf"], b[None]) for b in stored["dens/beta"]]),
         "hm/map": 255 * heat,
     }
     found |= _vote_parts(stored) | _crop_parts(stored)

@@ -113,7 +113,8 @@ class Points:
 class Prediction:
     """Heads of every layer; the last is the result. Positions relative to the hand's or the object's centre."""
 
-    rotations: Float[Tensor, "L B 16 3 3"]
+    rotations: Float[Tensor, "L B J 3 3"]
+    """Of 16 joints; of none in the official variant that leaves them to inverse kinematics."""
     shape: Float[Tensor, "L B 10"]
     votes: Float[Tensor, "E B N 20 3"]
     """Where each hand token believes the joints but the wrist to be."""
