@@ -45,6 +45,9 @@ def _option(help: str, *names: str, **settings: Any) -> Any:
 Images = Annotated[Path, typer.Argument(help="A folder of photographs, or one photograph.")]
 Out = Annotated[Path, _option("Where results go.", "--out", "-o")]
 Init = Annotated[str, _option("First poses: a network's name, or a folder of NAME.npz / NAME.json.")]
+Checkpoint = Annotated[
+    Path | None, _option("Weights for --init hoisdf: the authors' snapshot_*.pth.tar (needs MANO), or a .safetensors.")
+]
 Maps = Annotated[Path | None, _option("A folder of maps NAME.npz, instead of the networks.")]
 Recipe = Annotated[
     str, _option("Recipe: a name or a YAML file (auto: default with --features, else pixels).", "--config", "-c")
@@ -135,6 +138,7 @@ def run(
     images: Images,
     out: Out = Path("out"),
     init: Init = "hoisdf",
+    checkpoint: Checkpoint = None,
     features: Maps = None,
     config: Recipe = "auto",
     overrides: Sets = None,
@@ -180,13 +184,15 @@ def run(
     _one_thread()
     check_renderer(renderer, where)
     files = _folder(Path(init), "--init") if "/" in init or Path(init).is_dir() else None
+    if checkpoint is not None and files is not None:
+        raise ConfigError(f"--checkpoint {checkpoint}: goes with --init hoisdf, not with the poses of {files}")
     model = hand_model(mano_dir, hand)
-    networks = Learned("hoisdf" if files else init, device=where, hand=model)  # loads nothing yet
+    networks = Learned("hoisdf" if files else init, device=where, hand=model, checkpoint=checkpoint)
     job = Job(
         dataset=dataset, config=recipe, out=out, model=model, networks=networks, init=init, poses=files,
         maps=_folder(features, "--features"), device=where, renderer=renderer, seed=seed, batch_size=batch_size,
         limit=limit, overwrite=overwrite, strict=strict, pictures=pictures,
-        weights="" if files and features else weights_digest(),
+        weights="" if files and features else weights_digest(checkpoint),
     )  # fmt: skip
     if dry_run:
         _show_plan(job, as_json)

@@ -33,6 +33,7 @@ FEATURES: dict[str, str] = {
     "hand_coords": MAPS,
     "object_coords": MAPS,
     "depth": MAPS,
+    "image": "horefine.extractors.picture:PictureExtractor",
     "hand_sdf": "horefine.extractors.initial:HoisdfInitializer",
     "object_sdf": "horefine.extractors.initial:HoisdfInitializer",
     "contact": "horefine.extractors.contact:ContactExtractor",
@@ -92,15 +93,25 @@ def _named(name: str, known: dict[str, str], kind: str) -> type:
 class Learned:
     """All learned parts on one device, each loaded when first used (``horefine.job.Networks``)."""
 
-    def __init__(self, init: str = "hoisdf", *, device: str = "cpu", hand: HandModel | None = None) -> None:
-        """Checks the name of the initializer, loads nothing.
+    def __init__(
+        self,
+        init: str = "hoisdf",
+        *,
+        device: str = "cpu",
+        hand: HandModel | None = None,
+        checkpoint: Path | None = None,
+    ) -> None:
+        """Checks the name of the initializer, loads nothing but a ``checkpoint``.
 
         Args:
             init: One of :data:`INITIALIZERS`, or ``package.module:class``.
             hand: The hand model that poses are for (default: the embedded one).
+            checkpoint: HOISDF's weights instead of ours: a published ``snapshot_*.pth.tar`` (which wants a MANO hand),
+                or a ``.safetensors`` of ``horefine train hoisdf``.
 
         Raises:
-            ConfigError: no such initializer.
+            ConfigError: no such initializer, or one that takes no checkpoint.
+            AssetError: the checkpoint cannot be used (``official_initial.initializer_of``).
         """
         from horefine.hand import load_hand
 
@@ -108,6 +119,12 @@ class Learned:
         self.hand = hand if hand is not None else load_hand(kind="embedded")
         self._initializer = _named(init, INITIALIZERS, "initializer")
         self._loaded: dict[type, Any] = {}
+        if checkpoint is not None:
+            if init != "hoisdf":
+                raise ConfigError(f"checkpoint {checkpoint}: goes with the initializer hoisdf, not with {init!r}")
+            from horefine.extractors.official_initial import initializer_of
+
+            self._loaded[self._initializer] = initializer_of(checkpoint, device, self.hand)
 
     def _get(self, kind: type) -> Any:
         if kind not in self._loaded:

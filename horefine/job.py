@@ -189,12 +189,15 @@ def check_renderer(name: str, device: str) -> None:
         raise AssetError(f"--renderer {name}: its package cannot be imported ({error}); try --renderer auto") from None
 
 
-def weights_digest() -> str:
-    """Changes with the weights that come with horefine (those that are missing count as nothing)."""
+def weights_digest(checkpoint: Path | None = None) -> str:
+    """Changes with the weights that come with horefine (those that are missing count as nothing) and the user's."""
     digest = hashlib.sha256()
-    for task in ("detector", "features", "hoisdf"):
-        path = weights.default_path(task)
-        digest.update(path.read_bytes() if path.is_file() else b"")
+    paths = [weights.default_path(task) for task in ("detector", "features", "hoisdf")]
+    for path in (*paths, *([checkpoint] if checkpoint else [])):
+        if path.is_file():
+            with path.open("rb") as file:
+                while block := file.read(1 << 20):
+                    digest.update(block)
     return digest.hexdigest()[:10]
 
 
