@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from horefine.anatomy import JOINT_ORDERS, JOINTS
 from horefine.contact_truth import NO_ANCHOR, region_anchors
+from horefine.hand import HandModel
 from horefine.losses.contact import inside_depth
 from horefine.losses.forms import PointRows, Rows, gather, kernel_weight
 from horefine.losses.surfaces import hand_surface
@@ -106,7 +108,7 @@ class PenetrationSquares:
         arm = points - scene.object_center[:, None]
         wrench = -torch.cat([slope, torch.linalg.cross(arm, slope)], -1)
         weight = self.weight * area * (depth > 0)
-        point, share = hand_points(scene)
+        point, share = hand_points(scene.hand_model)
         batch = (len(depth), -1, -1)
         return [
             PointRows(
@@ -116,9 +118,9 @@ class PenetrationSquares:
         ]  # fmt: skip
 
 
-def hand_points(scene: Scene) -> tuple[Int[Tensor, "N M"], Float[Tensor, "N M"]]:
+@functools.lru_cache(maxsize=4)
+def hand_points(model: HandModel) -> tuple[Int[Tensor, "N M"], Float[Tensor, "N M"]]:
     """Vertices and ball centres as shares of hand points: vertices, then joints (fingertips are vertices)."""
-    model = scene.hand_model
     balls = hand_surface(model).balls
     count = len(model.template)
     joints = [count + j for j in range(16)] + model.tips.tolist()

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from horefine.losses import robust
+from horefine.losses import robust, square_kernels
 from horefine.losses.forms import Observed, Rows, gather, observed_rows, packed_vertices, spread_of
 from horefine.losses.pairs import SurfacePairs
 from horefine.losses.robust import Residuals, geman_mcclure
@@ -25,7 +25,10 @@ __all__ = [
     "depth_squares",
     "hit",
     "pair_squares",
+    "see",
+    "see_code",
     "see_depth",
+    "see_rendered_depth",
     "see_reprojection",
 ]
 
@@ -177,11 +180,62 @@ def hit(vertices: Float[Tensor, "B V 3"], corners: Int[Tensor, "B 2 N 3"], ray: 
     return Hit(depth, barycentric, normal / along[..., None], grazing, first, second)
 
 
+def see_code(vertices: Tensor, root: Float[Tensor, "B"], pixels: Pixels, corners: Tensor) -> tuple[Observed, Tensor]:
+    """Rendered code minus the map's, metres; and the cosine between ray and normal."""
+    met, codes = hit(vertices, corners, pixels.ray), gather(pixels.codes, corners)
+    values = (codes * met.barycentric[..., None]).sum(-2) - pixels.target
+    # A face that moves by x shows the ray the place -(1 - d n'/n.d) x further along: that turns into codes by C.
+    per_metre = (codes[..., 1, :, None] - codes[..., 0, :, None]) * met.first[..., None, :]
+    per_metre = per_metre + (codes[..., 2, :, None] - codes[..., 0, :, None]) * met.second[..., None, :]
+    along = (per_metre * pixels.ray[..., None, :]).sum(-1, keepdim=True)
+    slope = along * met.tilt[..., None, :] - per_metre
+    point = met.depth[..., None] * pixels.ray
+    return Observed(values, slope, 0.0, point, corners, met.barycentric), met.grazing
+
+
+def see_rendered_depth(
+    vertices: Tensor, root: Float[Tensor, "B"], pixels: Pixels, corners: Tensor
+) -> tuple[Observed, Tensor]:
+    """Rendered depth below ``root`` minus the map's, metres; and the cosine between ray and normal."""
+    met = hit(vertices, corners, pixels.ray)
+    values = met.depth - root[:, None, None] - pixels.target[..., 0]
+    point = met.depth[..., None] * pixels.ray
+    return Observed(values[..., None], met.tilt[..., None, :], -1.0, point, corners, met.barycentric), met.grazing
+
+
+def see(
+    vertices: Tensor, root: Float[Tensor, "B"], pixels: Pixels, corners: Tensor, used: Tensor, sloped: bool
+) -> tuple[Observed, Tensor]:
+    """:func:`see_code` where the pixels have codes, else :func:`see_rendered_depth`, by the kernel; 0 if not used."""
+    code = pixels.codes.shape[1] > 1
+    batch, _, count = corners.shape[:3]
+    channels, sides = (3 if code else 1), 2 * count
+
+    def empty(*shape: int) -> Tensor:
+        return vertices.new_zeros(batch, sides, *shape)
+
+    values, depth, grazing, share = empty(channels), empty(), empty(), empty(3)
+    slope = empty(channels, 3) if sloped else vertices.new_zeros(1, 1, 1, 3)
+    given = (vertices, corners.flatten(1, 2), pixels.ray.flatten(1, 2), used.flatten(1), pixels.codes,
+             pixels.target.flatten(1, 2), root)  # fmt: skip
+    square_kernels.see_pixels(
+        *(g.contiguous().numpy() for g in given), code, sloped,
+        *(g.numpy() for g in (values, slope, share, depth, grazing)),
+    )  # fmt: skip
+    shape = (2, count)
+    point = (depth[..., None] * pixels.ray.flatten(1, 2)).unflatten(1, shape)
+    if sloped:
+        slope = slope.unflatten(1, shape)
+    else:
+        slope = slope.expand(batch, 2, count, 3).unsqueeze(3).expand(-1, -1, -1, channels, -1)
+    seen = Observed(values.unflatten(1, shape), slope, 0.0 if code else -1.0, point, corners, share.unflatten(1, shape))
+    return seen, grazing.unflatten(1, shape)
+
+
 @dataclass(frozen=True)
 class RenderedSquares:
     """``rendered_code`` and ``rendered_depth``; between two freezes a pixel keeps its face."""
 
-    look: Callable[[Scene, Pixels, Tensor, Hit], Observed]
     pixels: Pixels
     sigma: Float[Tensor, "B 2"]
     kernel: float
@@ -190,45 +244,31 @@ class RenderedSquares:
     used: Tensor = field(default_factory=lambda: torch.empty(0))
     fixed: Tensor = field(default_factory=lambda: torch.empty(0))
     """Cost of pixels that see nothing, or a face edge-on: it stays as it is for a step."""
+    at: tuple[Scene, Observed] | None = None
+    """The scene of the freeze and what is seen there."""
 
     def freeze(self, scene: Scene) -> RenderedSquares:
         corners, drawn = self.pixels.sight(scene, len(scene.hand_model.faces))
-        met = hit(packed_vertices(scene), corners, self.pixels.ray)
-        plain = met.grazing > GRAZING
         seen = drawn * self.pixels.valid
+        there, grazing = see(packed_vertices(scene), scene.object_center[:, 2], self.pixels, corners, seen, True)
+        plain = grazing > GRAZING
         unseen = ((1 - drawn) * self.pixels.valid).sum(2)
-        values = self.look(scene, self.pixels, corners, met).values
-        rest = Residuals(values, seen * ~plain, unseen)
-        fixed = self.weight * geman_mcclure(rest, self.sigma, self.kernel)
-        return replace(self, corners=corners, used=seen * plain, fixed=fixed)
+        fixed = self.weight * geman_mcclure(Residuals(there.values, seen * ~plain, unseen), self.sigma, self.kernel)
+        return replace(self, corners=corners, used=seen * plain, fixed=fixed, at=(scene, there))
 
-    def _observed(self, scene: Scene) -> Observed:
-        return self.look(scene, self.pixels, self.corners, hit(packed_vertices(scene), self.corners, self.pixels.ray))
+    def _observed(self, scene: Scene, sloped: bool) -> Observed:
+        if self.at is not None and self.at[0] is scene:
+            return self.at[1]
+        root = scene.object_center[:, 2]
+        return see(packed_vertices(scene), root, self.pixels, self.corners, self.used, sloped)[0]
 
     def cost(self, scene: Scene) -> Float[Tensor, "B"]:
-        residuals = Residuals(self._observed(scene).values, self.used, torch.zeros_like(self.used[..., 0]))
+        values = self._observed(scene, False).values
+        residuals = Residuals(values, self.used, torch.zeros_like(self.used[..., 0]))
         return self.fixed + self.weight * geman_mcclure(residuals, self.sigma, self.kernel)
 
     def rows(self, scene: Scene) -> list[Rows]:
-        return observed_rows(scene, self._observed(scene), self.used, self.sigma, self.kernel, self.weight)
-
-
-def _see_code(scene: Scene, pixels: Pixels, corners: Tensor, met: Hit) -> Observed:
-    codes = gather(pixels.codes, corners)
-    values = (codes * met.barycentric[..., None]).sum(-2) - pixels.target
-    # A face that moves by x shows the ray the place -(1 - d n'/n.d) x further along: that turns into codes by C.
-    per_metre = (codes[..., 1, :, None] - codes[..., 0, :, None]) * met.first[..., None, :]
-    per_metre = per_metre + (codes[..., 2, :, None] - codes[..., 0, :, None]) * met.second[..., None, :]
-    along = (per_metre * pixels.ray[..., None, :]).sum(-1, keepdim=True)
-    slope = along * met.tilt[..., None, :] - per_metre
-    point = met.depth[..., None] * pixels.ray
-    return Observed(values, slope, 0.0, point, corners, met.barycentric)
-
-
-def _see_rendered_depth(scene: Scene, pixels: Pixels, corners: Tensor, met: Hit) -> Observed:
-    values = met.depth - scene.object_center[:, None, None, 2] - pixels.target[..., 0]
-    point = met.depth[..., None] * pixels.ray
-    return Observed(values[..., None], met.tilt[..., None, :], -1.0, point, corners, met.barycentric)
+        return observed_rows(scene, self._observed(scene, True), self.used, self.sigma, self.kernel, self.weight)
 
 
 def code_squares(
@@ -240,11 +280,11 @@ def code_squares(
     hand_codes = (model.codes * model.code_scale).expand(len(scale), -1, -1)
     codes = torch.cat([hand_codes, thing.codes * thing.scale[:, None, None]], 1)
     pixels = Pixels.find(scene, maps, codes)
-    return RenderedSquares(_see_code, pixels, spread_of(sigma, scale), kernel, weight)
+    return RenderedSquares(pixels, spread_of(sigma, scale), kernel, weight)
 
 
 def depth_squares(
     scene: Scene, weight: float, *, depth: Tensor, sigma: Any, kernel: float, **_: Any
 ) -> RenderedSquares:
     pixels = Pixels.find(scene, depth[:, None, None].expand(-1, 2, -1, -1, -1), depth.new_zeros(len(depth), 1, 1))
-    return RenderedSquares(_see_rendered_depth, pixels, spread_of(sigma, depth), kernel, weight)
+    return RenderedSquares(pixels, spread_of(sigma, depth), kernel, weight)

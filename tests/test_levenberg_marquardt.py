@@ -8,12 +8,12 @@ import pytest
 import torch
 from loss_scenes import hand_model, true_features, true_pose
 
-from horefine import load_config, refine
 from horefine.data.maps import disturb
-from horefine.errors import ConfigError
 from horefine.geometry import axis_angle_to_matrix
-from horefine.jacobian import chart_matrix, hand_jacobian, hand_jacobian_twin, hand_tables
-from horefine.levenberg_marquardt import Damping, Workspace, forms_of, minimise, normal_equations
+from horefine.jacobian import hand_jacobian, hand_jacobian_twin, hand_tables
+from horefine.levenberg_marquardt import Workspace, forms_of, normal_equations
+from horefine.losses.forms import packed_vertices
+from horefine.losses.image_squares import see, see_code, see_rendered_depth
 from horefine.objective import Objective, parse_terms, prepare
 from horefine.render import make_renderer
 from horefine.scene import Scene
@@ -94,3 +94,26 @@ def test_cost_is_the_loss_and_rows_are_its_slope(name):
     tolerance = 0.1 if name == "penetration" else 2e-4  # the balls' radius is left out of the slopes
     assert (np.abs(2 * right - slope) < tolerance * scale).all()
     assert (np.linalg.eigvalsh(normal) > -1e-6 * np.abs(normal).max()).all()
+
+
+@pytest.mark.parametrize("name", ["rendered_code", "rendered_depth"])
+@pytest.mark.parametrize("dtype", [torch.float32, DOUBLE])
+def test_what_a_pixel_sees_is_what_the_twin_says(name, dtype):
+    scene = scene_at(start().to(dtype=DOUBLE))
+    form = forms_of(objective({name: TERMS[name]}), scene)[name].freeze(scene)
+    pixels = dataclasses.replace(
+        form.pixels, **{k: getattr(form.pixels, k).to(dtype) for k in ("valid", "ray", "target", "codes")}
+    )
+    vertices, root = packed_vertices(scene).to(dtype), scene.object_center[:, 2].to(dtype)
+    used = form.used.to(dtype)
+    mine, cosine = see(vertices, root, pixels, form.corners, used, True)
+    twin = see_code if name == "rendered_code" else see_rendered_depth
+    other, other_cosine = twin(vertices, root, pixels, form.corners)
+    kept = used > 0
+    assert kept.sum() > 500
+    tight = 1e-3 if dtype is torch.float32 else 1e-10
+    for key in ("values", "slope", "point", "barycentric"):
+        a, b = getattr(mine, key)[kept], getattr(other, key)[kept]
+        assert torch.allclose(a, b, atol=tight * float(b.abs().max())), key
+    assert torch.allclose(cosine[kept], other_cosine[kept], atol=tight) and mine.root == other.root
+    assert torch.allclose(see(vertices, root, pixels, form.corners, used, False)[0].values[kept], mine.values[kept])
