@@ -47,8 +47,8 @@ def load_official(path: Path | str, architecture: str | None = None, lattice: st
         architecture: The name it must have (``dexycb``, ``ho3d``, ``ho3d_render``); default: whatever it is.
 
     Raises:
-        AssetError: see :func:`read_checkpoint`; also for a network of another architecture than asked for, or that is
-            none of HOISDF's; names the tensor.
+        AssetError: see :func:`read_checkpoint`; also for a network of another architecture than asked for, with a
+            tensor that is missing, of another shape, or not finite; names it.
     """
     checkpoint = read_checkpoint(path)
     found = checkpoint.architecture
@@ -69,25 +69,34 @@ def build(checkpoint: Checkpoint, lattice: str = "sheared") -> OfficialHoisdf:
     """The network of a checkpoint that was read, sharing its tensors.
 
     Raises:
-        ValueError: a tensor is missing, of another shape, or not the network's; names it.
+        ValueError: a tensor is missing, of another shape or kind, not finite, or not the network's; names it.
     """
     with torch.device("meta"):
         network = OfficialHoisdf(checkpoint.architecture, lattice)
-    expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-    tensors = dict(checkpoint.tensors)
-    for name, shape in expected.items():
+    expected, tensors = network.state_dict(), dict(checkpoint.tensors)
+    for name, wanted in expected.items():
         if name.endswith("num_batches_tracked"):
             tensors.setdefault(name, torch.zeros((), dtype=torch.int64))
         if name not in tensors:
             raise ValueError(f"has no {_published(name)}")
-        if tuple(tensors[name].shape) != shape:
-            raise ValueError(f"{_published(name)} has shape {tuple(tensors[name].shape)}; expected {shape}")
+        tensors[name] = _checked(_published(name), tensors[name], wanted)
     strange = [name for name in tensors if name not in expected]
     if strange:
         raise ValueError(f"{_published(strange[0])} belongs to no HOISDF ({len(strange)} such tensors)")
     network.load_state_dict(tensors, assign=True)
     network.reset_mask()
     return network.eval().requires_grad_(False)
+
+
+def _checked(name: str, value: Tensor, wanted: Tensor) -> Tensor:
+    if value.shape != wanted.shape:
+        raise ValueError(f"{name} has shape {tuple(value.shape)}; expected {tuple(wanted.shape)}")
+    if value.is_floating_point() != wanted.is_floating_point() or value.is_complex():
+        raise ValueError(f"{name} holds {value.dtype}; expected {wanted.dtype}")
+    value = value.to(wanted.dtype)
+    if not torch.isfinite(value).all():
+        raise ValueError(f"{name} holds numbers that are not finite: download it again")
+    return value
 
 
 def published_names(architecture: Architecture) -> dict[str, tuple[int, ...]]:
@@ -101,8 +110,8 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
     """Reads a file and finds its architecture.
 
     Raises:
-        AssetError: missing, damaged, with code in it, of another system, or with numbers that are not finite; the
-            message says which, and how to get a good one.
+        AssetError: missing, damaged, with code in it, or of another system; the message says which, and how to get a
+            good one.
     """
     path = Path(path)
     if not path.is_file():
@@ -120,19 +129,15 @@ def rename(raw: Mapping[Any, Any]) -> dict[str, Tensor]:
     """Published names (with or without ``module.``) to ours, without what the network does not use.
 
     Raises:
-        ValueError: something is not a tensor, or holds numbers that are not finite; names it.
+        ValueError: something is not a tensor; names it.
     """
     tensors: dict[str, Tensor] = {}
     for key, value in raw.items():
         name = str(key).removeprefix("module.")
         if name.startswith(UNUSED):
             continue
-        if not isinstance(value, Tensor):
-            raise ValueError(f"{key} is a {type(value).__name__}, not a tensor")
-        if value.is_floating_point():
-            value = value.float()
-            if not torch.isfinite(value).all():
-                raise ValueError(f"{key} holds numbers that are not finite; download it again")
+        if not isinstance(value, Tensor) or value.layout != torch.strided:
+            raise ValueError(f"{key} is a {getattr(value, 'layout', type(value).__name__)}, not a plain tensor")
         tensors[_ours(name)] = value
     return tensors
 
@@ -153,7 +158,9 @@ def detect(tensors: Mapping[str, Tensor]) -> Architecture:
     ]
     small = "decoder_net.resnet_decoder.conv0d.0.weight" in tensors
     rotations = "linear_pose.layers.0.weight" in tensors
-    queries, wanted = len(tensors["mano_query_embed.weight"]), 17 if rotations else 1
+    if max(counts) > 64:
+        raise ValueError(f"has {max(counts)} transformer layers; the published networks have 6 at most")
+    queries, wanted = sum(tensors["mano_query_embed.weight"].shape[:1]), 17 if rotations else 1
     if queries != wanted:
         raise ValueError(
             f"mano_query_embed.weight has {queries} rows; {wanted} go with "

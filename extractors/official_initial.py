@@ -45,7 +45,13 @@ def initializer_of(path: Path, device: str, hand: HandModel) -> HoisdfInitialize
             poses have no MANO hand to go with.
     """
     if path.suffix == ".safetensors":
-        return HoisdfInitializer(device, hand, load_model(path, "hoisdf"))  # type: ignore[arg-type]
+        model = load_model(path, "hoisdf")
+        if not model.config.root:  # type: ignore[union-attr]
+            raise AssetError(
+                f"checkpoint {path}: has no root head, and pixels alone do not give it the wrist; train it with "
+                "network.root: true"
+            )
+        return HoisdfInitializer(device, hand, model)  # type: ignore[arg-type]
     if path.is_file() and hand.name != "mano":
         raise AssetError(
             f"checkpoint {path}: its poses are MANO's, and the hand here is the {hand.name} one; give the folder of "

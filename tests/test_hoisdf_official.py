@@ -282,9 +282,13 @@ BAD = {
     "another system": (lambda: {"state_dict": {"conv.weight": torch.zeros(3)}, "epoch": 3}, r"no entry 'network' \(it has state_dict, epoch\)"),  # noqa: E501
     "other tensors": (lambda: {"network": {"module.conv.weight": torch.zeros(3)}}, "not a HOISDF: it has no decoder_net.*begins with conv.weight"),  # noqa: E501
     "a list": (lambda: [1, 2], "holds a list, not a table"),
-    "not a tensor": (lambda: _changed(_set("hand_sigmoid_beta", "x")), "hand_sigmoid_beta is a str, not a tensor"),
+    "not a tensor": (lambda: _changed(_set("hand_sigmoid_beta", "x")), "hand_sigmoid_beta is a str, not a plain tensor"),  # noqa: E501
     "not finite": (lambda: _changed(_set("linear_shape.layers.0.bias", torch.full((256,), torch.nan))), r"linear_shape.layers.0.bias holds numbers that are not finite"),  # noqa: E501
     "a shape": (lambda: _changed(_set("linear_shape.layers.0.bias", torch.zeros(99))), r"linear_shape.layers.0.bias has shape \(99,\); expected \(256,\)"),  # noqa: E501
+    "whole numbers": (lambda: _changed(_set("hand_sigmoid_beta", torch.ones(1, dtype=torch.int64))), "hand_sigmoid_beta holds torch.int64; expected torch.float32"),  # noqa: E501
+    "a sparse tensor": (lambda: _changed(_set("hand_sigmoid_beta", torch.zeros(1).to_sparse())), "hand_sigmoid_beta is a torch.sparse_coo, not a plain"),  # noqa: E501
+    "too many layers": (lambda: _changed(_set("obj_transformer.encoder.layers.999999999.norm1.bias", torch.zeros(256))), "has 1000000000 transformer layers"),  # noqa: E501
+    "no queries": (lambda: _changed(_set("mano_query_embed.weight", torch.tensor(3.0))), "has 0 rows"),
     "one missing": (lambda: _changed(lambda n: n.pop("module.hand_sdf_decoder.linh1.weight_g")), "has no hand_sdf_decoder.linh1.weight_g"),  # noqa: E501
     "one too many": (lambda: _changed(_set("refiner.weight", torch.zeros(3))), r"refiner.weight belongs to no HOISDF \(1 such"),  # noqa: E501
     "queries": (lambda: _changed(_set("mano_query_embed.weight", torch.zeros(17, 256))), "has 17 rows; 1 go with no head for rotations"),  # noqa: E501
