@@ -11,7 +11,7 @@ import math
 import numpy as np
 from numba import njit
 
-__all__ = ["hand_jacobian", "point_rows"]
+__all__ = ["edge_rows", "hand_jacobian", "point_rows"]
 
 _jit = njit(cache=True, nogil=True, error_model="numpy", fastmath={"nsz", "arcp", "contract", "reassoc"})
 HAND, COLUMNS = 61, 67
@@ -235,3 +235,17 @@ def point_rows(jacobian, values, slope, wrench, point, share, weight, matrix, ri
             right[row] = root * values[n, k]
             row += 1
     return row
+
+
+@_jit
+def edge_rows(jacobian, values, row, point, slope, matrix, right, first):
+    """Writes rows to which any number of hand points contribute, from row ``first`` on; returns the row after them."""
+    for n in range(values.shape[0]):
+        matrix[first + n, :] = 0.0
+        right[first + n] = values[n]
+    for e in range(row.shape[0]):
+        own, target = jacobian[point[e]], matrix[first + row[e]]
+        s0, s1, s2 = slope[e, 0], slope[e, 1], slope[e, 2]
+        for p in range(HAND):
+            target[p] += s0 * own[0, p] + s1 * own[1, p] + s2 * own[2, p]
+    return first + values.shape[0]

@@ -24,7 +24,7 @@ from horefine import jacobian_kernels as kernels
 from horefine.geometry import axis_angle_to_matrix
 from horefine.hand import Hand
 from horefine.jacobian import chart_matrix, hand_jacobian, hand_tables
-from horefine.losses.forms import DenseRows, Form, PointRows
+from horefine.losses.forms import DenseRows, EdgeRows, Form, PointRows
 from horefine.losses.squares import SQUARES
 from horefine.objective import Objective, options_of
 from horefine.render import Render
@@ -189,13 +189,16 @@ def normal_equations(
         return
     rows = [row for form in forms.values() for row in form.rows(scene)]
     points = [_arrays(row) for row in rows if isinstance(row, PointRows)]
+    edges = [row for row in rows if isinstance(row, EdgeRows)]
     dense = [row for row in rows if isinstance(row, DenseRows)]
     zero = scene.pose.hand_transl.new_zeros(())
     base = sum((row.matrix.mT @ row.matrix for row in dense), zero.expand(len(wanted), 67, 67)).double().numpy()
     pull = sum(((row.matrix.mT @ row.values[..., None])[..., 0] for row in dense), zero.expand(len(wanted), 67))
     pull = pull.double().numpy()
     tables = hand_tables(scene.hand_model)
-    work.reserve(sum(p[0].shape[1] * p[0].shape[2] for p in points if p[3].shape[2]), tables.point_count)
+    most = max((len(e.hand[i][0]) for e in edges for i in range(len(wanted))), default=0) * len(edges)
+    most += sum(p[0].shape[1] * p[0].shape[2] for p in points if p[3].shape[2])
+    work.reserve(most, tables.point_count)
     rotations = axis_angle_to_matrix(scene.pose.hand_rotvec.double()).numpy()
     shape, transl = scene.pose.hand_shape.double().numpy(), scene.pose.hand_transl.double().numpy()
     charts = chart_matrix(scene).double().numpy()
@@ -214,6 +217,11 @@ def normal_equations(
                 six = (wrench[i] * root).reshape(-1, 6).astype(np.float64)
                 whole[61:, 61:] += six.T @ six
                 gradient[61:] += six.T @ (values[i] * root[..., 0]).reshape(-1)
+        for edge in edges:
+            last = kernels.edge_rows(work.jacobian, *edge.hand[i], work.matrix, work.right, last)
+            values, six = edge.object[i]
+            whole[61:, 61:] += six.T @ six
+            gradient[61:] += six.T @ values
         matrix = work.matrix[:last]
         whole += matrix.T @ matrix
         gradient += matrix.T @ work.right[:last]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -13,6 +14,7 @@ from horefine.scene import Scene
 
 __all__ = [
     "DenseRows",
+    "EdgeRows",
     "Form",
     "Observed",
     "PointRows",
@@ -54,7 +56,17 @@ class DenseRows:
     matrix: Float[Tensor, "B N 67"]
 
 
-Rows = PointRows | DenseRows
+@dataclass(frozen=True)
+class EdgeRows:
+    """Residuals that hang on any number of vertices, image by image (numpy, double; weights applied)."""
+
+    hand: list[tuple[np.ndarray, ...]]
+    """Values N; and of E contributions: which value, which hand point, slope per metre of it (3)."""
+    object: list[tuple[np.ndarray, ...]]
+    """Values N and their wrenches N x 6 (see :class:`PointRows`)."""
+
+
+Rows = PointRows | DenseRows | EdgeRows
 
 
 @runtime_checkable

@@ -22,6 +22,7 @@ from horefine.losses.contact_squares import penetration_squares, spring_squares
 from horefine.losses.forms import DenseRows, Form, PointRows, Rows
 from horefine.losses.image_squares import code_squares, depth_squares, pair_squares, see_depth, see_reprojection
 from horefine.losses.prior_squares import pose_prior_squares, shape_prior_squares
+from horefine.losses.silhouette_squares import silhouette_squares
 
 __all__ = ["SQUARES", "DenseRows", "Form", "PointRows", "Rows"]
 
@@ -31,6 +32,7 @@ SQUARES: Mapping[Callable[..., Tensor], Maker] = {
     robust.surface_depth: pair_squares(see_depth),
     robust.rendered_code: code_squares,
     robust.rendered_depth: depth_squares,
+    robust.silhouette: silhouette_squares,
     contact.spring_length: spring_squares,
     contact.penetration: penetration_squares,
     prior.pose_prior: pose_prior_squares,

@@ -25,6 +25,7 @@ TERMS = {
     "surface_depth": {"sigma": 0.005, "kernel": 10.0},
     "rendered_code": {"sigma": 0.01, "kernel": 3.0},
     "rendered_depth": {"sigma": 0.01, "kernel": 3.0},
+    "silhouette": {"weight": 2.0, "sigma": 0.5},
     "spring_length": {"weight": 300.0},
     "penetration": {},
     "pose_prior": {},
