@@ -14,11 +14,12 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 
+from horefine.align import HANDS, OBJECTS
 from horefine.errors import ConfigError, suggestion
 from horefine.objective import Term, parse_terms
 from horefine.tangent import BLOCKS
 
-__all__ = ["Config", "LevenbergMarquardt", "Optimizer", "Stage", "Starts", "config_names", "load_config"]
+__all__ = ["Align", "Config", "LevenbergMarquardt", "Optimizer", "Stage", "Starts", "config_names", "load_config"]
 
 FOLDER = Path(__file__).parent / "configs"
 
@@ -74,6 +75,26 @@ class Stage(_Table):
     """How often the stage is run: each time from where the last one ended, with fresh sigmas."""
 
 
+class Align(_Table):
+    """How hand and object are placed before anything is refined (:mod:`horefine.align`)."""
+
+    hand: Literal["given", "codes"] = "given"
+    """``given``: as it comes; ``codes``: turned and moved to where its dense map and the relative depth show it."""
+    object: Literal["given", "looks"] = "given"
+    """``looks``: in the orientation in which its mesh looks most like the photograph."""
+    rotations: int = Field(default=576, ge=24)
+    """Orientations that are tried."""
+    candidates: int = Field(default=16, ge=1)
+    """Of these, how many are improved a little ..."""
+    finalists: int = Field(default=4, ge=1)
+    """... and how many of those to the end."""
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """What it takes."""
+        return tuple(dict.fromkeys(OBJECTS[self.object] + HANDS[self.hand]))
+
+
 class Starts(_Table):
     """Several beginnings for each image; the best end is kept. The first is the pose as given."""
 
@@ -93,6 +114,7 @@ class Config(_Table):
         Annotated[Optimizer, Tag("adam")] | Annotated[LevenbergMarquardt, Tag("levenberg_marquardt")],
         Discriminator(_optimizer_name),
     ] = Optimizer()
+    align: Align = Align()
     starts: Starts = Starts()
 
     def terms(self, stage: str | None = None) -> dict[str, Term]:
@@ -111,8 +133,9 @@ class Config(_Table):
 
     @property
     def features(self) -> tuple[str, ...]:
-        """Features that at least one active loss cannot do without: what has to be extracted."""
-        return tuple(dict.fromkeys(n for term in self.terms().values() if not term.optional for n in term.features))
+        """What has to be extracted: what the way in and at least one active loss cannot do without."""
+        of_losses = (n for term in self.terms().values() if not term.optional for n in term.features)
+        return tuple(dict.fromkeys([*self.align.features, *of_losses]))
 
     @property
     def wishes(self) -> tuple[str, ...]:
@@ -247,12 +270,8 @@ def _explain(error: Any, table: Mapping[str, Any]) -> str:
 
 
 def _known(parents: Sequence[Any], table: Mapping[str, Any]) -> list[str]:
-    model = {
-        0: Config,
-        1: {"optimizer": OPTIMIZERS.get(_optimizer_name(table.get("optimizer"))), "starts": Starts}.get(str(parents[0]))
-        if parents
-        else None,
-        2: Stage,
-    }
+    optimizer = OPTIMIZERS.get(_optimizer_name(table.get("optimizer")))
+    tables = {"optimizer": optimizer, "starts": Starts, "align": Align}
+    model = {0: Config, 1: tables.get(str(parents[0])) if parents else None, 2: Stage}
     chosen = model.get(len(parents))
     return list(chosen.model_fields) if chosen else []

@@ -25,7 +25,7 @@ from horefine.scene import Contact, Features, Pose
 
 __all__ = ["ForeignPose", "find_item", "read_features", "read_pose"]
 
-_MAPS = {"hand_mask": 0, "object_mask": 0, "hand_coords": 3, "object_coords": 3, "depth": 0}
+_MAPS = {"hand_mask": 0, "object_mask": 0, "hand_coords": 3, "object_coords": 3, "depth": 0, "image": 3}
 _HOUSE = {
     "shape": "hand_shape",
     "transl": "hand_transl",

@@ -18,12 +18,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from horefine.adam import Adam, Plateau
+from horefine.align import align
 from horefine.config import Config, LevenbergMarquardt, Optimizer, Stage, load_config
-from horefine.errors import InputError
+from horefine.errors import ConfigError, InputError
 from horefine.hand import HandModel, load_hand
 from horefine.levenberg_marquardt import Damping, minimise
 from horefine.objective import Objective, prepare, usable
-from horefine.render import Renderer, make_renderer
+from horefine.render import OUTPUTS, Renderer, make_renderer
 from horefine.scene import Features, Pose, Scene
 from horefine.tangent import CHARTS, flat_rates
 
@@ -77,12 +78,17 @@ def refine(
     device = features.camera.matrix.device
     hand_model = (hand_model or load_hand()).to(device)
     pose = pose.to(device=device, dtype=torch.float32).detach()
+    begin = _aligned(pose, features, config, hand_model, renderer)
     count = config.starts.count
     rows = torch.arange(len(pose), device=device).repeat_interleave(count)
     spread = features if count == 1 else features[rows]
+    terms = usable(config.terms(), spread)
+    colors = {"colors"} if any("image" in term.features for term in terms.values()) else set()
     setting = _Setting(
-        config, spread, hand_model, pose[rows], prepare(usable(config.terms(), spread), spread, hand_model),
-        make_renderer(hand_model.faces, hand_model.codes, spread.object, spread.camera, renderer),
+        config, spread, hand_model, pose[rows], begin[rows], prepare(terms, spread, hand_model),
+        make_renderer(
+            hand_model.faces, hand_model.codes, spread.object, spread.camera, renderer, want=OUTPUTS | colors
+        ),
     )  # fmt: skip
     current = _starts(setting.initial, count, config, setting, seed)
     history: list[dict[str, Tensor]] = []
@@ -95,6 +101,19 @@ def refine(
     return _conclude(setting, walk, history, count)
 
 
+def _aligned(pose: Pose, features: Features, config: Config, hand_model: HandModel, renderer: str) -> Pose:
+    """The way in, if the recipe has one.
+
+    Raises:
+        ConfigError: a feature that it takes is missing.
+    """
+    for name in config.align.features:
+        if getattr(features, name) is None:
+            ways = f"align.hand: {config.align.hand}, align.object: {config.align.object}"
+            raise ConfigError(f"{ways}: needs features.{name}, which is missing: extract it, or set both to given")
+    return align(pose, features, hand_model, **config.align.model_dump(), renderer=renderer)
+
+
 @dataclass(frozen=True)
 class _Setting:
     """What stays the same during one refinement."""
@@ -102,7 +121,9 @@ class _Setting:
     config: Config
     features: Features
     hand_model: HandModel
+    given: Pose
     initial: Pose
+    """Where refinement begins: the given pose, or what :func:`align` made of it."""
     inputs: dict[str, Any]
     renderer: Renderer
 
@@ -226,21 +247,21 @@ def _conclude(setting: _Setting, walk: _Walk, history: list[dict[str, Tensor]], 
     """The best start of each image, and what to say of it."""
     objective = _shared_sigmas(walk.objective, setting, walk.pose, count)
     ends = torch.stack(list(objective.evaluate(setting.scene(walk.pose)).values())).sum(0)
-    begins = torch.stack(list(objective.evaluate(setting.scene(setting.initial)).values())).sum(0)
+    begins = torch.stack(list(objective.evaluate(setting.scene(setting.given)).values())).sum(0)
     ends = torch.where(ends.isfinite(), ends, torch.inf)
     first = torch.arange(0, len(ends), count, device=ends.device)
     chosen = first + ends.view(-1, count).argmin(1)
     end, begin = ends[chosen], begins[first]
     unseen = _unseen(setting.features)[first]
     improved = (end < begin) & ~unseen
-    pose = _choose(improved, walk.pose[chosen], setting.initial[first])
+    pose = _choose(improved, walk.pose[chosen], setting.given[first])
     verdicts = [_verdict(*row) for row in zip(begin.tolist(), end.tolist(), unseen.tolist(), strict=True)]
     names = dict.fromkeys(key for entry in history for key in entry)
     missing = torch.full_like(first, 0, dtype=torch.float32).fill_(torch.nan)
     table = {n: torch.stack([e[n][chosen] if n in e else missing for e in history]) for n in names}
     best = torch.where(improved, walk.best_step[chosen], 0)
     return Refinement(
-        pose, setting.initial[first], table, best, tuple(v[0] for v in verdicts), tuple(v[1] for v in verdicts)
+        pose, setting.given[first], table, best, tuple(v[0] for v in verdicts), tuple(v[1] for v in verdicts)
     )
 
 

@@ -93,6 +93,8 @@ class Features:
     """Normalised object coordinates (``Mesh.codes``) where the object is visible, 0 to 1."""
     depth: Float[Tensor, "B H W"] | None = None
     """Metres, minus the depth of the centre of the object's bounding box, where hand or object is visible."""
+    image: Float[Tensor, "B 3 H W"] | None = None
+    """The photograph at the size of the maps: linear light, averaged over each pixel, 0 to 1."""
     hand_sdf: DistanceGrid | None = None
     """The regressor's signed distance to the hand, camera frame."""
     object_sdf: DistanceGrid | None = None

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from horefine.losses import contact, cpf, field, image, prior, robust
+from horefine.losses import appearance, contact, cpf, field, image, prior, robust
 from horefine.losses.pairs import PREPARED
 
 __all__ = ["LOSSES", "PREPARED"]
@@ -31,6 +31,7 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
         robust.rendered_code,
         robust.rendered_depth,
         robust.silhouette,
+        appearance.photometric,
         contact.penetration,
         contact.contact,
         contact.spring_length,

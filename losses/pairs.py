@@ -17,6 +17,7 @@ from torch import Tensor
 
 from horefine.distance import closest_points
 from horefine.hand import HandModel
+from horefine.losses.appearance import find_appearance
 from horefine.losses.sampling import closest_on_triangles
 from horefine.losses.surfaces import find_object_points
 from horefine.mesh import Mesh
@@ -145,6 +146,7 @@ PREPARED: dict[str, Callable[..., Any]] = {
     "vertex_pairs": find_vertex_pairs,
     "surface_pairs": find_surface_pairs,
     "object_points": find_object_points,
+    "appearance": find_appearance,
 }
 """What a loss may ask for by name besides the fields of ``Features``."""
 

@@ -20,6 +20,7 @@ FLOORS = (  # lowest first; modules of one package (losses, render, ...) may imp
     ("scene",),
     ("contact_truth",),
     ("losses",),
+    ("align",),
     ("objective", "adam", "tangent"),
     ("jacobian",),
     ("levenberg_marquardt",),

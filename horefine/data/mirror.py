@@ -85,6 +85,7 @@ def mirror_features(features: Features) -> Features:
         hand_coords=flip(features.hand_coords),
         object_coords=coords,
         depth=flip(features.depth),
+        image=flip(features.image),
         hand_sdf=None if features.hand_sdf is None else _mirror_grid(features.hand_sdf),
         object_sdf=None if features.object_sdf is None else _mirror_grid(features.object_sdf),
     )

@@ -35,6 +35,8 @@ class Render:
     """Interpolated codes of the surface; 0 where empty."""
     ids: Int[Tensor, "B 2 H W"]
     """Face seen at the pixel's centre, -1 where empty."""
+    colors: Float[Tensor, "B 2 3 H W"]
+    """Linear albedo of the object (the hand has none: 0); 0 where empty."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +47,8 @@ class Renderer:
     matrix: Float[Tensor, "N 3 3"]
     """One for each item: hand and object of the first image, of the second, ..."""
     size: tuple[int, int]
-    codes: Float[Tensor, "V 3"] = field(repr=False)
-    """Of the packed vertices."""
+    values: Float[Tensor, "V C"] = field(repr=False)
+    """Of the packed vertices: codes, and colours where they are wanted."""
     name: str
     """The backend."""
     want: frozenset[str]
@@ -54,17 +56,23 @@ class Renderer:
     def __call__(self, hand_vertices: Float[Tensor, "B 778 3"], object_vertices: Float[Tensor, "B V 3"]) -> Render:
         """Renders camera-frame vertices (metres); differentiable with respect to both."""
         packed = torch.cat([hand_vertices, object_vertices], 1).reshape(-1, 3)
-        mask, depth, coords, ids = render(
-            packed, self.topology, self.matrix, self.size, self.codes, backend=self.name, want=self.want
+        mask, depth, painted, ids = render(
+            packed, self.topology, self.matrix, self.size, self.values, backend=self.name, want=self.want & OUTPUTS
         )
         shape = (len(hand_vertices), 2, *self.size)
         absent = packed.new_full((), torch.nan)
         return Render(
             absent.expand(shape) if mask is None else mask.view(shape),
             absent.expand(shape) if depth is None else depth.view(shape),
-            (absent.expand(len(self.matrix), 3, *self.size) if coords is None else coords).unflatten(0, (-1, 2)),
+            self._channels(painted, 0, absent),
             torch.full((), -2, dtype=torch.int32).expand(shape) if ids is None else ids.view(shape),
+            self._channels(painted, 3, absent),
         )
+
+    def _channels(self, painted: Tensor | None, first: int, absent: Tensor) -> Float[Tensor, "B 2 3 H W"]:
+        there = painted is not None and painted.shape[1] > first
+        chosen = painted[:, first : first + 3] if there else absent.expand(len(self.matrix), 3, *self.size)  # type: ignore[index]
+        return chosen.unflatten(0, (-1, 2))
 
 
 def make_renderer(
@@ -84,7 +92,8 @@ def make_renderer(
         objects: B meshes; their ``codes`` are painted into ``Render.coords``.
         camera: of the maps; its matrix decides the device.
         name: "auto", "cpu", "torch", "nvdiffrast" or "pytorch3d".
-        want: any of "mask", "depth", "values" (the coords).
+        want: any of "mask", "depth", "values" (the coords) and "colors", which are painted with the coords; the colours
+            of an object without any are grey.
 
     Raises:
         ConfigError: unknown renderer.
@@ -101,14 +110,20 @@ def make_renderer(
     topology = Topology.pack([mesh for pair in pairs for mesh in pair])
     _refuse_inward(objects, topology)
     device = camera.matrix.device
-    codes = torch.cat([hand_codes.to(device).expand(count, -1, 3), objects.codes.to(device)], 1)
+    values = torch.cat([hand_codes.to(device).expand(count, -1, 3), objects.codes.to(device)], 1)
+    wanted = frozenset(want)
+    if "colors" in wanted:
+        albedo = objects.colors if objects.colors is not None else torch.full_like(objects.vertices, 0.5)
+        hands = values.new_zeros(count, len(hand_codes), 3)
+        values = torch.cat([values, torch.cat([hands, albedo.to(device)], 1)], -1)
+        wanted |= {"values"}
     return Renderer(
         topology,
         camera.matrix.repeat_interleave(2, 0),
         camera.size,
-        codes.reshape(-1, 3).to(camera.matrix.dtype).contiguous(),
+        values.flatten(0, 1).to(camera.matrix.dtype).contiguous(),
         backend,
-        frozenset(want),
+        wanted,
     )
 
 

@@ -1,0 +1,248 @@
+"""The object's pose from its own looks: pictures of the mesh in many orientations against the photograph.
+
+No network is asked which way the object is turned. Its mesh is drawn in orientations spread over all of them and each
+picture is laid over the photograph, moved by a few pixels: colours (up to the light) and outline decide. The best are
+then moved and turned by Adam on the same two terms at the maps' full size, the best of those again, and the cheapest is
+taken; the pose that was given competes with them. What hides the object (the hand's mask) counts for nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from horefine.align.kernels import match_templates
+from horefine.align.rotations import best_apart, even_rotations
+from horefine.geometry import Camera, axis_angle_to_matrix, matrix_to_axis_angle
+from horefine.losses.appearance import CHROMA, LIGHT, LUMINANCE, color_cost, find_appearance, log_color
+from horefine.mesh import Mesh
+from horefine.render import Topology, render
+from horefine.scene import Features, Pose
+
+__all__ = ["align_object"]
+
+COARSE = 32
+"""Side of the pictures that are compared first, pixels."""
+REACH = 4
+"""How far a picture is moved there, pixels."""
+KERNEL = 2.5
+OUTLINE = 4.0
+"""What a picture that overlaps not at all costs there, in squared sigmas of a pixel."""
+SILHOUETTE = 12.0
+"""Weight of a squared error in coverage beside a squared sigma of colour, when poses are moved by Adam."""
+APART = math.radians(30)
+LEAST = 6
+"""An object seen in fewer pixels of its map stays where it is."""
+
+
+@dataclass(frozen=True)
+class Placed:
+    """K placements of the objects of B images: rotation and centre of the bounding box, camera frame."""
+
+    rotation: Float[Tensor, "B K 3 3"]
+    center: Float[Tensor, "B K 3"]
+
+    def take(self, index: Tensor) -> Placed:
+        """The placements ``index`` "B k"."""
+        rows = torch.arange(len(index), device=index.device)[:, None]
+        return Placed(self.rotation[rows, index], self.center[rows, index])
+
+
+def align_object(
+    pose: Pose,
+    features: Features,
+    *,
+    renderer: str = "auto",
+    rotations: int = 576,
+    candidates: int = 16,
+    finalists: int = 4,
+    steps: tuple[int, int] = (15, 45),
+) -> Pose:
+    """The pose with the object where colours and outline of its mesh agree best with the photograph.
+
+    Args:
+        pose: B poses; the object's centre should be right to an eighth of the maps' width and a tenth of its depth.
+        features: with ``image``, ``hand_mask`` and ``object_mask``.
+        renderer: as :func:`horefine.render.render` takes it.
+        rotations: orientations that are drawn.
+        candidates: of these, how many are moved by Adam for ``steps[0]`` steps.
+        finalists: of these, how many for ``steps[1]`` more.
+
+    Raises:
+        ValueError: a feature is missing.
+    """
+    if features.image is None or features.hand_mask is None or features.object_mask is None:
+        raise ValueError("align_object needs features.image, hand_mask and object_mask")
+    given = _placed(pose, features.object)
+    found = _coarse(given, features, rotations, candidates, renderer)
+    found = Placed(torch.cat([given.rotation, found.rotation], 1), torch.cat([given.center, found.center], 1))
+    found, cost = _descend(found, features, steps[0], 1.0, renderer)
+    found = found.take(cost.topk(min(finalists, cost.shape[1]), largest=False).indices)
+    found, cost = _descend(found, features, steps[1], 0.5, renderer)
+    best = found.take(cost.argmin(1, keepdim=True))
+    visible = find_inside(features).sum((1, 2)) >= LEAST
+    rotation = torch.where(visible[:, None, None], best.rotation[:, 0], given.rotation[:, 0])
+    center = torch.where(visible[:, None], best.center[:, 0], given.center[:, 0])
+    offset = (rotation @ features.object.center[..., None])[..., 0]
+    return dataclasses.replace(pose, object_rotvec=matrix_to_axis_angle(rotation), object_transl=center - offset)
+
+
+def find_inside(features: Features) -> Float[Tensor, "B H W"]:
+    """1 where the maps show more object than anything else."""
+    assert features.hand_mask is not None and features.object_mask is not None
+    return ((features.object_mask > 0.5) & (features.object_mask >= features.hand_mask)).to(features.object_mask.dtype)
+
+
+def _placed(pose: Pose, mesh: Mesh) -> Placed:
+    rotation = axis_angle_to_matrix(pose.object_rotvec)
+    center = (rotation @ mesh.center[..., None])[..., 0] + pose.object_transl
+    return Placed(rotation[:, None], center[:, None])
+
+
+def _albedo(mesh: Mesh) -> Float[Tensor, "B V 3"]:
+    return mesh.colors if mesh.colors is not None else torch.full_like(mesh.vertices, 0.5)
+
+
+@torch.no_grad()
+def _coarse(given: Placed, features: Features, rotations: int, count: int, renderer: str) -> Placed:
+    """The ``count`` best of ``rotations`` orientations of each image, 30 degrees apart, at their best places."""
+    size = (COARSE, COARSE)
+    camera = Camera(features.camera.matrix, features.camera.size).resized(size)
+    seen = find_appearance(None, features.image, features.hand_mask, features.object_mask)  # type: ignore[arg-type]
+    masks = torch.stack([features.hand_mask, find_inside(features) * features.object_mask], 1)  # type: ignore[list-item]
+    masks = torch.nn.functional.interpolate(masks, size, mode="area").cpu().numpy()
+    target = torch.nn.functional.interpolate(seen.target, size, mode="area").cpu().numpy()
+    spread = even_rotations(rotations).to(given.center)
+    turned, placed = [], []
+    for image in range(len(given.center)):
+        center = given.center[image, 0]
+        pictures = _draw(features.object[image], spread, center, camera.matrix[image], size, renderer)
+        cost, moves = _match(pictures, masks[image], target[image])
+        chosen = best_apart(cost.to(spread.device), spread, count, APART)
+        move = moves.to(center)[chosen]
+        focal = camera.matrix[image, [0, 1], [0, 1]]
+        shift = move.flip(1) * center[2] / focal  # rows and columns to x and y
+        turned.append(spread[chosen])
+        placed.append(center + torch.cat([shift, torch.zeros_like(shift[:, :1])], 1))
+    return Placed(torch.stack(turned), torch.stack(placed))
+
+
+def _draw(
+    mesh: Mesh, rotations: Tensor, center: Tensor, matrix: Tensor, size: tuple[int, int], renderer: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Masks "R S S", colours "R 3 S S" and face ids of one mesh in R orientations about its box's centre."""
+    vertices, faces = mesh.trimmed()
+    count = len(rotations)
+    placed = (vertices - mesh.center[0]) @ rotations.mT + center
+    topology = Topology.pack([(len(vertices), faces)] * count)
+    albedo = _albedo(mesh)[0, : len(vertices)].repeat(count, 1)
+    mask, _, color, ids = render(
+        placed.flatten(0, 1), topology, matrix.expand(count, 3, 3), size, albedo, backend=renderer
+    )
+    assert mask is not None and color is not None and ids is not None
+    return mask, color, ids
+
+
+def _match(pictures: tuple[Tensor, Tensor, Tensor], masks: np.ndarray, target: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Cost "R" and best move "R 2" (rows, columns) of each picture."""
+    mask, color, ids = pictures
+    costs, moves = np.zeros(len(mask), np.float64), np.zeros((len(mask), 2), np.int64)
+    match_templates(
+        mask.cpu().numpy(), log_color(color).cpu().numpy(), ids.cpu().numpy(), masks[1], masks[0], target, REACH,
+        (CHROMA, LUMINANCE), KERNEL**2, OUTLINE, LIGHT, costs, moves,
+    )  # fmt: skip
+    return torch.from_numpy(costs), torch.from_numpy(moves)
+
+
+STEP = (0.003, 0.003, 0.008, 0.04, 0.04, 0.04)
+"""First step of Adam: metres across and along the ray, radians."""
+
+
+def _descend(
+    start: Placed, features: Features, steps: int, rate: float, renderer: str
+) -> tuple[Placed, Float[Tensor, "B K"]]:
+    """Adam on colours and outline from each placement; the best that each passed through, and its cost."""
+    batch, count = start.center.shape[:2]
+    rows = torch.arange(batch, device=start.center.device).repeat_interleave(count)
+    look = _Look.of(features, rows, renderer)
+    rotation, center = start.rotation.flatten(0, 1), start.center.flatten(0, 1)
+    step = center.new_tensor(STEP) * rate
+    ray = center / center[:, 2:]
+    numbers = torch.zeros(len(rows), 6, device=center.device, requires_grad=True)
+    optimizer = torch.optim.Adam([numbers], lr=1.0, betas=(0.8, 0.9))
+    lowest = torch.full_like(center[:, 0], torch.inf)
+    best = rotation, center
+    for done in range(steps + 1):
+        with torch.enable_grad():
+            move = numbers * step
+            turned = axis_angle_to_matrix(move[:, 3:]) @ rotation
+            across = torch.cat([move[:, :2], torch.zeros_like(move[:, :1])], 1)
+            moved = center + across + move[:, 2:3] * ray
+            cost = look.cost(turned, moved)
+        better = cost.detach() < lowest
+        lowest = torch.where(better, cost.detach(), lowest)
+        best = (
+            torch.where(better[:, None, None], turned.detach(), best[0]),
+            torch.where(better[:, None], moved.detach(), best[1]),
+        )
+        if done < steps:
+            (gradient,) = torch.autograd.grad(cost.sum(), numbers)
+            numbers.grad = gradient.nan_to_num(0.0, 0.0, 0.0)
+            optimizer.param_groups[0]["lr"] = 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * done / steps))
+            optimizer.step()
+    return Placed(best[0].unflatten(0, (batch, count)), best[1].unflatten(0, (batch, count))), lowest.view(batch, count)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What placements of objects are judged by: N rows, several for each image."""
+
+    vertices: Float[Tensor, "N V 3"]
+    """About the box's centre."""
+    albedo: Float[Tensor, "NV 3"]
+    topology: Topology
+    matrix: Float[Tensor, "N 3 3"]
+    size: tuple[int, int]
+    target: Float[Tensor, "N 3 H W"]
+    inside: Float[Tensor, "N H W"]
+    coverage: Float[Tensor, "N H W"]
+    free: Float[Tensor, "N H W"]
+    """1 where no hand may hide the object."""
+    renderer: str
+
+    @staticmethod
+    def of(features: Features, rows: Tensor, renderer: str) -> _Look:
+        mesh = features.object
+        assert features.image is not None and features.hand_mask is not None and features.object_mask is not None
+        seen = find_appearance(None, features.image, features.hand_mask, features.object_mask)  # type: ignore[arg-type]
+        coverage = features.object_mask * (features.object_mask >= features.hand_mask)
+        count = mesh.vertices.shape[1]
+        return _Look(
+            (mesh.vertices - mesh.center[:, None])[rows],
+            _albedo(mesh)[rows].flatten(0, 1).contiguous(),
+            Topology.pack([(count, mesh.faces[row]) for row in rows.tolist()]),
+            features.camera.matrix[rows],
+            features.camera.size,
+            seen.target[rows],
+            seen.inside[rows],
+            coverage[rows],
+            (features.hand_mask < 0.5).to(coverage.dtype)[rows],
+            renderer,
+        )
+
+    def cost(self, rotation: Float[Tensor, "N 3 3"], center: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
+        """Colours and outline, for each pixel that shows the object."""
+        placed = self.vertices @ rotation.mT + center[:, None]
+        mask, _, color, ids = render(
+            placed.flatten(0, 1), self.topology, self.matrix, self.size, self.albedo, backend=self.renderer
+        )
+        assert mask is not None and color is not None and ids is not None
+        outline = ((mask - self.coverage).square() * self.free).sum((1, 2))
+        cost = color_cost(color, ids, self.target, self.inside, kernel=KERNEL) + SILHOUETTE * outline
+        return cost / self.inside.sum((1, 2)).clamp_min(1.0)
