@@ -26,6 +26,8 @@ __all__ = ["Objective", "Term", "parse_terms", "prepare", "usable"]
 
 FEATURES = tuple(f.name for f in fields(Features))
 ALWAYS = ("camera", "object")
+AUTOMATIC = {"sigma": "spread", "repeats": "repeats"}
+"""Options that may be ``auto``, and the attribute of a loss that then finds them when a stage begins."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def _parse_term(name: str, entry: Any, path: str) -> Term:
     for key, value in entry.items():
         if key not in known:
             raise ConfigError(f"{path}.{key}: no such option; known: {', '.join(['weight', *known])}")
-        if key == "sigma" and value == "auto" and hasattr(function, "spread"):
+        if value == "auto" and key in AUTOMATIC and hasattr(function, AUTOMATIC[key]):
             continue
         if isinstance(known[key], float) and not isinstance(known[key], bool):
             entry[key] = _number(value, f"{path}.{key}")
@@ -175,7 +177,8 @@ class Objective:
 
     @torch.no_grad()
     def settle(self, scene: Scene) -> Objective:
-        """The same objective with every ``sigma: auto`` replaced by the spread of the residuals at ``scene``.
+        """The same objective with every ``sigma: auto`` replaced by the spread of the residuals at ``scene``
+        (and ``repeats: auto`` by how many pixels tell the same there).
 
         A stage settles once at its start, so that what is minimised does not move while it is minimised
         (a sigma that follows the residuals would reward making them small in any way).
@@ -184,10 +187,12 @@ class Objective:
         return replace(self, terms=terms)
 
     def _settled(self, term: Term, scene: Scene) -> Term:
-        spread = getattr(term.function, "spread", None)
-        if spread is None or (options_of(term.function) | dict(term.options)).get("sigma") != "auto":
-            return term
-        return replace(term, options={**term.options, "sigma": spread(scene, **self._given(term), **term.options)})
+        options, given, found = options_of(term.function) | dict(term.options), self._given(term), {}
+        for key, attribute in AUTOMATIC.items():
+            find = getattr(term.function, attribute, None)
+            if find is not None and options.get(key) == "auto":
+                found[key] = find(scene, **given, **term.options)
+        return replace(term, options={**term.options, **found}) if found else term
 
     def _given(self, term: Term) -> dict[str, Any]:
         return {name: self.inputs[name] for name in term.inputs}

@@ -137,6 +137,10 @@ class Pixels:
         faces = torch.cat([hand_faces, features.object.faces + len(scene.hand_model.template)], 1)
         return Pixels(order, valid, ray, target, faces, codes)
 
+    def thinned(self, repeats: float | Float[Tensor, "B 2"]) -> Pixels:
+        """The same pixels with their weight divided by how often they tell the same."""
+        return replace(self, valid=self.valid / spread_of(repeats, self.valid)[..., None])
+
     def sight(self, scene: Scene, hand_faces: int) -> tuple[Int[Tensor, "B 2 N 3"], Float[Tensor, "B 2 N"]]:
         """Corners of the face that each pixel sees at ``scene``, and whether it sees any."""
         ids = scene.render.ids.flatten(2).gather(2, self.index).long()
@@ -272,19 +276,29 @@ class RenderedSquares:
 
 
 def code_squares(
-    scene: Scene, weight: float, *, hand_coords: Tensor, object_coords: Tensor, sigma: Any, kernel: float, **_: Any
+    scene: Scene,
+    weight: float,
+    *,
+    hand_coords: Tensor,
+    object_coords: Tensor,
+    sigma: Any,
+    kernel: float,
+    repeats: Any,
+    **_: Any,
 ) -> RenderedSquares:
     model, thing = scene.hand_model, scene.features.object
     scale = torch.stack([torch.full_like(thing.scale, model.code_scale), thing.scale], 1)
     maps = torch.stack([hand_coords, object_coords], 1) * scale[:, :, None, None, None]
     hand_codes = (model.codes * model.code_scale).expand(len(scale), -1, -1)
     codes = torch.cat([hand_codes, thing.codes * thing.scale[:, None, None]], 1)
-    pixels = Pixels.find(scene, maps, codes)
+    pixels = Pixels.find(scene, maps, codes).thinned(repeats)
     return RenderedSquares(pixels, spread_of(sigma, scale), kernel, weight)
 
 
 def depth_squares(
-    scene: Scene, weight: float, *, depth: Tensor, sigma: Any, kernel: float, **_: Any
+    scene: Scene, weight: float, *, depth: Tensor, sigma: Any, kernel: float, repeats: Any, **_: Any
 ) -> RenderedSquares:
-    pixels = Pixels.find(scene, depth[:, None, None].expand(-1, 2, -1, -1, -1), depth.new_zeros(len(depth), 1, 1))
+    pixels = Pixels.find(
+        scene, depth[:, None, None].expand(-1, 2, -1, -1, -1), depth.new_zeros(len(depth), 1, 1)
+    ).thinned(repeats)
     return RenderedSquares(pixels, spread_of(sigma, depth), kernel, weight)

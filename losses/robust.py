@@ -73,13 +73,59 @@ def measured(residuals: Callable[..., Residuals], floor: float) -> Callable[[Cal
 
     def decorate(loss: Callable) -> Callable:
         def spread(scene: Scene, *, inflation: float = 1.0, **given: object) -> Float[Tensor, "B 2"]:
-            given = {name: value for name, value in given.items() if name not in ("sigma", "kernel")}
+            given = {name: value for name, value in given.items() if name not in ("sigma", "kernel", "repeats")}
             return mad(residuals(scene, **given), floor) * inflation
 
         loss.spread = spread  # type: ignore[attr-defined]
         return loss
 
     return decorate
+
+
+def mapped(residuals: Callable[..., Residuals], floor: float) -> Callable[[Callable], Callable]:
+    """Gives a loss on whole maps its ``repeats``: what ``repeats: auto`` stands for, found when a stage begins."""
+
+    def decorate(loss: Callable) -> Callable:
+        def repeats(scene: Scene, **given: object) -> Float[Tensor, "B 2"]:
+            options = ("sigma", "kernel", "inflation", "repeats")
+            found = residuals(scene, **{name: value for name, value in given.items() if name not in options})
+            return count_repeats(found, scene.features.camera.size, floor)
+
+        loss.repeats = repeats  # type: ignore[attr-defined]
+        return loss
+
+    return decorate
+
+
+def count_repeats(residuals: Residuals, size: tuple[int, int], floor: float, reach: int = 8) -> Float[Tensor, "B 2"]:
+    """How many pixels of a map tell the same: the sum of the residuals' autocorrelation over lags up to ``reach``.
+
+    The variance of a mean of correlated numbers is that of independent ones times this (Bartlett 1946; his taper
+    here too). Residuals are clipped at three sigmas, and what is below ``floor`` counts as independent. At least 1.
+    """
+    bound = 3 * mad(residuals, floor)[..., None, None]
+    used = (residuals.used > 0).to(residuals.values.dtype)
+    clipped = torch.minimum(torch.maximum(residuals.values, -bound), bound) * used[..., None]
+    maps = clipped.mT.unflatten(-1, size)
+    padded = (size[0] + reach, size[1] + reach)
+    power = torch.fft.rfft2(maps, s=padded).abs().square().sum(2)
+    lags = torch.fft.irfft2(power, s=padded)
+    span = torch.arange(-reach, reach + 1, device=lags.device)
+    distance = (span[:, None].square() + span.square()).sqrt()
+    taper = (1 - distance / (reach + 1)).clamp(min=0)
+    near = lags[..., span[:, None] % padded[0], span % padded[1]] * taper
+    alone = lags[..., 0, 0]
+    noise = used.sum(2) * residuals.values.shape[-1] * floor**2
+    return (1 + (near.sum((2, 3)) - alone) / (alone + noise).clamp(min=1e-30)).clamp(min=1.0)
+
+
+def _thinned(residuals: Residuals, repeats: str | float | Tensor, size: tuple[int, int], floor: float) -> Residuals:
+    """Residuals whose weight is divided by how often they repeat one another."""
+    if isinstance(repeats, str):
+        repeats = count_repeats(residuals, size, floor).detach()
+    if isinstance(repeats, Tensor):
+        return Residuals(residuals.values, residuals.used / repeats[..., None], residuals.unseen / repeats)
+    return Residuals(residuals.values, residuals.used / repeats, residuals.unseen / repeats)
 
 
 def _sigma(sigma: str | float | Tensor, residuals: Residuals, floor: float, inflation: float) -> float | Tensor:
@@ -109,6 +155,7 @@ def _code_residuals(
     return Residuals(values.flatten(3).mT, (seen * drawn).flatten(2), (seen * (1 - drawn)).sum((2, 3)))
 
 
+@mapped(_code_residuals, floor=1e-4)
 @measured(_code_residuals, floor=1e-4)
 def rendered_code(
     scene: Scene,
@@ -120,14 +167,17 @@ def rendered_code(
     sigma: str | float | Tensor = "auto",
     kernel: float = 3.0,
     inflation: float = 1.0,
+    repeats: str | float | Tensor = 1.0,
 ) -> Float[Tensor, "B"]:
     """The canonical code that the posed surface shows at a pixel equals the map's, in metres on the surface.
 
-    Ours (see the module). ``sigma`` in metres; ``inflation`` widens an automatic one (noise of neighbouring
-    pixels is correlated in network maps, so a sum over pixels counts the same evidence several times).
+    Ours (see the module). ``sigma`` in metres; ``inflation`` widens an automatic one. Noise of neighbouring pixels is
+    alike in network maps, so a sum over pixels counts the same evidence several times: it is divided by ``repeats``
+    (``auto``: how often is read off the residuals, :func:`count_repeats`).
     """
     residuals = _code_residuals(scene, hand_mask, object_mask, hand_coords, object_coords)
-    return geman_mcclure(residuals, _sigma(sigma, residuals, 1e-4, inflation), kernel)
+    spread = _sigma(sigma, residuals, 1e-4, inflation)
+    return geman_mcclure(_thinned(residuals, repeats, scene.features.camera.size, 1e-4), spread, kernel)
 
 
 def _depth_residuals(
@@ -143,6 +193,7 @@ def _depth_residuals(
     return Residuals(values.flatten(2)[..., None], (seen * drawn).flatten(2), (seen * (1 - drawn)).sum((2, 3)))
 
 
+@mapped(_depth_residuals, floor=1e-4)
 @measured(_depth_residuals, floor=1e-4)
 def rendered_depth(
     scene: Scene,
@@ -153,13 +204,15 @@ def rendered_depth(
     sigma: str | float | Tensor = "auto",
     kernel: float = 3.0,
     inflation: float = 1.0,
+    repeats: str | float | Tensor = 1.0,
 ) -> Float[Tensor, "B"]:
     """Rendered depth below the object's centre equals the relative depth map (Song et al. eq. 8), in metres.
 
     Robust and in sigmas; a pixel where nothing is rendered costs as much as a bad one but pulls on nothing.
     """
     residuals = _depth_residuals(scene, hand_mask, object_mask, depth)
-    return geman_mcclure(residuals, _sigma(sigma, residuals, 1e-4, inflation), kernel)
+    spread = _sigma(sigma, residuals, 1e-4, inflation)
+    return geman_mcclure(_thinned(residuals, repeats, scene.features.camera.size, 1e-4), spread, kernel)
 
 
 def silhouette(
