@@ -112,7 +112,8 @@ def _one_thread() -> None:
 def _code(error: Exception) -> int:
     from horefine.errors import AssetError, ConfigError, InputError
 
-    for kind, code in ((ConfigError, USAGE), (AssetError, MISSING), (InputError, FAILED)):
+    # an optional package that is not there (nvdiffrast, pytorch3d) is missing like any other file
+    for kind, code in ((ConfigError, USAGE), ((AssetError, ImportError), MISSING), (InputError, FAILED)):
         if isinstance(error, kind):
             return code
     return UNEXPECTED

@@ -125,13 +125,16 @@ def train(
     if smoke:
         recipe = replace(recipe, steps=60, minutes=0.5, held_out=8, measured=8, batch=8, measure_every=1e9, log_every=5)
     torch.set_num_threads(recipe.threads)
-    torch.set_flush_denormal(True)
     torch.manual_seed(recipe.seed)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     folder = _synthetic(out, smoke) if str(data) == "synthetic" else Path(data)
     task = TASKS[recipe.task](recipe.network, recipe.augmentation, folder, recipe.held_out)
-    return _Loop(recipe, task, out, resume and not smoke).run()
+    torch.set_flush_denormal(True)  # weight decay drives moments there, and processors are slow on them
+    try:
+        return _Loop(recipe, task, out, resume and not smoke).run()
+    finally:
+        torch.set_flush_denormal(False)
 
 
 def _synthetic(out: Path, smoke: bool) -> Path:

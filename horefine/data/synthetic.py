@@ -151,7 +151,7 @@ class SyntheticDataset:
 
 
 def _tensor(image: np.ndarray) -> Float[Tensor, "3 H W"]:
-    return torch.from_numpy(image).permute(2, 0, 1).float() / 255
+    return torch.tensor(image).permute(2, 0, 1).float() / 255  # a copy: the picture may be read-only
 
 
 def _photo(stage: Stage, layout: Layout, size: tuple[int, int]) -> np.ndarray:
