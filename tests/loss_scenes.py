@@ -1,4 +1,4 @@
-"""Small scenes for the tests of the losses: three grasps of a can with exact maps, fields and contact."""
+"""Small scenes for the tests of the losses: three grasps of a painted can, exact maps, fields, contact, photographs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from horefine.losses import LOSSES
 from horefine.mano import HandData
 from horefine.mesh import Mesh
 from horefine.objective import Objective, parse_terms, prepare
-from horefine.render import make_renderer
+from horefine.render import OUTPUTS, make_renderer
 from horefine.scene import Features, Pose, Scene
 
 DATA = Path(__file__).parent / "data"
@@ -45,7 +45,10 @@ def can() -> Mesh:
     """The can of the stored grasps, 56 mm wide and 120 mm high."""
     mesh: Any = trimesh.creation.cylinder(radius=0.028, height=0.12, sections=24).subdivide_to_size(0.03)
     mesh = Mesh.from_arrays(np.asarray(mesh.vertices), np.asarray(mesh.faces), name="can")
-    return dataclasses.replace(mesh, sdf=build_grid(mesh.vertices[0].numpy(), mesh.faces[0].numpy(), 48))
+    painted = 0.05 + 0.4 * mesh.codes.flip(-1)  # no two points of its surface have one colour
+    return dataclasses.replace(
+        mesh, colors=painted, sdf=build_grid(mesh.vertices[0].numpy(), mesh.faces[0].numpy(), 48)
+    )
 
 
 @functools.lru_cache(maxsize=1)
@@ -89,15 +92,25 @@ def true_features() -> Features:
     ]
     return dataclasses.replace(
         features, hand_mask=masks[:, 0], object_mask=masks[:, 1], hand_coords=render.coords[:, 0],
-        object_coords=render.coords[:, 1], depth=torch.where(masks.sum(1) > 0, front, 0.0), hand_sdf=grids[0],
+        object_coords=render.coords[:, 1], depth=torch.where(masks.sum(1) > 0, front, 0.0),
+        image=photograph(render.colors[:, 1], masks[:, 1] > 0), hand_sdf=grids[0],
         object_sdf=grids[1], contact=contact_from_pose(hand_model(), scene.hand.vertices, thing),
     )  # fmt: skip
+
+
+def photograph(
+    colors: torch.Tensor, inside: torch.Tensor, light: tuple[float, float, float] = (0.9, 0.8, 0.7)
+) -> torch.Tensor:
+    """What a camera sees: painted surfaces in a light where the object is visible, and grey elsewhere."""
+    return torch.where(inside[:, None], colors * torch.tensor(light)[:, None, None], 0.3)
 
 
 def make_scene(pose: Pose, features: Features, initial: Pose | None = None) -> Scene:
     """A scene with its renderer."""
     model = hand_model()
-    renderer = make_renderer(model.faces, model.codes, features.object, features.camera, "cpu")
+    renderer = make_renderer(
+        model.faces, model.codes, features.object, features.camera, "cpu", want=OUTPUTS | {"colors"}
+    )
     return Scene(pose, pose if initial is None else initial, features, model, renderer)
 
 

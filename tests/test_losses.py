@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from types import SimpleNamespace
 from typing import Any
@@ -10,22 +11,24 @@ import numpy as np
 import pytest
 import torch
 from jaxtyping import Float
-from loss_scenes import can, hand_model, make_scene, objective_of, true_features, true_pose, value_of
+from loss_scenes import can, hand_model, make_scene, objective_of, photograph, true_features, true_pose, value_of
 from torch import Tensor
 
 from horefine.anatomy import compose_angles
 from horefine.geometry import Camera, axis_angle_to_matrix, project
 from horefine.losses import LOSSES, PREPARED
+from horefine.losses.appearance import DARK, color_cost, log_color
 from horefine.losses.cpf import rotvec_to_quaternion
 from horefine.losses.image import dense_mapping, relative_depth, segmentation
 from horefine.losses.pairs import find_surface_pairs, find_vertex_pairs, nearest_pixels
 from horefine.losses.prior import joint_angles
 from horefine.losses.sampling import closest_on_triangles, spread
 from horefine.mesh import Mesh
-from horefine.objective import FEATURES, options_of, required
+from horefine.objective import FEATURES, options_of, parse_terms, prepare, required
 from horefine.scene import Contact, Features, Pose, Scene
 
-RENDERED = ("segmentation", "relative_depth", "rendered_code", "rendered_depth", "silhouette")
+PICTURED = ("segmentation", "relative_depth", "rendered_code", "rendered_depth", "silhouette")
+RENDERED = (*PICTURED, "photometric")
 
 
 def double(value: Tensor) -> Tensor:
@@ -110,6 +113,99 @@ def test_dense_mapping_counts_pixels() -> None:
     torch.testing.assert_close(after, before + 4 * signed + 4 * kept, rtol=1e-4, atol=0)
     nothing = dense_mapping(scene, pairs, threshold=0.0, reduction="mean")
     assert nothing.tolist() == [0, 0, 0]
+
+
+def logs(linear: Float[np.ndarray, "3 H W"]) -> Float[np.ndarray, "3 H W"]:
+    """Red chroma, blue chroma, luminance."""
+    value = np.log(np.maximum(linear, 0) + DARK)
+    return np.stack([value[0] - value.mean(0), value[2] - value.mean(0), value.mean(0)])
+
+
+def color_twin(
+    colors: Float[np.ndarray, "3 H W"],
+    ids: np.ndarray,
+    target: Float[np.ndarray, "3 H W"],
+    inside: np.ndarray,
+    offset: Any = None,
+    kernel: float = 2.5,
+) -> tuple[float, np.ndarray]:
+    """``color_cost`` of one image, pixel by pixel, and the light's offset that it found (or was given)."""
+    seen = [(int(i), int(j)) for i, j in zip(*np.nonzero(inside), strict=True)]
+    drawn = [(i, j) for i, j in seen if ids[i, j] >= 0]
+    residual = target - logs(colors)
+    if offset is None:
+        offset = np.mean([residual[:, i, j] for i, j in drawn], axis=0)
+    cost = kernel**2 * (len(seen) - len(drawn)) + 0.3 * len(drawn) * (offset[:2] ** 2).sum() / 0.3**2
+    for i, j in drawn:
+        a, b, c = residual[:, i, j] - offset
+        square = (a * a + b * b) / 0.3**2 + c * c / 0.6**2
+        cost += square / (1 + square / kernel**2)
+    return float(cost), offset
+
+
+def some_colors() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Rendered colours, face ids, target and inside of two images of 5 x 6 pixels."""
+    generator = np.random.default_rng(3)
+    colors, photo = torch.as_tensor(generator.random((2, 2, 3, 5, 6)))
+    ids = torch.as_tensor(generator.integers(-1, 3, (2, 5, 6)))
+    inside = torch.as_tensor(generator.random((2, 5, 6)) > 0.3).double()
+    return colors, ids, log_color(photo), inside
+
+
+def test_color_cost_against_a_twin_and_its_gradient_against_differences() -> None:
+    """The light is held while differences are taken: it is fitted, but does not pull."""
+    colors, ids, target, inside = some_colors()
+    value = color_cost(colors.requires_grad_(), ids, target, inside)
+    (gradient,) = torch.autograd.grad(value.sum(), colors)
+    for image in range(2):
+        rest = ids[image].numpy(), target[image].numpy(), inside[image].numpy()
+        here = colors[image].detach().numpy()
+        expected, offset = color_twin(here, *rest)
+        assert value[image].item() == pytest.approx(expected)
+        for channel, i, j in np.ndindex(here.shape):
+            step = np.zeros_like(here)
+            step[channel, i, j] = 1e-6
+            up, down = (color_twin(here + sign * step, *rest, offset)[0] for sign in (1, -1))
+            assert gradient[image, channel, i, j].item() == pytest.approx((up - down) / 2e-6, rel=1e-4, abs=1e-6)
+
+
+def test_nothing_drawn_costs_what_bad_colours_would() -> None:
+    colors, _, target, inside = some_colors()
+    nowhere = color_cost(colors, torch.full((2, 5, 6), -1), target, inside)
+    torch.testing.assert_close(nowhere, 6.25 * inside.sum((1, 2)))
+    unseen = color_cost(colors, torch.ones(2, 5, 6, dtype=torch.long), target, inside * 0)
+    assert unseen.tolist() == [0, 0]
+
+
+def test_photometric_does_not_mind_the_light() -> None:
+    features = true_features()
+    image, inside = given(features.image), given(features.object_mask) > 0
+    truth, off = (make_scene(pose, features) for pose in (true_pose(), disturbed(true_pose(), 0.04)))
+
+    def value(scene: Scene, photo: Tensor) -> Tensor:
+        found = prepare(terms, dataclasses.replace(features, image=photo), hand_model())
+        return LOSSES["photometric"](scene, found["appearance"])
+
+    terms = parse_terms({"photometric": 1.0})
+    least, wrong = value(truth, image), value(off, image)
+    for scene, before in ((truth, least), (off, wrong)):  # a longer exposure
+        torch.testing.assert_close(value(scene, image * 1.7), before, rtol=1e-4, atol=1e-4)
+    for light in ((1.0, 0.8, 0.6), (0.6, 0.9, 1.0)):
+        lit = photograph(truth.render.colors[:, 1], inside, light)
+        assert (value(truth, lit) < 0.2 * wrong).all() and (value(off, lit) > 0.7 * wrong).all(), light
+    dark = value(truth, torch.zeros_like(image))
+    assert dark.isfinite().all() and (dark > least).all()
+
+
+def test_an_object_without_colours_counts_as_grey() -> None:
+    features = true_features()
+    bare = dataclasses.replace(features, object=dataclasses.replace(features.object, colors=None))
+    scene = make_scene(true_pose(), bare)
+    drawn = scene.render.ids[:, 1] >= 0
+    assert (scene.render.colors[:, 1].movedim(1, -1)[drawn] == 0.5).all()
+    grey = dataclasses.replace(bare, image=torch.full_like(given(features.image), 0.2))
+    least = value_of("photometric", make_scene(true_pose(), grey))
+    assert (least < 1e-6 + 6.25 * given(features.object_mask).gt(0.5).logical_and(~drawn).sum((1, 2))).all()
 
 
 def _maps(features: Features, **changes: object) -> dict[str, Any]:
@@ -319,7 +415,7 @@ def test_gradient_by_differences(name: str, exact: Features) -> None:
     assert torch.autograd.gradcheck(value, leaves, eps=1e-7, atol=1e-4, rtol=1e-3, fast_mode=True)
 
 
-@pytest.mark.parametrize("name", RENDERED)
+@pytest.mark.parametrize("name", PICTURED)
 def test_gradient_on_what_is_rendered(name: str, exact: Features) -> None:
     render = make_scene(disturbed(true_pose(), 0.02), true_features()).render
     pictures = [p.detach().double().requires_grad_() for p in (render.masks, render.depth, render.coords)]
@@ -399,6 +495,7 @@ TABLE = {  # loss: (the pose at which it must be smallest, disturbances that mus
     "rendered_code": (as_it_is, DISTURBED),
     "rendered_depth": (as_it_is, DISTURBED),
     "silhouette": (as_it_is, DISTURBED),
+    "photometric": (as_it_is, DISTURBED),
     "sdf_consistency": (as_it_is, DISTURBED),
     "spring_length": (as_it_is, DISTURBED),
     "offset": (as_it_is, DISTURBED),
@@ -486,4 +583,6 @@ def _finer() -> Mesh:
     new = torch.arange(len(middle)) + count
     a, b, c = mesh.faces[0].unbind(1)
     faces = torch.cat([torch.stack(x, 1) for x in ((a, b, new), (b, c, new), (c, a, new))])
-    return Mesh(torch.cat([mesh.vertices, middle[None]], 1), faces[None], name=("finer",), sdf=mesh.sdf)
+    painted = given(mesh.colors)
+    painted = torch.cat([painted, painted[0][mesh.faces[0]].mean(1)[None]], 1)
+    return Mesh(torch.cat([mesh.vertices, middle[None]], 1), faces[None], painted, ("finer",), sdf=mesh.sdf)
