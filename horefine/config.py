@@ -66,11 +66,11 @@ class Stage(_Table):
     losses: list[str] | dict[str, Any] | None = None
     """A list: only these. A table: all, with these entries changed. Nothing: all."""
     rate: float = Field(default=1.0, gt=0)
-    """Multiplies the optimiser's rates during this stage."""
+    """Multiplies Adam's rates during this stage."""
     decay: float = Field(default=1.0, gt=0, le=1)
-    """What is left of the rate at the stage's end (cosine)."""
+    """What is left of Adam's rate at the stage's end (cosine)."""
     patience: int | None = Field(default=None, ge=1)
-    """Cut an image's rate to a tenth when its loss has not fallen for this many steps; none: never."""
+    """Adam: cut an image's rate to a tenth when its loss has not fallen for this many steps; none: never."""
     rounds: int = Field(default=1, ge=1)
     """How often the stage is run: each time from where the last one ended, with fresh sigmas."""
 
@@ -181,10 +181,6 @@ def _check(config: Config) -> None:
         for name in config.optimizer.rates:
             if name not in BLOCKS:
                 raise ConfigError(f"optimizer.rates.{name}: no such block{suggestion(name, BLOCKS)}")
-    else:
-        for key, stage in config.stages.items():
-            for name in sorted({"rate", "decay", "patience"} & stage.model_fields_set):
-                raise ConfigError(f"stages.{key}.{name}: only adam has one; leave it out with levenberg_marquardt")
     parse_terms(config.losses)
     for key, stage in config.stages.items():
         for name in stage.losses or ():

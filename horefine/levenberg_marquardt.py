@@ -11,7 +11,7 @@ start that small, or the solver stops on the wall.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -22,12 +22,10 @@ from torch import Tensor
 
 from horefine import jacobian_kernels as kernels
 from horefine.geometry import axis_angle_to_matrix
-from horefine.hand import Hand
 from horefine.jacobian import chart_matrix, hand_jacobian, hand_tables
 from horefine.losses.forms import DenseRows, EdgeRows, Form, PointRows
 from horefine.losses.squares import SQUARES
 from horefine.objective import Objective, options_of
-from horefine.render import Render
 from horefine.scene import Pose, Scene
 from horefine.tangent import CHARTS
 
@@ -218,7 +216,8 @@ def normal_equations(
                 whole[61:, 61:] += six.T @ six
                 gradient[61:] += six.T @ (values[i] * root[..., 0]).reshape(-1)
         for edge in edges:
-            last = kernels.edge_rows(work.jacobian, *edge.hand[i], work.matrix, work.right, last)
+            values, row, point, slope = edge.hand[i]
+            last = kernels.edge_rows(work.jacobian, values, row, point, slope, work.matrix, work.right, last)
             values, six = edge.object[i]
             whole[61:, 61:] += six.T @ six
             gradient[61:] += six.T @ values
@@ -262,16 +261,19 @@ def _where(mask: Tensor, yes: Tensor, no: Tensor) -> Tensor:
 def _chosen(mask: Bool[Tensor, "B"], yes: Scene, no: Scene) -> Scene:
     """The scene whose images are those of ``yes`` where ``mask``, else of ``no``, with what was already computed."""
     scene = replace(yes, pose=_choose(mask, yes.pose, no.pose))
-    for name, kind in (("hand", Hand), ("object", None), ("object_rotation", None), ("object_center", None),
-                       ("render", Render)):  # fmt: skip
-        if name not in yes.__dict__ or name not in no.__dict__:
-            continue
-        a, b = yes.__dict__[name], no.__dict__[name]
-        mixed = (
-            _where(mask, a, b) if kind is None else kind(**{k: _where(mask, v, vars(b)[k]) for k, v in vars(a).items()})
-        )
-        scene.__dict__[name] = mixed  # where cached_property keeps it
+    for name in ("hand", "object", "object_rotation", "object_center", "render"):
+        if name in yes.__dict__ and name in no.__dict__:
+            scene.__dict__[name] = _mixed(mask, yes.__dict__[name], no.__dict__[name])  # where cached_property looks
     return scene
+
+
+def _mixed(mask: Bool[Tensor, "B"], yes: Any, no: Any) -> Any:
+    """Tensors, or dataclasses of them, with rows of ``yes`` where ``mask`` and of ``no`` elsewhere."""
+    if isinstance(yes, Tensor):
+        return _where(mask, yes, no)
+    if yes is None:
+        return None
+    return replace(yes, **{f.name: _mixed(mask, getattr(yes, f.name), getattr(no, f.name)) for f in fields(yes)})
 
 
 @dataclass(frozen=True)

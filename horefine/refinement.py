@@ -76,6 +76,9 @@ def refine(
     config = config if isinstance(config, Config) else load_config(config)
     check_inputs(pose, features)
     device = features.camera.matrix.device
+    if isinstance(config.optimizer, LevenbergMarquardt) and device.type != "cpu":
+        near = (pose.to("cpu"), features.to("cpu"), config)
+        return _moved(refine(*near, hand_model=hand_model, seed=seed, progress=progress), device)
     hand_model = (hand_model or load_hand()).to(device)
     pose = pose.to(device=device, dtype=torch.float32).detach()
     begin = _aligned(pose, features, config, hand_model, renderer)
@@ -99,6 +102,13 @@ def refine(
         for _ in range(stage.rounds):
             walk = descend(setting, name, stage, walk.pose, history, lambda done: progress and progress(done, total))
     return _conclude(setting, walk, history, count)
+
+
+def _moved(found: Refinement, device: torch.device) -> Refinement:
+    """The same result on another device."""
+    history = {name: values.to(device) for name, values in found.history.items()}
+    pose, initial = found.pose.to(device), found.initial.to(device)
+    return replace(found, pose=pose, initial=initial, history=history, best_step=found.best_step.to(device))
 
 
 def _aligned(pose: Pose, features: Features, config: Config, hand_model: HandModel, renderer: str) -> Pose:

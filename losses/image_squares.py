@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -220,11 +221,10 @@ def see(
 
     values, depth, grazing, share = empty(channels), empty(), empty(), empty(3)
     slope = empty(channels, 3) if sloped else vertices.new_zeros(1, 1, 1, 3)
-    given = (vertices, corners.flatten(1, 2), pixels.ray.flatten(1, 2), used.flatten(1), pixels.codes,
-             pixels.target.flatten(1, 2), root)  # fmt: skip
     square_kernels.see_pixels(
-        *(g.contiguous().numpy() for g in given), code, sloped,
-        *(g.numpy() for g in (values, slope, share, depth, grazing)),
+        _array(vertices), _array(corners.flatten(1, 2)), _array(pixels.ray.flatten(1, 2)), _array(used.flatten(1)),
+        _array(pixels.codes), _array(pixels.target.flatten(1, 2)), _array(root), code, sloped,
+        values.numpy(), slope.numpy(), share.numpy(), depth.numpy(), grazing.numpy(),
     )  # fmt: skip
     shape = (2, count)
     point = (depth[..., None] * pixels.ray.flatten(1, 2)).unflatten(1, shape)
@@ -234,6 +234,10 @@ def see(
         slope = slope.expand(batch, 2, count, 3).unsqueeze(3).expand(-1, -1, -1, channels, -1)
     seen = Observed(values.unflatten(1, shape), slope, 0.0 if code else -1.0, point, corners, share.unflatten(1, shape))
     return seen, grazing.unflatten(1, shape)
+
+
+def _array(value: Tensor) -> np.ndarray:
+    return value.contiguous().numpy()
 
 
 @dataclass(frozen=True)

@@ -2,19 +2,23 @@
 
 import dataclasses
 import functools
+import re
 
 import numpy as np
 import pytest
 import torch
 from loss_scenes import hand_model, true_features, true_pose
 
+from horefine import load_config, refine
 from horefine.data.maps import disturb
+from horefine.errors import ConfigError
 from horefine.geometry import axis_angle_to_matrix
-from horefine.jacobian import hand_jacobian, hand_jacobian_twin, hand_tables
-from horefine.levenberg_marquardt import Workspace, forms_of, normal_equations
-from horefine.losses.forms import packed_vertices
+from horefine.jacobian import chart_matrix, hand_jacobian, hand_jacobian_twin, hand_tables
+from horefine.levenberg_marquardt import Damping, Workspace, forms_of, minimise, normal_equations
+from horefine.losses.forms import DenseRows, packed_vertices
 from horefine.losses.image_squares import see, see_code, see_rendered_depth
-from horefine.objective import Objective, parse_terms, prepare
+from horefine.losses.robust import Residuals, count_repeats
+from horefine.objective import Objective, Term, parse_terms, prepare
 from horefine.render import make_renderer
 from horefine.scene import Scene
 from horefine.tangent import CHARTS
@@ -118,3 +122,136 @@ def test_what_a_pixel_sees_is_what_the_twin_says(name, dtype):
         assert torch.allclose(a, b, atol=tight * float(b.abs().max())), key
     assert torch.allclose(cosine[kept], other_cosine[kept], atol=tight) and mine.root == other.root
     assert torch.allclose(see(vertices, root, pixels, form.corners, used, False)[0].values[kept], mine.values[kept])
+
+
+def test_the_chart_matrix_is_the_slope_of_the_chart():
+    """Plain translation of hand and object that a step in the chart gives, by finite differences."""
+    scene = scene_at(start().to(dtype=DOUBLE))
+    matrix, size = chart_matrix(scene), 1e-6
+    for column in (0, 2, 63, 61):
+        step = torch.zeros(3, 67, dtype=DOUBLE)
+        step[:, column] = size
+        moved = CHARTS["tangent"].move(scene, step)
+        hand = (moved.hand_transl - scene.pose.hand_transl) / size
+        thing = (moved.object_transl - scene.pose.object_transl) / size
+        assert torch.allclose(matrix[:, :3, column], hand, atol=1e-8)
+        assert torch.allclose(matrix[:, 61:64, column], thing, atol=1e-8)
+
+
+@dataclasses.dataclass(frozen=True)
+class Wish:
+    """Shape values as wished, with slopes that lie for some images: their steps make it worse."""
+
+    wish: torch.Tensor
+    honest: torch.Tensor
+    asked: list
+
+    def freeze(self, scene):
+        return self
+
+    def cost(self, scene):
+        self.asked.append(scene)
+        return (scene.pose.hand_shape - self.wish).square().sum(1)
+
+    def rows(self, scene):
+        matrix = torch.zeros(3, 10, 67, dtype=self.wish.dtype)
+        matrix[:, torch.arange(10), torch.arange(51, 61)] = torch.where(self.honest, 1.0, -1.0).to(self.wish)[:, None]
+        return [DenseRows(scene.pose.hand_shape - self.wish, matrix)]
+
+
+def wishing(honest):
+    def loss(scene):
+        raise AssertionError("a loss with squares is not asked for its value")
+
+    wish = torch.linspace(-1, 1, 10, dtype=DOUBLE).expand(3, 10)
+    form = Wish(wish, torch.tensor(honest), [])
+    loss.squares = lambda scene, weight: form
+    return form, Objective({"wish": Term("wish", loss, 1.0, {})}, {})
+
+
+def test_a_good_step_is_taken_and_a_bad_one_refused_image_by_image():
+    form, whole = wishing([True, False, True])
+    pose = start().to(dtype=DOUBLE)
+    found = minimise(whole, pose, scene_at, 40, Damping(first=1e-5, tolerance=1e-9))
+    assert torch.allclose(found.pose.hand_shape[[0, 2]], form.wish[[0, 2]], atol=1e-6)
+    assert torch.equal(found.pose.hand_shape[1], pose.hand_shape[1]), "every step of it was worse"
+    assert torch.allclose(found.pose.hand_rotvec, pose.hand_rotvec, atol=1e-9), "nothing asks it to move"
+    assert len(found.values) < 20, "refusals raise the damping until the image is done"
+    totals = torch.stack([v["wish"] for v in found.values])
+    assert (totals[1:] <= totals[:-1]).all()
+
+
+def test_a_step_turns_no_joint_too_far():
+    terms = {"surface_reprojection": {"sigma": 1.0, "kernel": 60.0}}
+    pose, seen = start().to(dtype=DOUBLE), []
+    minimise(objective(terms), pose, lambda p: seen.append(p) or scene_at(p), 1, Damping(turn=0.01))
+    turn = axis_angle_to_matrix(seen[0].hand_rotvec).mT @ axis_angle_to_matrix(seen[1].hand_rotvec)
+    angle = torch.acos(((turn.diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2).clamp(-1, 1))
+    assert 0.005 < angle.max() < 0.0101
+
+
+def run(pose, features, **changes):
+    config = load_config("lm", [f"{key}={value}" for key, value in changes.items()])
+    return refine(pose, features, config, hand_model=hand_model(), renderer="cpu")
+
+
+def hand_error(pose):
+    model = hand_model()
+    hands = [model(p.hand_rotvec, p.hand_shape, p.hand_transl).vertices for p in (pose, true_pose())]
+    return (hands[0] - hands[1]).norm(dim=-1).mean(1) * 1e3
+
+
+def test_the_recipe_finds_the_truth_from_far_and_keeps_its_neighbours_out():
+    center = true_features().object.center
+    far = disturb(true_pose(), 5, 40.0, 40.0, 10.0, model=hand_model(), object_center=center)
+    found = run(far, true_features())
+    assert (hand_error(far) > 30).all() and (hand_error(found.pose) < 3).all()
+    assert (found.pose.object_transl - true_pose().object_transl).norm(dim=1).max() < 2e-3
+    assert found.status == ("improved",) * 3
+    assert len(found.history["total"]) <= 25 and found.history["rendered_code"][0].isnan().all()
+    alone = run(far[1], true_features()[slice(1, 2)])
+    assert torch.allclose(alone.pose.hand_transl[0], found.pose.hand_transl[1], atol=5e-4)
+    assert torch.allclose(alone.pose.hand_rotvec[0], found.pose.hand_rotvec[1], atol=2e-2)
+
+
+def test_any_other_loss_is_the_square_of_its_root():
+    found = run(start(), true_features(), **{"losses.anatomy": 1.0, "losses.offset": 1.0, "stages.render.rounds": 1})
+    assert found.status == ("improved",) * 3
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optimizer.dampng=1", "optimizer.dampng: no such key; did you mean 'damping'?"),
+        ("optimizer.rates={wrist: 1}", "optimizer.rates: no such key"),
+        ("optimizer.damping=-1", "optimizer.damping: -1"),
+        ("optimizer.name=levenberg", "optimizer.name: 'levenberg': no such optimizer; did you mean"),
+        ("stages.render.rounds=0", "stages.render.rounds: 0"),
+        ("losses.pose_prior={sigma: auto}", "losses.pose_prior.sigma: no such option"),
+        ("losses.silhouette={sigma: auto}", "losses.silhouette.sigma: 'auto' is not a number"),
+    ],
+)
+def test_wrong_keys_are_named(override, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        load_config("lm", [override])
+
+
+def test_another_optimizer_replaces_the_one_below():
+    """Adam's rates and betas would be unknown keys."""
+    config = load_config({"base": "default", "optimizer": {"name": "levenberg_marquardt", "damping": 1e-3}})
+    assert config.optimizer.name == "levenberg_marquardt" and config.optimizer.damping == 1e-3
+    assert load_config({"base": "default", "optimizer": {"betas": [0.5, 0.5]}}).optimizer.rates["wrist"] > 0
+
+
+def test_repeats_counts_pixels_that_tell_the_same():
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(1, 2, 64, 64, generator=generator)
+    smooth = torch.nn.functional.avg_pool2d(noise, 5, 1, 2) * 5
+    used = torch.zeros(1, 2, 64, 64)
+    used[..., 10:50, 10:50] = 1
+    counts = {}
+    for name, values in (("alone", noise), ("alike", smooth), ("tiny", smooth * 1e-6)):
+        residuals = Residuals(values.flatten(2)[..., None], used.flatten(2), torch.zeros(1, 2))
+        counts[name] = count_repeats(residuals, (64, 64), 1e-4)
+    assert (counts["alone"] < 3).all() and (counts["tiny"] < 1.1).all()
+    assert ((counts["alike"] > 8) & (counts["alike"] < 25)).all(), "a box of 25 pixels, tapered"
