@@ -41,12 +41,12 @@ class Appearance:
 
 
 def find_appearance(
-    hand_model: HandModel,
+    hand_model: HandModel | None,
     image: Float[Tensor, "B 3 H W"],
     hand_mask: Float[Tensor, "B H W"],
     object_mask: Float[Tensor, "B H W"],
 ) -> Appearance:
-    """What :func:`photometric` compares with, found once for each refinement."""
+    """What :func:`photometric` compares with, found once for each refinement; the hand does not matter."""
     del hand_model
     inside = ((object_mask > 0.5) & (object_mask >= hand_mask)).to(image.dtype)
     mean = (image.mean(1) * inside).sum((1, 2)) / inside.sum((1, 2)).clamp_min(1.0)

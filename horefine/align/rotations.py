@@ -34,8 +34,8 @@ def even_rotations(count: int) -> Float[Tensor, "count 3 3"]:
     return torch.stack(rows, -1).view(-1, 3, 3).float()
 
 
-def angle_between(a: Float[Tensor, "*n 3 3"], b: Float[Tensor, "*n 3 3"]) -> Float[Tensor, "*n"]:
-    """Angle of the rotation from ``a`` to ``b``, radians."""
+def angle_between(a: Float[Tensor, "*#n 3 3"], b: Float[Tensor, "*#n 3 3"]) -> Float[Tensor, "..."]:
+    """Angle of the rotation from ``a`` to ``b``, radians; the two are broadcast."""
     return (((a * b).sum((-1, -2)) - 1) / 2).clamp(-1, 1).acos()
 
 
