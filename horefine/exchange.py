@@ -120,7 +120,7 @@ def read_features(path: Path, camera: Camera, mesh: Mesh, size: tuple[int, int])
     if len(set(sizes.values())) > 1:
         listed = ", ".join(f"{n} {s[0]}x{s[1]}" for n, s in sizes.items())
         raise InputError(f"{where}: the maps differ in size: {listed}; bring them to one size")
-    for name in ("hand_mask", "object_mask"):
+    for name in ("hand_mask", "object_mask", "image"):
         if name in maps and not 0 <= float(maps[name].min()) <= float(maps[name].max()) <= 1:
             raise InputError(f"{where}: {name} runs from {maps[name].min():g} to {maps[name].max():g}; expected 0 to 1")
     map_camera = _map_camera(table, next(iter(sizes.values())), camera, size, where)

@@ -316,7 +316,7 @@ def check_inputs(pose: Pose, features: Features) -> None:
         raise InputError(f"pose has {len(pose)} images, features {batch}; give both the same number")
     for name, value in pose.items():
         _check_finite(f"pose.{name}", value)
-    for name in ("hand_mask", "object_mask", "hand_coords", "object_coords", "depth"):
+    for name in ("hand_mask", "object_mask", "hand_coords", "object_coords", "depth", "image"):
         value = getattr(features, name)
         if value is None:
             continue

@@ -94,6 +94,10 @@ def mask_of_255(folder: Path) -> None:
     rewrite(folder / "maps" / "p0.npz", hand_mask=np.full((32, 32), 255.0))
 
 
+def photograph_of_255(folder: Path) -> None:
+    rewrite(folder / "maps" / "p0.npz", image=np.full((3, 32, 32), 255.0))
+
+
 def map_of_a_wrong_shape(folder: Path) -> None:
     rewrite(folder / "maps" / "p0.npz", hand_coords=np.zeros((32, 32), np.float32))
 
@@ -169,6 +173,7 @@ SPOILED: dict[Callable[[Path], None], str] = {
     maps_of_two_sizes: "differ in size: hand_mask 16x16, object_mask 32x32",
     nan_in_a_map: "depth: 1 of 1024 values are NaN",
     mask_of_255: "hand_mask runs from 255 to 255; expected 0 to 1",
+    photograph_of_255: "image runs from 255 to 255; expected 0 to 1",
     map_of_a_wrong_shape: r"hand_coords has shape \(32, 32\); expected \(3, H, W\)",
     maps_without_camera: "give 'box'.*or 'camera'",
     damaged_maps: "p0.npz: (damaged|cannot be read)",

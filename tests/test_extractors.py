@@ -9,10 +9,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from horefine.data.mirror import mirror_features, mirror_sample
 from horefine.errors import AssetError, ConfigError, InputError
 from horefine.extractors import FEATURES, Learned, load_default, load_model
 from horefine.extractors.batches import Augmentation, Batch, augment_color, augment_view
-from horefine.extractors.crops import pictures
+from horefine.extractors.crops import map_camera, pictures
 from horefine.extractors.detector import Detector, detect, generalised_iou, letterbox
 from horefine.extractors.encoder_decoder import COMPACT, HEADS, PAPER, FeatureNet, needed_heads
 from horefine.extractors.field import density, point_features, to_grid
@@ -22,6 +23,7 @@ from horefine.extractors.initial import HoisdfInitializer, predict
 from horefine.extractors.joints import heat_maps
 from horefine.extractors.maps import MapExtractor
 from horefine.extractors.measures import dense_matches, procrustes
+from horefine.extractors.picture import PictureExtractor
 from horefine.extractors.resnet import ResNet
 from horefine.extractors.root import Frame
 from horefine.extractors.sampling import field_grid, informed_points
@@ -30,6 +32,7 @@ from horefine.extractors.weights import default_path, read_weights, save_weights
 from horefine.geometry import Camera, axis_angle_to_matrix, project
 from horefine.hand import load_hand
 from horefine.objects import OBJECTS, embedded_object
+from horefine.scene import Features
 from tests.toy_shard import toy_pose
 
 TINY = dataclasses.replace(COMPACT, width=8, decoder=(16, 16, 8), head_width=8)
@@ -505,3 +508,29 @@ def test_bad_crops_are_refused():
         pictures([dataclasses.replace(good, image=torch.zeros(3, 10, 20))], 128)
     with pytest.raises(InputError, match="not finite"):
         pictures([dataclasses.replace(good, image=torch.full((3, 64, 64), torch.nan))], 128)
+
+
+# --- the photograph ---------------------------------------------------------------------------------------------------
+
+
+def test_the_photograph_is_a_feature_that_needs_no_network(hand):
+    some = crops(2)
+    found = Learned(hand=hand).features(some, ["image"])
+    assert found.image.shape == (2, 3, 64, 64) and found.camera.size == (64, 64) and found.hand_mask is None
+    srgb = some[1].image[:, 4:8, 8:12].double()
+    linear = torch.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4).mean((1, 2))
+    torch.testing.assert_close(found.image[1, :, 1, 2].double(), linear, atol=1e-5, rtol=0)
+
+
+def test_the_photograph_of_a_left_hand_is_mirrored_like_its_maps():
+    crop = crops(1)[0]
+    straight, mirrored = (PictureExtractor().extract([s], ["image"])["image"] for s in (crop, mirror_sample(crop)))
+    torch.testing.assert_close(mirrored, straight.flip(-1))
+    features = Features(map_camera([crop]), crop.mesh, image=straight)
+    other = mirror_features(features)
+    assert torch.equal(other.image, straight.flip(-1))
+    torch.testing.assert_close(other.camera.matrix, map_camera([mirror_sample(crop)]).matrix)
+    point = torch.tensor([[[0.03, -0.02, 0.5]]])  # the light at a point stays at the point
+    u, v = project(point, features.camera.matrix)[0, 0].round().long()
+    x, y = project(point * torch.tensor([-1.0, 1, 1]), other.camera.matrix)[0, 0].round().long()
+    assert torch.equal(other.image[0, :, y, x], straight[0, :, v, u])

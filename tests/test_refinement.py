@@ -130,6 +130,12 @@ def test_refuses_what_does_not_fit():
     small = dataclasses.replace(features, **{n: getattr(features, n)[..., ::2, ::2] for n in names})
     with pytest.raises(InputError, match=r"features.hand_mask has shape \(3, 24, 24\)"):
         run(features=small)
+    holed = features.image.clone()
+    holed[2, 1, 0, 0] = torch.inf
+    with pytest.raises(InputError, match=r"features.image has NaN or infinite values \(image 2\)"):
+        run(features=dataclasses.replace(features, image=holed))
+    with pytest.raises(InputError, match=r"features.image has shape \(3, 3, 24, 24\)"):
+        run(features=dataclasses.replace(features, image=features.image[..., ::2, ::2]))
     bad = Pose(**{**dict(pose.items()), "object_transl": pose.object_transl * torch.inf})
     with pytest.raises(InputError, match=r"pose.object_transl has NaN or infinite"):
         run(bad)

@@ -6,6 +6,7 @@ checks their coordinates, numbering and orders. The packages themselves are trie
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import sys
 import types
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from horefine.errors import ConfigError
 from horefine.geometry import Camera
-from horefine.render import RENDERERS, Topology, make_renderer, render
+from horefine.render import OUTPUTS, RENDERERS, Topology, make_renderer, render
 from horefine.render.buffers import rasterize_buffers
 from horefine.render.twin import render_with
 
@@ -33,6 +34,7 @@ class Objects:
     vertices: Tensor
     faces: Tensor
     codes: Tensor
+    colors: Tensor | None = None
 
 
 def objects() -> Objects:
@@ -137,6 +139,35 @@ def test_a_batch_renderer_that_draws_masks_only_gives_nan_elsewhere() -> None:
     assert drawn.depth.isnan().all()
     assert drawn.coords.isnan().all()
     assert drawn.coords.shape == (2, 2, 3, *SIZE)
+
+
+def test_colors_are_painted_where_they_are_wanted() -> None:
+    """What the twin paints, beside coords that stay what they were; the hand is black, NaN when not wanted."""
+    vertices, faces = hand()
+    scene = objects()
+    cameras = Camera(camera(SIZE).repeat(2, 1, 1), SIZE)
+    hands = torch.stack([posed(vertices, 0), posed(vertices, 1)])
+    things = torch.stack([posed(scene.vertices[0], 2), posed(scene.vertices[1], 3)])
+    painted = dataclasses.replace(scene, colors=torch.rand(scene.vertices.shape))
+    want = OUTPUTS | {"colors"}
+    fast, twin = (
+        make_renderer(faces, vertices, painted, cameras, name, want=want)(hands, things)  # type: ignore[arg-type]
+        for name in ("cpu", "torch")
+    )
+    torch.testing.assert_close(fast.colors, twin.colors, atol=1e-4, rtol=0)
+    for image in range(2):
+        topology = Topology.pack([(things.shape[1], scene.faces[image])])
+        own = render(things[image], topology, cameras.matrix[:1], SIZE, painted.colors[image])[2]
+        assert own is not None and torch.equal(fast.colors[image, 1], own[0])
+        assert own.max() > 0.5
+    assert not fast.colors[:, 0].any() and not fast.colors[:, 1].movedim(1, -1)[fast.ids[:, 1] < 0].any()
+    plain = make_renderer(faces, vertices, painted, cameras, "cpu")(hands, things)  # type: ignore[arg-type]
+    assert plain.colors.isnan().all() and plain.colors.shape == fast.colors.shape
+    torch.testing.assert_close(plain.coords, fast.coords, atol=1e-6, rtol=0)
+    grey = make_renderer(faces, vertices, scene, cameras, "cpu", want=("colors",))(hands, things)  # type: ignore[arg-type]
+    seen = grey.ids[:, 1] >= 0
+    torch.testing.assert_close(grey.colors[:, 1].movedim(1, -1)[seen], torch.full((int(seen.sum()), 3), 0.5))
+    assert grey.masks.isnan().all()
 
 
 def test_an_object_that_looks_inwards_is_refused() -> None:

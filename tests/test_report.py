@@ -230,13 +230,14 @@ def full_features(size: int = 8) -> Features:
     contact = Contact(torch.rand(1, count), torch.randint(0, 17, (1, count)), torch.rand(1, count, 4))
     return Features(
         Camera.from_focal(20.0, (size, size)), mesh, torch.rand(1, size, size), torch.rand(1, size, size),
-        torch.rand(1, 3, size, size), torch.rand(1, 3, size, size), torch.randn(1, size, size), grid, grid, contact,
+        torch.rand(1, 3, size, size), torch.rand(1, 3, size, size), torch.randn(1, size, size),
+        torch.rand(1, 3, size, size), grid, grid, contact,
     )  # fmt: skip
 
 
 def test_features_come_back_from_their_file(tmp_path: Path) -> None:
     wanted = full_features()
-    maps = ("hand_mask", "object_mask", "hand_coords", "object_coords", "depth")
+    maps = ("hand_mask", "object_mask", "hand_coords", "object_coords", "depth", "image")
     arrays = {name: getattr(wanted, name)[0].numpy() for name in maps}
     assert wanted.contact is not None and wanted.hand_sdf is not None
     arrays["object_coords"] = np.moveaxis(arrays["object_coords"], 0, -1)  # H x W x 3 is understood too
@@ -260,9 +261,11 @@ def test_features_come_back_from_their_file(tmp_path: Path) -> None:
 def test_mirrored_features_are_their_own_inverse() -> None:
     features = full_features()
     twice = mirror_features(mirror_features(features))
-    for name in ("hand_mask", "hand_coords", "object_coords", "depth"):
+    for name in ("hand_mask", "hand_coords", "object_coords", "depth", "image"):
         assert torch.allclose(getattr(twice, name), getattr(features, name), atol=1e-6), name
     once = mirror_features(features)
+    assert once.image is not None and features.image is not None
+    assert torch.equal(once.image[..., 0], features.image[..., -1])
     assert once.hand_sdf is not None and features.hand_sdf is not None
     point = torch.tensor([[[0.13, 0.24, 0.35]]])
     flipped = point * torch.tensor([-1.0, 1, 1])
