@@ -55,6 +55,7 @@ class Descent:
     pose: Pose
     """The best pose that each image passed through, by the objective as it is."""
     best_step: Int[Tensor, "B"]
+    """Its row in ``values`` (the last row for a pose reached by the last step)."""
     values: list[dict[str, Float[Tensor, "B"]]]
     """Weighted value of each loss before each step."""
 
@@ -93,11 +94,11 @@ def minimise(
     for step in range(steps):
         values.append(walk.values)
         walk = walk.step(scene_of)
-        best_step = torch.where(walk.improved, step, best_step)
+        best_step = torch.where(walk.improved, step + 1, best_step)
         report(step + 1)
         if walk.done.all():
             break
-    return Descent(walk.best, best_step, values)
+    return Descent(walk.best, best_step.clamp(max=len(values) - 1), values)
 
 
 @dataclass(frozen=True)
