@@ -365,6 +365,8 @@ def test_what_the_way_in_takes_is_asked_for() -> None:
     assert {"image", "hand_mask", "object_mask", "hand_coords", "object_coords", "depth"} <= set(config.features)
     only = load_config({"align": {"object": "looks"}, "losses": {"shape_prior": 1.0}, "stages": {"a": {"steps": 1}}})
     assert only.features == ("image", "hand_mask", "object_mask")
+    off = load_config("pixels", ["align.object=given", "losses.photometric=0"])
+    assert "image" not in off.features and "hand_coords" in off.features
     with pytest.raises(ConfigError, match=r"align\.object: looks: needs features\.image.*extract it, or set .* given"):
         refine(true_pose(), dataclasses.replace(true_features(), image=None), only, hand_model=hand_model())
 
