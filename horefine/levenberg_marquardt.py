@@ -204,29 +204,40 @@ def normal_equations(
     for i in wanted.nonzero().flatten().tolist():
         hand_jacobian(tables, rotations[i], shape[i], transl[i], work.points, work.jacobian)
         whole, gradient = base[i].copy(), pull[i].copy()
-        last = 0
-        for values, slope, wrench, point, share, weight in points:
-            if point.shape[2]:
-                last = kernels.point_rows(
-                    work.jacobian, values[i], slope[i], wrench[i], point[i], share[i], weight[i],
-                    work.matrix, work.right, last,
-                )  # fmt: skip
-            else:
-                root = np.sqrt(weight[i])[:, None, None]
-                six = (wrench[i] * root).reshape(-1, 6).astype(np.float64)
-                whole[61:, 61:] += six.T @ six
-                gradient[61:] += six.T @ (values[i] * root[..., 0]).reshape(-1)
-        for edge in edges:
-            values, row, point, slope = edge.hand[i]
-            last = kernels.edge_rows(work.jacobian, values, row, point, slope, work.matrix, work.right, last)
-            values, six = edge.object[i]
-            whole[61:, 61:] += six.T @ six
-            gradient[61:] += six.T @ values
-        matrix = work.matrix[:last]
-        whole += matrix.T @ matrix
-        gradient += matrix.T @ work.right[:last]
+        _add_rows(i, points, edges, work, whole, gradient)
         normal[i] = charts[i].T @ whole @ charts[i]
         right[i] = charts[i].T @ gradient
+
+
+def _add_rows(
+    image: int,
+    points: list[tuple[np.ndarray, ...]],
+    edges: list[EdgeRows],
+    work: Workspace,
+    whole: Float[np.ndarray, "67 67"],
+    gradient: Float[np.ndarray, "67"],
+) -> None:
+    """Adds one image's rows to its plain normal equations; those of the object alone fill a corner of six."""
+    last = 0
+    for values, slope, wrench, point, share, weight in (tuple(part[image] for part in p) for p in points):
+        if point.shape[1]:
+            last = kernels.point_rows(
+                work.jacobian, values, slope, wrench, point, share, weight, work.matrix, work.right, last
+            )
+        else:
+            root = np.sqrt(weight)[:, None, None]
+            six = (wrench * root).reshape(-1, 6).astype(np.float64)
+            whole[61:, 61:] += six.T @ six
+            gradient[61:] += six.T @ (values * root[..., 0]).reshape(-1)
+    for edge in edges:
+        values, row, point, slope = edge.hand[image]
+        last = kernels.edge_rows(work.jacobian, values, row, point, slope, work.matrix, work.right, last)
+        values, six = edge.object[image]
+        whole[61:, 61:] += six.T @ six
+        gradient[61:] += six.T @ values
+    matrix = work.matrix[:last]
+    whole += matrix.T @ matrix
+    gradient += matrix.T @ work.right[:last]
 
 
 def _arrays(row: PointRows) -> tuple[np.ndarray, ...]:
