@@ -121,7 +121,7 @@ def rows_of(before: Errors, after: Errors, true: Errors) -> list[dict[str, objec
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="default")
+    parser.add_argument("--config", default="pixels")
     parser.add_argument("--set", action="append", default=[], metavar="a.b=c")
     parser.add_argument("--scenes", type=int, default=200)
     parser.add_argument("--seed", type=int, default=77, help="any but the training scenes' 0")

@@ -1,6 +1,6 @@
 """What one iteration of refinement costs and where: a batch of 8, maps of 64x64, every loss of the recipe.
 
-    python -m benchmarks.iteration --config default --batch 8 --threads 2
+    python -m benchmarks.iteration --config adam --batch 8 --threads 2
 
 ``refine`` is the whole call with 300 steps, all the losses of the recipe switched on in every step; below it one step
 is taken apart: posing, rendering, each loss (forward alone, hand and pictures being there), all forward and backward,
@@ -86,7 +86,7 @@ def whole(name: str, batch: int, steps: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="default")
+    parser.add_argument("--config", default="adam")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int, default=300)

@@ -191,7 +191,7 @@ def test_a_step_turns_no_joint_too_far():
 
 
 def run(pose, features, **changes):
-    config = load_config("lm", [f"{key}={value}" for key, value in changes.items()])
+    config = load_config("default", [f"{key}={value}" for key, value in changes.items()])
     return refine(pose, features, config, hand_model=hand_model(), renderer="cpu")
 
 
@@ -233,14 +233,14 @@ def test_any_other_loss_is_the_square_of_its_root():
 )
 def test_wrong_keys_are_named(override, message):
     with pytest.raises(ConfigError, match=re.escape(message)):
-        load_config("lm", [override])
+        load_config("default", [override])
 
 
 def test_another_optimizer_replaces_the_one_below():
     """Adam's rates and betas would be unknown keys."""
-    config = load_config({"base": "default", "optimizer": {"name": "levenberg_marquardt", "damping": 1e-3}})
+    config = load_config({"base": "adam", "optimizer": {"name": "levenberg_marquardt", "damping": 1e-3}})
     assert config.optimizer.name == "levenberg_marquardt" and config.optimizer.damping == 1e-3
-    assert load_config({"base": "default", "optimizer": {"betas": [0.5, 0.5]}}).optimizer.rates["wrist"] > 0
+    assert load_config({"base": "adam", "optimizer": {"betas": [0.5, 0.5]}}).optimizer.rates["wrist"] > 0
 
 
 def test_repeats_counts_pixels_that_tell_the_same():
