@@ -36,6 +36,9 @@ OUTLINE = 4.0
 """What a picture that overlaps not at all costs there, in squared sigmas of a pixel."""
 SILHOUETTE = 12.0
 """Weight of a squared error in coverage beside a squared sigma of colour, when poses are moved by Adam."""
+NEAR_FAR = 0.25
+"""Share by which the depth may differ from the given one at no cost. What hides the object without being a hand makes it
+look small; without a bound it would be moved far away."""
 APART = math.radians(30)
 LEAST = 6
 """An object seen in fewer pixels of its map stays where it is."""
@@ -82,9 +85,9 @@ def align_object(
     given = _placed(pose, features.object)
     found = _coarse(given, features, rotations, candidates, renderer)
     found = Placed(torch.cat([given.rotation, found.rotation], 1), torch.cat([given.center, found.center], 1))
-    found, cost = _descend(found, features, steps[0], 1.0, renderer)
+    found, cost = _descend(found, features, given, steps[0], 1.0, renderer)
     found = found.take(cost.topk(min(finalists, cost.shape[1]), largest=False).indices)
-    found, cost = _descend(found, features, steps[1], 0.5, renderer)
+    found, cost = _descend(found, features, given, steps[1], 0.5, renderer)
     best = found.take(cost.argmin(1, keepdim=True))
     visible = find_inside(features).sum((1, 2)) >= LEAST
     rotation = torch.where(visible[:, None, None], best.rotation[:, 0], given.rotation[:, 0])
@@ -165,12 +168,13 @@ STEP = (0.003, 0.003, 0.008, 0.04, 0.04, 0.04)
 
 
 def _descend(
-    start: Placed, features: Features, steps: int, rate: float, renderer: str
+    start: Placed, features: Features, given: Placed, steps: int, rate: float, renderer: str
 ) -> tuple[Placed, Float[Tensor, "B K"]]:
     """Adam on colours and outline from each placement; the best that each passed through, and its cost."""
     batch, count = start.center.shape[:2]
     rows = torch.arange(batch, device=start.center.device).repeat_interleave(count)
     look = _Look.of(features, rows, renderer)
+    usual = given.center[rows, 0, 2]
     rotation, center = start.rotation.flatten(0, 1), start.center.flatten(0, 1)
     step = center.new_tensor(STEP) * rate
     ray = center / center[:, 2:]
@@ -184,7 +188,8 @@ def _descend(
             turned = axis_angle_to_matrix(move[:, 3:]) @ rotation
             across = torch.cat([move[:, :2], torch.zeros_like(move[:, :1])], 1)
             moved = center + across + move[:, 2:3] * ray
-            cost = look.cost(turned, moved)
+            beyond = ((moved[:, 2].clamp_min(0.01) / usual).log().abs() - NEAR_FAR).relu()
+            cost = look.cost(turned, moved) + (10 * beyond).square()
         better = cost.detach() < lowest
         lowest = torch.where(better, cost.detach(), lowest)
         best = (
