@@ -58,7 +58,8 @@ def parts(name: str, batch: int, repeats: int) -> dict[str, float]:
 
     found["all losses, forward"] = seconds(forward, repeats=repeats)[0]
     found["all losses, forward and backward"] = seconds(both, repeats=repeats)[0]
-    chart, adam = CHARTS[config.optimizer.parameters], Adam(flat_rates(config.optimizer.rates, pose.hand_transl))
+    chart = CHARTS[config.optimizer.parameters]()
+    adam = Adam(flat_rates(config.optimizer.rates, pose.hand_transl, chart.blocks))
     gradient = leaf.map(lambda value: torch.ones_like(value)).detach()
 
     def move() -> object:

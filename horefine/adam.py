@@ -23,6 +23,8 @@ class Adam:
     """Step size of each parameter, in the parameter's own unit (a first step moves by exactly this much)."""
     betas: tuple[float, float] = (0.9, 0.999)
     epsilon: float = 1e-12
+    least: float = 0.0
+    """A rate that moves at all is not scaled below this."""
     count: int = 0
     first: Tensor | None = field(default=None, repr=False)
     second: Tensor | None = field(default=None, repr=False)
@@ -36,6 +38,8 @@ class Adam:
         self.second.mul_(self.betas[1]).addcmul_(gradient, gradient, value=1 - self.betas[1])
         mean = self.first / (1 - self.betas[0] ** self.count)
         root = (self.second / (1 - self.betas[1] ** self.count)).sqrt_().add_(self.epsilon)
+        if self.least:
+            return mean.div_(root).mul_(-torch.where(self.rates > 0, (self.rates * scale).clamp(min=self.least), 0.0))
         return mean.div_(root).mul_(self.rates).mul_(-scale)
 
 

@@ -19,7 +19,17 @@ from horefine.errors import ConfigError, suggestion
 from horefine.objective import Term, parse_terms
 from horefine.tangent import BLOCKS
 
-__all__ = ["Align", "Config", "LevenbergMarquardt", "Optimizer", "Stage", "Starts", "config_names", "load_config"]
+__all__ = [
+    "Align",
+    "Config",
+    "LevenbergMarquardt",
+    "Optimizer",
+    "Skip",
+    "Stage",
+    "Starts",
+    "config_names",
+    "load_config",
+]
 
 FOLDER = Path(__file__).parent / "configs"
 
@@ -32,12 +42,17 @@ class Optimizer(_Table):
     """Adam and the coordinates it works in."""
 
     name: Literal["adam"] = "adam"
-    parameters: Literal["tangent", "axis_angle"] = "tangent"
-    """``tangent``: turns about the middle of hand and object; ``axis_angle``: the papers' plain numbers."""
+    parameters: Literal["tangent", "axis_angle", "quaternion"] = "tangent"
+    """``tangent``: turns about the middle of hand and object; ``axis_angle``: the papers' plain numbers;
+    ``quaternion``: CPF's."""
     rates: dict[str, float] = Field(default_factory=dict)
     """First step of each block: metres, radians, standard deviations of shape. Not named = held still."""
     betas: tuple[float, float] = (0.9, 0.99)
     epsilon: float = Field(default=1e-12, gt=0)
+    least_rate: float = Field(default=0.0, ge=0)
+    """No plateau, decay or stage takes a rate below this."""
+    keep: Literal["best", "last"] = "best"
+    """Which iterate of a stage counts; ``last`` (CPF) may end worse than it began."""
 
 
 class LevenbergMarquardt(_Table):
@@ -70,7 +85,9 @@ class Stage(_Table):
     decay: float = Field(default=1.0, gt=0, le=1)
     """What is left of Adam's rate at the stage's end (cosine)."""
     patience: int | None = Field(default=None, ge=1)
-    """Adam: cut an image's rate to a tenth when its loss has not fallen for this many steps; none: never."""
+    """Adam: cut an image's rate when its loss has not fallen for this many steps; none: never."""
+    cut: float = Field(default=0.1, gt=0, lt=1)
+    """What such a cut leaves of the rate."""
     rounds: int = Field(default=1, ge=1)
     """How often the stage is run: each time from where the last one ended, with fresh sigmas."""
 
@@ -105,6 +122,15 @@ class Starts(_Table):
     """Metres by which they are moved."""
 
 
+class Skip(_Table):
+    """Images that are not refined but handed back as they came."""
+
+    contact: float = Field(default=0.0, ge=0, le=1)
+    """Those of whose object's vertices a smaller share than this is predicted to touch the hand ..."""
+    probability: float = Field(default=0.8, ge=0, le=1)
+    """... with a probability above this."""
+
+
 class Config(_Table):
     """One refinement recipe."""
 
@@ -116,6 +142,7 @@ class Config(_Table):
     ] = Optimizer()
     align: Align = Align()
     starts: Starts = Starts()
+    skip: Skip = Skip()
 
     def terms(self, stage: str | None = None) -> dict[str, Term]:
         """The terms of one stage, or of all stages together."""
@@ -135,7 +162,8 @@ class Config(_Table):
     def features(self) -> tuple[str, ...]:
         """What has to be extracted: what the way in and at least one active loss cannot do without."""
         of_losses = (n for term in self.terms().values() if not term.optional for n in term.features)
-        return tuple(dict.fromkeys([*self.align.features, *of_losses]))
+        of_skip = ["contact"] if self.skip.contact > 0 else []
+        return tuple(dict.fromkeys([*self.align.features, *of_losses, *of_skip]))
 
     @property
     def wishes(self) -> tuple[str, ...]:
@@ -267,7 +295,7 @@ def _explain(error: Any, table: Mapping[str, Any]) -> str:
 
 def _known(parents: Sequence[Any], table: Mapping[str, Any]) -> list[str]:
     optimizer = OPTIMIZERS.get(_optimizer_name(table.get("optimizer")))
-    tables = {"optimizer": optimizer, "starts": Starts, "align": Align}
+    tables = {"optimizer": optimizer, "starts": Starts, "align": Align, "skip": Skip}
     model = {0: Config, 1: tables.get(str(parents[0])) if parents else None, 2: Stage}
     chosen = model.get(len(parents))
     return list(chosen.model_fields) if chosen else []

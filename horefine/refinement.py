@@ -42,8 +42,8 @@ class Refinement:
     best_step: Int[Tensor, "B"]
     """The step (row of the history) whose pose was kept."""
     status: tuple[str, ...]
-    """``improved``; ``unchanged`` (nothing better was found); ``rejected`` (the search broke or the
-    maps show nothing; the start is returned)."""
+    """``improved``; ``unchanged`` (nothing better was found, or the recipe skips the image); ``worsened`` (a recipe
+    that keeps the last step); ``rejected`` (the search broke or the maps show nothing; the start is returned)."""
     reason: tuple[str, ...]
     """One sentence for each image."""
 
@@ -166,17 +166,18 @@ def _descend(
     """One stage: ``stage.steps`` Adam steps from ``pose``; returns the best pose each image passed through."""
     options = setting.config.optimizer
     assert isinstance(options, Optimizer)
-    objective, chart = setting.objective(pose, name), CHARTS[options.parameters]
-    adam = Adam(flat_rates(options.rates, pose.hand_transl) * stage.rate, options.betas, options.epsilon)
-    plateau = Plateau(len(pose), stage.patience) if stage.patience else None
+    objective, chart = setting.objective(pose, name), CHARTS[options.parameters]()
+    rates = flat_rates(options.rates, pose.hand_transl, chart.blocks) * stage.rate
+    adam = Adam(rates, options.betas, options.epsilon, options.least_rate)
+    plateau = Plateau(len(pose), stage.patience, stage.cut) if stage.patience else None
     best, lowest, best_step = pose, pose.hand_transl.new_full((len(pose),), torch.inf), None
     for step in range(stage.steps + 1):
         leaf = pose.map(lambda value: value.detach().requires_grad_())
         scene = setting.scene(leaf)
         with torch.enable_grad():
-            values = objective.evaluate(scene)
+            values = objective.evaluate(scene) | chart.penalty(scene)
             total = torch.stack(list(values.values())).sum(0)
-        better = total.detach() < lowest
+        better = total.isfinite() if options.keep == "last" else total.detach() < lowest
         lowest = torch.where(better, total.detach(), lowest)
         best = _choose(better, leaf.detach(), best)
         here = torch.full_like(better, len(history), dtype=torch.long)
@@ -186,8 +187,8 @@ def _descend(
         history.append({"total": total.detach(), **{key: value.detach() for key, value in values.items()}})
         gradient = _finite(chart.gradient(scene, _gradient(total, leaf)))
         scale: float | Tensor = stage.decay + (1 - stage.decay) * 0.5 * (1 + math.cos(math.pi * step / stage.steps))
-        if plateau is not None:
-            scale = scale * plateau.update(total)
+        if plateau is not None:  # as with torch's: a cut holds from the next step on
+            scale, _ = scale * plateau.scale.to(total), plateau.update(total)
         with torch.no_grad():
             pose = chart.move(scene, adam.step(gradient, scale))
         report(len(history))
@@ -222,7 +223,7 @@ def _gradient(total: Float[Tensor, "B"], leaf: Pose) -> Pose:
     return Pose(*(torch.zeros_like(v) if g is None else g for v, g in zip(values, gradients, strict=True)))
 
 
-def _finite(gradient: Float[Tensor, "B 67"]) -> Float[Tensor, "B 67"]:
+def _finite(gradient: Float[Tensor, "B P"]) -> Float[Tensor, "B P"]:
     """A row with a number that is not finite stands still instead of spoiling its moments."""
     return torch.where(gradient.isfinite().all(1, keepdim=True), gradient, torch.zeros_like(gradient))
 
@@ -262,10 +263,12 @@ def _conclude(setting: _Setting, walk: _Walk, history: list[dict[str, Tensor]], 
     first = torch.arange(0, len(ends), count, device=ends.device)
     chosen = first + ends.view(-1, count).argmin(1)
     end, begin = ends[chosen], begins[first]
-    unseen = _unseen(setting.features)[first]
-    improved = (end < begin) & ~unseen
+    unseen, skipped = _unseen(setting.features)[first], _skipped(setting.features, setting.config)[first]
+    better = end.isfinite() if _keeps_last(setting.config) else end < begin
+    improved = better & ~unseen & ~skipped
     pose = _choose(improved, walk.pose[chosen], setting.given[first])
-    verdicts = [_verdict(*row) for row in zip(begin.tolist(), end.tolist(), unseen.tolist(), strict=True)]
+    rows = zip(begin.tolist(), end.tolist(), unseen.tolist(), skipped.tolist(), strict=True)
+    verdicts = [_verdict(*row, setting.config) for row in rows]
     names = dict.fromkeys(key for entry in history for key in entry)
     missing = torch.full_like(first, 0, dtype=torch.float32).fill_(torch.nan)
     table = {n: torch.stack([e[n][chosen] if n in e else missing for e in history]) for n in names}
@@ -298,14 +301,32 @@ def _unseen(features: Features) -> Bool[Tensor, "B"]:
     return ~torch.stack([everything, *found]).all(0)
 
 
-def _verdict(begin: float, end: float, unseen: bool) -> tuple[str, str]:
+def _skipped(features: Features, config: Config) -> Bool[Tensor, "B"]:
+    """Images whose predicted contact is too little for the recipe."""
+    if not config.skip.contact or features.contact is None:
+        return torch.zeros(len(features), dtype=torch.bool, device=features.camera.matrix.device)
+    real = features.object.vertex_mask
+    touching = (features.contact.probability > config.skip.probability) & real
+    return touching.sum(1) < config.skip.contact * real.sum(1)
+
+
+def _keeps_last(config: Config) -> bool:
+    return isinstance(config.optimizer, Optimizer) and config.optimizer.keep == "last"
+
+
+def _verdict(begin: float, end: float, unseen: bool, skipped: bool, config: Config) -> tuple[str, str]:
     if unseen:
         return "rejected", "the maps show no hand or no object; the start is returned"
+    if skipped:
+        share = f"less than {config.skip.contact:.2%} of the object's vertices"
+        return "unchanged", f"contact is predicted at {share}: the recipe skips this image; the start is returned"
     if not math.isfinite(end):
         return "rejected", "the objective is not finite at the pose found; the start is returned"
     if end < begin:
         share = f", {end / begin:.1%} of the start's" if begin > 0 and math.isfinite(begin) else ""
         return "improved", f"the objective fell from {begin:.4g} to {end:.4g}{share}"
+    if _keeps_last(config):
+        return "worsened", f"the objective went from {begin:.4g} to {end:.4g}; the recipe keeps the last step"
     return "unchanged", f"no step was better than the start ({begin:.4g})"
 
 

@@ -97,7 +97,8 @@ def _lead(summary: Mapping[str, Any]) -> str:
 
 def _tiles(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     counts = summary.get("counts", {})
-    tiles = [(str(counts[key]), key) for key in ("improved", "unchanged", "rejected", "failed") if counts.get(key)]
+    verdicts = ("improved", "unchanged", "worsened", "rejected", "failed")
+    tiles = [(str(counts[key]), key) for key in verdicts if counts.get(key)]
     medians = summary.get("medians", {})
     for part in ("hand", "object"):
         before, after = medians.get(f"{part}_error_start_mm"), medians.get(f"{part}_error_mm")

@@ -1,6 +1,6 @@
-"""The optimiser's coordinates: a flat row of 67 numbers for each image around the current pose.
+"""The optimiser's coordinates: a flat row of numbers (mostly 67) for each image around the current pose.
 
-Two charts of the same poses:
+Charts of the same poses:
 
 * ``tangent`` (ours): the hand turns about its centroid and the object about the centre of its box, both about the
   camera's axes; fingers turn in their own frame. Turning about the middle separates rotation from translation.
@@ -9,6 +9,8 @@ Two charts of the same poses:
   get a coordinate each and Adam, which scales coordinates one by one, walks the valley along its floor.
 * ``axis_angle`` (the papers'): plain addition to the axis-angle numbers, the hand about the wrist and the object
   about its origin.
+* ``quaternion`` (CPF's, 83 numbers): free quaternions for the joints, the hand's translation that of the middle
+  finger's knuckle, the object's that of the centre of its box. It remembers its numbers: quaternions have a length.
 
 Losses see plain poses; gradients arrive on the axis-angle numbers and are carried over by the closed-form
 Jacobians of the exponential map (Sola, Deray and Atchuthan 2018, eq. 143-146), so no loss knows about charts.
@@ -16,6 +18,7 @@ Jacobians of the exponential map (Sola, Deray and Atchuthan 2018, eq. 143-146), 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 
 import torch
@@ -23,9 +26,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from horefine.geometry import axis_angle_to_matrix, matrix_to_axis_angle, skew
+from horefine.losses.cpf import knuckle, quaternion_norm, quaternion_to_rotvec, rotvec_to_quaternion
 from horefine.scene import Pose, Scene
 
-__all__ = ["BLOCKS", "CHARTS", "AxisAngle", "Tangent", "flat_rates", "middles", "ray"]
+__all__ = ["BLOCKS", "CHARTS", "AxisAngle", "Quaternion", "Tangent", "flat_rates", "middles", "ray"]
 
 BLOCKS = {
     "hand_transl": (0, 1),
@@ -39,12 +43,21 @@ BLOCKS = {
 }
 """Which columns a named rate moves. ``*_depth`` is along the optical axis (tangent: along the ray)."""
 
+_WIDTHS = {"wrist": 4, "fingers": 60}
+_ENDS = list(itertools.accumulate(_WIDTHS.get(name, len(columns)) for name, columns in BLOCKS.items()))
+QUATERNION_BLOCKS = {
+    name: tuple(range(start, end)) for name, start, end in zip(BLOCKS, [0, *_ENDS], _ENDS, strict=False)
+}
+"""The columns of the ``quaternion`` chart: four numbers for each joint."""
 
-def flat_rates(rates: Mapping[str, float], like: Tensor) -> Float[Tensor, "67"]:
+
+def flat_rates(
+    rates: Mapping[str, float], like: Tensor, blocks: Mapping[str, tuple[int, ...]] = BLOCKS
+) -> Float[Tensor, "P"]:
     """One rate for each column; a block that is not named does not move."""
-    flat = torch.zeros(67, dtype=like.dtype, device=like.device)
+    flat = torch.zeros(sum(map(len, blocks.values())), dtype=like.dtype, device=like.device)
     for name, rate in rates.items():
-        flat[list(BLOCKS[name])] = rate
+        flat[list(blocks[name])] = rate
     return flat
 
 
@@ -57,7 +70,18 @@ def _split(flat: Float[Tensor, "B 67"]) -> Pose:
     return Pose(flat[:, 3:51].unflatten(1, (16, 3)), flat[:, 51:61], flat[:, :3], flat[:, 64:], flat[:, 61:64])
 
 
-class AxisAngle:
+class _Plain:
+    """A chart of 67 numbers that remembers nothing and asks nothing of them."""
+
+    blocks = BLOCKS
+
+    @staticmethod
+    def penalty(scene: Scene) -> dict[str, Float[Tensor, "B"]]:
+        """What the numbers themselves cost, by name."""
+        return {}
+
+
+class AxisAngle(_Plain):
     """The papers' chart: gradient and step are those of the pose's own numbers."""
 
     @staticmethod
@@ -71,7 +95,7 @@ class AxisAngle:
         return _split(_flatten(scene.pose.detach()) + step)
 
 
-class Tangent:
+class Tangent(_Plain):
     """Our chart: turns about the middle of the hand and of the object's box, depth along the ray."""
 
     @staticmethod
@@ -111,6 +135,61 @@ class Tangent:
         )
 
 
+class Quaternion:
+    """CPF's variables (its ``GeOptimizer``): make one for each search, and move it along with the pose.
+
+    Free quaternions w, x, y, z of the 16 joints, whose length is held near 1 by a penalty of weight 1 (a chart that
+    forgot the lengths would take other steps: Adam steps in every number alike); the camera position of the middle
+    knuckle, not of the wrist; the object about the centre of its box. A finger's zero rotation is a regular point
+    here; it is CPF's anatomy terms that are not a number there.
+    """
+
+    blocks = QUATERNION_BLOCKS
+
+    def __init__(self) -> None:
+        self.numbers: Float[Tensor, "B 83"] | None = None
+
+    def penalty(self, scene: Scene) -> dict[str, Float[Tensor, "B"]]:
+        """How far the quaternions are from unit length."""
+        return {"quaternion_norm": quaternion_norm(self._quaternions(self._at(scene)))}
+
+    def gradient(self, scene: Scene, gradient: Pose) -> Float[Tensor, "B 83"]:
+        """The gradient in this chart, the penalty's included, from the gradient on the pose's numbers."""
+        with torch.enable_grad():
+            numbers = self._at(scene).requires_grad_()
+            pose = self._pose(scene, numbers)
+            outputs = [value for _, value in pose.items()] + [quaternion_norm(self._quaternions(numbers))]
+            weights = [value for _, value in gradient.items()] + [torch.ones_like(numbers[:, 0])]
+            return torch.autograd.grad(outputs, numbers, weights)[0]
+
+    def move(self, scene: Scene, step: Float[Tensor, "B 83"]) -> Pose:
+        """The pose reached from ``scene.pose`` by a step; the chart goes there too."""
+        self.numbers = self._at(scene) + step
+        return self._pose(scene, self.numbers)
+
+    def _at(self, scene: Scene) -> Float[Tensor, "B 83"]:
+        """The numbers of ``scene.pose``: those moved to, or at the beginning those with unit quaternions."""
+        if self.numbers is None:
+            pose = scene.pose.detach()
+            quaternions = rotvec_to_quaternion(pose.hand_rotvec).flatten(1)
+            centre = scene.object_center.detach()
+            parts = (knuckle(scene.hand_model, pose), quaternions, pose.hand_shape, centre, pose.object_rotvec)
+            self.numbers = torch.cat(parts, 1)
+        return self.numbers.detach().clone()
+
+    @staticmethod
+    def _quaternions(numbers: Float[Tensor, "B 83"]) -> Float[Tensor, "B 16 4"]:
+        return numbers[:, 3:67].unflatten(1, (16, 4))
+
+    @staticmethod
+    def _pose(scene: Scene, numbers: Float[Tensor, "B 83"]) -> Pose:
+        rotvec, turn = quaternion_to_rotvec(Quaternion._quaternions(numbers)), numbers[:, 80:]
+        shape, none = numbers[:, 67:77], torch.zeros_like(numbers[:, :3])
+        arm = knuckle(scene.hand_model, Pose(rotvec, shape, none, none, none))
+        middle = (axis_angle_to_matrix(turn) @ scene.features.object.center[..., None])[..., 0]
+        return Pose(rotvec, shape, numbers[:, :3] - arm, turn, numbers[:, 77:80] - middle)
+
+
 def middles(scene: Scene) -> tuple[Float[Tensor, "B 3"], Float[Tensor, "B 3"]]:
     """What hand and object turn about: centroid of the vertices, centre of the box."""
     return scene.hand.vertices.detach().mean(1), scene.object_center.detach()
@@ -138,4 +217,5 @@ def _carry(rotvec: Float[Tensor, "*batch 3"], gradient: Float[Tensor, "*batch 3"
     return (inverse.mT @ gradient[..., None])[..., 0]
 
 
-CHARTS = {"tangent": Tangent, "axis_angle": AxisAngle}
+CHARTS = {"tangent": Tangent, "axis_angle": AxisAngle, "quaternion": Quaternion}
+"""Charts by name; ``CHARTS[name]()`` is one search's own."""

@@ -14,18 +14,23 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from horefine import anatomy as anatomy_of_hand
-from horefine.anatomy import TIP_REGIONS
+from horefine.anatomy import MIDDLE_KNUCKLE, TIP_REGIONS
 from horefine.contact_truth import NO_ANCHOR, region_anchors
+from horefine.geometry import axis_angle_to_matrix
 from horefine.hand import HandModel
-from horefine.scene import Contact, Scene
+from horefine.scene import Contact, Pose, Scene
 
 __all__ = [
     "attraction",
     "axis_terms",
     "cpf_anatomy",
+    "cpf_offset",
     "edge_length",
+    "knuckle",
+    "manotorch_anatomy",
     "quaternion_norm",
     "quaternion_offset",
+    "quaternion_to_rotvec",
     "repulsion",
     "rotvec_to_quaternion",
 ]
@@ -136,6 +141,34 @@ def cpf_anatomy(scene: Scene) -> Float[Tensor, "B"]:
     return terms["angle"] + 0.1 * (terms["back"] + terms["up"] + terms["left"])
 
 
+_HINGE = ((0, 0), (0, 0), (0, 90))
+MANOTORCH_LIMITS = (
+    *(((0, 0), (-5, 5), (0, 90)), _HINGE, _HINGE) * 4,
+    *(((-45, 45), (-15, 45), (0, 45)), ((0, 0), (-10, 10), (0, 90)), _HINGE),
+)
+"""Twist, splay and bend of the 15 finger joints (MANO's order), degrees; of right hands."""
+
+
+def manotorch_anatomy(scene: Scene) -> Float[Tensor, "B"]:
+    """The anatomy of CPF's second release (manotorch's ``AnatomyConstraintLossEE``): mean excess in radians.
+
+    Twist, splay and bend (Euler angles about the axes of the *parent* bones of the flat hand) beyond hard limits,
+    summed over the three and averaged over the 15 joints. Hinges may not twist or splay at all, and no finger bends
+    backwards; the force is as strong for a hundredth of a degree as for ninety.
+    """
+    rotations, axes = axis_angle_to_matrix(scene.pose.hand_rotvec), _parent_axes(scene.hand_model)
+    angles = anatomy_of_hand.anatomy_angles(rotations, axes)[:, 1:]
+    limits = torch.tensor(MANOTORCH_LIMITS, dtype=angles.dtype, device=angles.device).deg2rad()
+    excess = (limits[..., 0] - angles).relu() + (angles - limits[..., 1]).relu()
+    return torch.where(angles.abs() < 1e-6, 0.0, excess).sum(2).mean(1)
+
+
+@functools.lru_cache(maxsize=4)
+def _parent_axes(model: HandModel) -> Float[Tensor, "16 3 3"]:
+    joints = torch.cat([model.flat_joints, model.template[model.tips]])
+    return anatomy_of_hand.rest_axes(anatomy_of_hand.convert_joints(joints, "mano"), bone="parent")
+
+
 def edge_length(scene: Scene) -> Float[Tensor, "B"]:
     """CPF: edges of the hand's mesh keep the length they have flat at zero shape, mean square, metres squared."""
     ends, rest = _edges(scene.hand_model)
@@ -160,6 +193,18 @@ def rotvec_to_quaternion(rotvec: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*b
     return torch.cat([real, rotvec * torch.where(tiny, 0.5 - square / 48, half.sin() / (2 * half))], -1)
 
 
+def quaternion_to_rotvec(quaternion: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 3"]:
+    """Axis times angle, at most half a turn, of a quaternion w, x, y, z of any length but 0; smooth at no rotation."""
+    q = quaternion * torch.where(quaternion[..., :1] < 0, -1.0, 1.0)
+    square = q[..., 1:].square().sum(-1, keepdim=True)
+    tiny = square < 1e-12 * q[..., :1].square()
+    sine = torch.where(tiny, torch.ones_like(square), square).sqrt()
+    real = torch.where(tiny, q[..., :1], torch.ones_like(square))
+    return q[..., 1:] * torch.where(
+        tiny, 2 / real - square / real**3 * (2 / 3), 2 * torch.atan2(sine, q[..., :1]) / sine
+    )
+
+
 def quaternion_norm(quaternion: Float[Tensor, "B J 4"]) -> Float[Tensor, "B"]:
     """CPF: free quaternions stay near unit length, ``mean (|q|^2 - 1)^2``. (Axis-angle needs no such term.)"""
     return (quaternion.square().sum(-1) - 1).square().mean(1)
@@ -172,3 +217,33 @@ def quaternion_offset(quaternion: Float[Tensor, "B J 4"], initial: Float[Tensor,
     """
     unit, start = (torch.nn.functional.normalize(q, dim=-1) for q in (quaternion, initial))
     return ((unit * start).sum(-1) - 1).square().mean(1)
+
+
+def knuckle(model: HandModel, pose: Pose) -> Float[Tensor, "B 3"]:
+    """The middle finger's knuckle in the camera frame, metres: what CPF's hand translation is the position of."""
+    rest = model.rest_joints(pose.hand_shape)
+    bone = rest[:, MIDDLE_KNUCKLE] - rest[:, 0]
+    turned = (axis_angle_to_matrix(pose.hand_rotvec[:, 0]) @ bone[..., None])[..., 0]
+    return rest[:, 0] + turned + pose.hand_transl
+
+
+def cpf_offset(
+    scene: Scene, *, pose: float = 1.0, shape: float = 1.0, transl: float = 1.0, object: float = 1.0
+) -> Float[Tensor, "B"]:
+    """CPF's ties to where refinement began, on its own variables: squared changes, no common unit.
+
+    ``pose``: :func:`quaternion_offset` of the 15 finger joints; ``shape``: sum over the shape values; ``transl``: of
+    the middle knuckle; ``object``: of the centre of its box and of its *axis-angle numbers*, which jump at half a turn
+    and measure a rotation otherwise the farther they are from zero.
+    """
+    now, start = scene.pose, scene.initial
+    turned, before = (rotvec_to_quaternion(p.hand_rotvec[:, 1:]) for p in (now, start))
+    same_side = torch.where((turned * before).sum(-1, keepdim=True) < 0, -before, before)  # CPF's numbers cannot jump
+    middle = (axis_angle_to_matrix(start.object_rotvec) @ scene.features.object.center[..., None])[..., 0]
+    moved = scene.object_center - middle - start.object_transl
+    return (
+        pose * quaternion_offset(turned, same_side)
+        + shape * (now.hand_shape - start.hand_shape).square().sum(1)
+        + transl * (knuckle(scene.hand_model, now) - knuckle(scene.hand_model, start)).square().sum(1)
+        + object * (moved.square().sum(1) + (now.object_rotvec - start.object_rotvec).square().sum(1))
+    )

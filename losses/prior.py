@@ -11,7 +11,13 @@ from torch import Tensor
 from horefine.anatomy import anatomy_angles
 from horefine.geometry import axis_angle_to_matrix
 from horefine.hand import HandModel
-from horefine.losses.cpf import cpf_anatomy, quaternion_offset, rotvec_to_quaternion
+from horefine.losses.cpf import (
+    cpf_anatomy,
+    cpf_offset,
+    manotorch_anatomy,
+    quaternion_offset,
+    rotvec_to_quaternion,
+)
 from horefine.scene import Scene
 
 __all__ = ["anatomy", "offset", "pose_prior", "shape_prior"]
@@ -23,14 +29,17 @@ def anatomy(scene: Scene, *, variant: str = "limits", sigma: float = 0.1) -> Flo
     ``limits`` (ours): twist, splay and bend beyond the hand model's limits, in ``sigma`` radians, squared and summed
     over joints; 0 for every possible hand, smooth everywhere. ``cpf``: CPF's terms as coded (``losses.cpf.axis_terms``;
     ``sigma`` is not used), which ask every joint to turn about its bending axis only and are NaN at a zero rotation.
+    ``manotorch``: those of CPF's second release (``losses.cpf.manotorch_anatomy``; ``sigma`` is not used).
 
     Raises:
         ValueError: for another variant.
     """
     if variant == "cpf":
         return cpf_anatomy(scene)
+    if variant == "manotorch":
+        return manotorch_anatomy(scene)
     if variant != "limits":
-        raise ValueError(f"variant is {variant!r}; known: limits, cpf")
+        raise ValueError(f"variant is {variant!r}; known: limits, cpf, manotorch")
     angles, limits = joint_angles(scene), scene.hand_model.limits
     excess = (limits[..., 0] - angles).relu() + (angles - limits[..., 1]).relu()
     return (excess / sigma).square().sum((1, 2))
@@ -54,15 +63,29 @@ def shape_prior(scene: Scene) -> Float[Tensor, "B"]:
 
 
 def offset(
-    scene: Scene, *, pose: float = 1.0, shape: float = 1.0, transl: float = 1.0, object: float = 1.0
+    scene: Scene,
+    *,
+    pose: float = 1.0,
+    shape: float = 1.0,
+    transl: float = 1.0,
+    object: float = 1.0,
+    variant: str = "angle",
 ) -> Float[Tensor, "B"]:
     """CPF's ties to where refinement began; the options weigh its four parts. No common unit.
 
     ``pose``: mean over the 15 finger joints of ``(cos(d/2) - 1)^2``, d the angle turned since; ``shape``: squared
     change of the shape values; ``transl``: squared change of the hand's translation; ``object``: squared change of its
     translation and rotation, the latter as ``|R - R_0|^2 / 2``, which is the squared angle for small turns (CPF
-    subtracts axis-angle numbers, which jump at half a turn). The wrist may turn freely.
+    subtracts axis-angle numbers, which jump at half a turn). The wrist may turn freely. ``variant: cpf``: as CPF codes
+    it (``losses.cpf.cpf_offset``).
+
+    Raises:
+        ValueError: for another variant than ``angle`` and ``cpf``.
     """
+    if variant == "cpf":
+        return cpf_offset(scene, pose=pose, shape=shape, transl=transl, object=object)
+    if variant != "angle":
+        raise ValueError(f"variant is {variant!r}; known: angle, cpf")
     now, start = scene.pose, scene.initial
     turned, before = (rotvec_to_quaternion(p.hand_rotvec[:, 1:]) for p in (now, start))
     same_side = torch.where((turned * before).sum(-1, keepdim=True) < 0, -before, before)  # q and -q are one rotation

@@ -34,3 +34,10 @@ def test_plateau_equals_torch_for_each_row_alone():
 def test_a_rate_of_zero_holds_still():
     adam = Adam(torch.tensor([0.1, 0.0]))
     assert adam.step(torch.ones(2, 2))[:, 1].eq(0).all()
+
+
+def test_no_rate_falls_below_the_least_and_none_is_raised_from_zero():
+    adam = Adam(torch.tensor([1e-2, 1e-3, 0.0]), least=1e-4)
+    first = adam.step(torch.ones(2, 3), torch.tensor([[1.0], [0.05]]))
+    expected = -torch.tensor([[1e-2, 1e-3, 0.0], [5e-4, 1e-4, 0.0]])
+    assert torch.allclose(first, expected, rtol=1e-5, atol=0)

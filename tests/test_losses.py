@@ -323,7 +323,7 @@ def test_anatomy_is_the_excess_over_the_limits() -> None:
     angles[3, 1:, 2] = limits[:, 2, 1] - 0.01
     value = LOSSES["anatomy"](bent(angles))
     torch.testing.assert_close(value, torch.tensor([0.0, 4.0, 1.0, 0.0]), atol=1e-3, rtol=0)
-    with pytest.raises(ValueError, match="'cfp'; known: limits, cpf"):
+    with pytest.raises(ValueError, match="'cfp'; known: limits, cpf, manotorch"):
         LOSSES["anatomy"](bent(angles), variant="cfp")
 
 

@@ -9,7 +9,7 @@ from horefine.mesh import Mesh
 from horefine.objects import embedded_object
 from horefine.render import make_renderer
 from horefine.scene import Features, Pose, Scene
-from horefine.tangent import BLOCKS, CHARTS, AxisAngle, Tangent, flat_rates
+from horefine.tangent import BLOCKS, CHARTS, QUATERNION_BLOCKS, AxisAngle, Quaternion, Tangent, flat_rates
 
 BATCH = 2
 
@@ -63,6 +63,30 @@ def test_gradient_is_the_slope_along_every_coordinate(chart, scale):
         assert torch.allclose(flat[:, column], slope, atol=2e-6), column
 
 
+@pytest.mark.parametrize("scale", [0.0, 1e-5, 0.8])
+def test_the_quaternion_chart_adds_its_penalty_and_remembers_lengths(scale):
+    generator = torch.Generator().manual_seed(7)
+    push = 0.1 * torch.randn(BATCH, 83, generator=generator, dtype=torch.float64)
+
+    def pushed(step):
+        """Loss and penalty one push and one small step from the same beginning."""
+        chart, pose = Quaternion(), random_pose(3, scale)
+        scene = scene_at(chart.move(scene_at(pose), push))
+        scene = scene_at(chart.move(scene, step))
+        return chart, scene, loss(scene) + sum(chart.penalty(scene).values())
+
+    chart, scene, _ = pushed(torch.zeros_like(push))
+    leaf = scene.pose.map(lambda value: value.detach().requires_grad_())
+    scene = scene_at(leaf)
+    assert chart.penalty(scene)["quaternion_norm"].min() > 1e-3
+    slopes = chart.gradient(scene, Pose(*torch.autograd.grad(loss(scene).sum(), [v for _, v in leaf.items()])))
+    for column in range(83):
+        step = torch.zeros_like(push)
+        step[:, column] = 1e-6
+        slope = (pushed(step)[2] - pushed(-step)[2]) / 2e-6
+        assert torch.allclose(slopes[:, column], slope, atol=2e-6), column
+
+
 def test_a_tangent_turn_keeps_the_middle_in_place():
     pose = random_pose(1)
     scene = scene_at(pose)
@@ -92,7 +116,8 @@ def test_depth_keeps_the_middle_on_its_pixel_and_takes_the_hand_along():
 def test_no_step_is_no_move():
     pose = random_pose(2)
     for chart in CHARTS.values():
-        moved = chart.move(scene_at(pose), torch.zeros(BATCH, 67, dtype=torch.float64))
+        columns = sum(map(len, chart.blocks.values()))
+        moved = chart().move(scene_at(pose), torch.zeros(BATCH, columns, dtype=torch.float64))
         for name, value in pose.items():
             same = axis_angle_to_matrix if name.endswith("rotvec") else (lambda x: x)
             assert torch.allclose(same(getattr(moved, name)), same(value), atol=1e-7), name
@@ -100,5 +125,6 @@ def test_no_step_is_no_move():
 
 def test_blocks_cover_every_column_once():
     assert sorted(c for columns in BLOCKS.values() for c in columns) == list(range(67))
+    assert [c for columns in QUATERNION_BLOCKS.values() for c in columns] == list(range(83))
     rates = flat_rates({"wrist": 0.5}, torch.zeros(1))
     assert rates[3:6].eq(0.5).all() and rates.sum() == 1.5
