@@ -35,7 +35,8 @@ FLOORS = (  # lowest first; modules of one package (losses, render, ...) may imp
     ("job",),
     ("networks", "pipeline"),
     ("evaluate", "train", "report", "distribute", "doctor"),
-    ("cli", "__main__"),
+    ("cli",),
+    ("__main__",),
 )
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 FILES = [
