@@ -2,7 +2,7 @@
 
 The paper has one ResNet-18 encoder for each feature on 256x256 pixels (:data:`PAPER`). The compact network that comes
 with horefine shares one narrow encoder on 128x128 pixels, has skip connections, and is told the sides of the object's
-box (:data:`COMPACT`): two CPU cores train it in an hour. Both are the same code.
+box (:data:`COMPACT`): a CPU core trains it in two hours. Both are the same code.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ transformer sees its own points and the other's, weighed by its own field. Queri
 tokens vote for its joints, and tokens of the object give its rotation and translation.
 
 Module names are those of the official checkpoints, and :data:`OFFICIAL` has their sizes. :data:`COMPACT`, which comes
-with horefine, is the same code at sizes that two CPU cores train in an hour, plus what the official network takes from
+with horefine, is the same code at sizes that a CPU core trains in two hours, plus what the official network takes from
 ground truth or lacks: a root head (wrist and object centre, with intrinsics), the sides of the object's box as a
 condition, and per-pixel surface codes that the points read beside the maps.
 

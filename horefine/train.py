@@ -142,7 +142,7 @@ def _synthetic(out: Path, smoke: bool) -> Path:
     from horefine.data.synthetic import write_training_shard
 
     folder = out / "data"
-    size, count = (40, 1) if smoke else (500, 20)
+    size, count = (40, 1) if smoke else (500, 36)
     for index in range(count):
         path = folder / f"shard_{index:05d}"
         if not path.is_dir():
