@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from horefine.losses import appearance, contact, cpf, field, image, prior, robust
+from horefine.losses import appearance, contact, contactopt, cpf, field, image, prior, robust
 from horefine.losses.pairs import PREPARED
 
 __all__ = ["LOSSES", "PREPARED"]
@@ -38,6 +38,9 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
         cpf.attraction,
         cpf.repulsion,
         cpf.edge_length,
+        contactopt.capsule_contact,
+        contactopt.normal_penetration,
+        contactopt.obman_contact,
         field.sdf_consistency,
         prior.anatomy,
         prior.pose_prior,

@@ -478,6 +478,11 @@ def apart(pose: Pose) -> Pose:
     return pushed(pose, -0.1)
 
 
+def a_little_out(pose: Pose) -> Pose:
+    """Half a centimetre off the object (obman's contact: few vertices of a coarse mesh are near any of the hand)."""
+    return pushed(pose, -0.005)
+
+
 def as_it_is(pose: Pose) -> Pose:
     return pose
 
@@ -503,6 +508,9 @@ TABLE = {  # loss: (the pose at which it must be smallest, disturbances that mus
     "repulsion": (apart, tuple((pushed, size) for size in (0.07, 0.08, 0.1))),
     "contact": (as_it_is, OUTWARD),
     "attraction": (as_it_is, OUTWARD),
+    "capsule_contact": (as_it_is, OUTWARD[:1]),
+    "normal_penetration": (as_it_is, INWARD),
+    "obman_contact": (a_little_out, tuple((pushed, size) for size in (-0.045, -0.015, 0.01, 0.015, 0.025))),
     "anatomy": (as_it_is, tuple((opened, size) for size in (0.3, 0.6))),
     "pose_prior": (flat, DISTURBED),
     "shape_prior": (flat, DISTURBED),
