@@ -16,8 +16,10 @@ from pathlib import Path
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
-NAMES = ("tumbler", "can", "banana")
+NAMES = ("tumbler", "can")
 WIDTH = 900
+SHARE = 0.518
+"""Of an overlay's height that holds its first row of pictures and their captions."""
 
 
 def main() -> None:
@@ -27,7 +29,7 @@ def main() -> None:
         rows = []
         for name in NAMES:
             with Image.open(Path(folder) / "items" / name / "overlay.png") as overlay:
-                top = overlay.convert("RGB").crop((0, 0, overlay.width, overlay.height // 2))
+                top = overlay.convert("RGB").crop((0, 0, overlay.width, round(overlay.height * SHARE)))
             rows.append(top.resize((WIDTH, round(top.height * WIDTH / top.width)), Image.Resampling.LANCZOS))
     picture = Image.new("RGB", (WIDTH, sum(row.height for row in rows)), "white")
     height = 0
