@@ -153,14 +153,14 @@ def hoisdf_losses(
     # the hand is where it was found: everything moves with its wrist, so that hand and object stay together
     moved = hand_center - true.wrist
     chosen, losses = {}, {}
-    half = 1 / model.config.scale
+    reach = 1 / model.config.scale
     for which, center in (("hand", hand_center), ("object", object_center)):
         if which == "hand":
             surface = true.vertices + true.wrist[:, None]
         else:
             local = objects.surface[batch.object] - objects.centers[batch.object][:, None]
             surface = local @ true.object_rotation.mT + true.object_center[:, None]
-        position = pool(surface, center - moved, half, points, generator)
+        position = pool(surface, center - moved, reach, points, generator)
         if which == "hand":
             exact = hand_distance(position - true.wrist[:, None], true.vertices, true.normals)
         else:

@@ -37,8 +37,8 @@ OUTLINE = 4.0
 SILHOUETTE = 12.0
 """Weight of a squared error in coverage beside a squared sigma of colour, when poses are moved by Adam."""
 NEAR_FAR = 0.25
-"""Share by which the depth may differ from the given one at no cost. What hides the object without being a hand makes it
-look small; without a bound it would be moved far away."""
+"""Share by which the depth may differ from the given one at no cost. What hides the object without being a hand makes
+it look small; without a bound it would be moved far away."""
 APART = math.radians(30)
 LEAST = 6
 """An object seen in fewer pixels of its map stays where it is."""
