@@ -26,6 +26,7 @@ __all__ = [
     "cpf_anatomy",
     "cpf_offset",
     "edge_length",
+    "kinetic_score",
     "knuckle",
     "manotorch_anatomy",
     "quaternion_norm",
@@ -78,7 +79,8 @@ def repulsion(
     ``sum over object vertices o and the hand vertices h among its nearest that are closer than query of
     strength exp(2 clamp((o - h) . n)) / number of object vertices with any``. In metres the exponent is tiny, so
     near pairs are pushed alike inside and outside, the value counts pairs, jumps as they come and go, and grows with
-    the density of the meshes. Slow (all pairs of vertices).
+    the density of the meshes. Slow (all pairs of vertices). CPF's older ``repulsion_loss`` is, over the number of
+    object vertices, this with ``query: 1.0e+9, clamp: 0.015, neighbours: 1, strength: 0.05``.
     """
     mesh, vertices, skin = scene.features.object, scene.object, scene.hand.vertices
     normals = mesh.normals @ scene.object_rotation.mT
@@ -100,7 +102,11 @@ def _rows(values: Float[Tensor, "B N C"], index: Int[Tensor, "B M"]) -> Float[Te
 
 
 def axis_terms(
-    rotvec: Float[Tensor, "B 16 3"], joints: Float[Tensor, "B 21 3"], rotations: Float[Tensor, "B 16 3 3"]
+    rotvec: Float[Tensor, "B 16 3"],
+    joints: Float[Tensor, "B 21 3"],
+    rotations: Float[Tensor, "B 16 3 3"],
+    *,
+    unit: bool = True,
 ) -> dict[str, Float[Tensor, "B"]]:
     """CPF's four anatomy terms (first release): ``back``, ``up``, ``left`` (no unit) and ``angle`` (radians squared).
 
@@ -113,10 +119,11 @@ def axis_terms(
         rotvec: Local joint rotations (the first, the wrist's, is not looked at). A zero rotation has no axis: NaN.
         joints: Positions, house order.
         rotations: Global joint rotations.
+        unit: False takes the rotation vector itself for the axis (:func:`kinetic_score`).
     """
     axes = anatomy_of_hand.bone_axes(joints, rotations)
     angle = rotvec[:, 1:].norm(dim=-1)
-    axis = rotvec[:, 1:] / angle[..., None]
+    axis = rotvec[:, 1:] / angle[..., None] if unit else rotvec[:, 1:]
     back, up, left = ((axis * direction).sum(-1) for direction in axes)
 
     def mixed(miss: Float[Tensor, "B 15"], degrees: float) -> Float[Tensor, "B"]:
@@ -138,6 +145,16 @@ def axis_terms(
 def cpf_anatomy(scene: Scene) -> Float[Tensor, "B"]:
     """CPF's weighting of :func:`axis_terms`: ``angle + 0.1 (back + up + left)``."""
     terms = axis_terms(scene.pose.hand_rotvec, scene.hand.joints, scene.hand.transforms[:, :, :3, :3])
+    return terms["angle"] + 0.1 * (terms["back"] + terms["up"] + terms["left"])
+
+
+def kinetic_score(rotvec: Float[Tensor, "B 16 3"], joints: Float[Tensor, "B 21 3"]) -> Float[Tensor, "B"]:
+    """CPF's "hand kinetic score" (``AnatomyMetric``), a metric: like :func:`cpf_anatomy`, but not the same.
+
+    As coded it takes the rotation vector for its axis (so no rotation is no NaN) and local rotations for global ones.
+    Smaller is better; positions in house order.
+    """
+    terms = axis_terms(rotvec, joints, axis_angle_to_matrix(rotvec), unit=False)
     return terms["angle"] + 0.1 * (terms["back"] + terms["up"] + terms["left"])
 
 

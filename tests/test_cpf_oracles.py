@@ -14,7 +14,14 @@ from horefine.anatomy import MIDDLE_KNUCKLE
 from horefine.config import Config, Optimizer, load_config
 from horefine.geometry import Camera, axis_angle_to_matrix
 from horefine.hand import HandModel
-from horefine.losses.cpf import knuckle, quaternion_to_rotvec, rotvec_to_quaternion
+from horefine.losses.cpf import (
+    kinetic_score,
+    knuckle,
+    quaternion_norm,
+    quaternion_to_rotvec,
+    repulsion,
+    rotvec_to_quaternion,
+)
 from horefine.losses.prior import anatomy, offset
 from horefine.mano import HandData
 from horefine.mesh import Mesh
@@ -132,6 +139,10 @@ def test_forty_iterations(model: HandModel, name: str) -> None:
         "anatomy": theirs["angle_limit_loss"] + tenth, "edge_length": theirs["edge_loss"],
         "quaternion_norm": theirs["quat_norm_loss"],
     }  # fmt: skip
+    ties = np.sum([theirs[f"{key}_loss"] for key in ("pose_reg", "hand_tsl", "obj_transf")], axis=0)
+    shape = oracle.loss_hist - np.sum(list(pairs.values()), axis=0) - ties  # recorded in the total only
+    pairs["offset"] = ties + shape
+    assert shape[0] < 1e-6 < shape[1] and (ties[1:] > 1e-6).all()
     for key, expected in pairs.items():
         np.testing.assert_allclose(history[key][:5], expected[:5], rtol=1e-3, atol=3e-6, err_msg=key)
     ends = end_variables(model, found.pose)
@@ -139,6 +150,48 @@ def test_forty_iterations(model: HandModel, name: str) -> None:
         if hasattr(oracle, f"final_{key}"):
             np.testing.assert_allclose(value, vars(oracle)[f"final_{key}"], atol=1e-3, err_msg=key)
     assert found.best_step.tolist() == [39] and found.status == ("improved",)  # the last iterate
+
+
+def test_schedule_is_that_of_torch(model: HandModel) -> None:
+    """Adam in two groups of rates and ReduceLROnPlateau (stepped after it, with a floor) on the same numbers."""
+    oracle = load("geo_hand_1")
+    pose, features = start(model, oracle)
+    changes = ["stages.refine.steps=30", "stages.refine.patience=1", "optimizer.least_rate=2.0e-4"]
+    config = load_config("cpf", [*changes, "losses.repulsion.weight=20"])
+    found = refine(pose, features, config, hand_model=model, renderer="cpu").history["total"][:, 0]
+    terms = config.terms()
+    objective = Objective(terms, prepare(terms, features, model))
+    chart = Quaternion()
+    begin = bare_scene(pose=pose, initial=pose, features=features, hand_model=model)
+    chart.penalty(begin)
+    numbers = chart.numbers
+    assert numbers is not None
+    places = torch.zeros(83, dtype=torch.bool)
+    places[[*range(3), *range(77, 80)]] = True  # both translations
+    groups = [numbers[:, places].clone().requires_grad_(), numbers[:, ~places].clone().requires_grad_()]
+    held = numbers[:, 3:7].clone()  # the wrist
+    adam = torch.optim.Adam([{"params": groups[:1], "lr": 1e-3}, {"params": groups[1:], "lr": 1e-2}])
+    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(adam, factor=0.5, patience=1, min_lr=2e-4)
+    theirs, rates = [], []
+    for _ in range(30):
+        now = torch.zeros_like(numbers)
+        now[:, places], now[:, ~places] = groups
+        now = torch.cat([now[:, :3], held, now[:, 7:]], 1)
+        chart.numbers = now.detach()
+        scene = bare_scene(pose=Quaternion._pose(begin, now), initial=pose, features=features, hand_model=model)
+        total = (
+            torch.stack(list(objective.evaluate(scene).values())).sum()
+            + quaternion_norm(now[:, 3:67].view(1, 16, 4)).sum()
+        )
+        adam.zero_grad()
+        total.backward()
+        adam.step()
+        plateau.step(total.item())
+        theirs.append(total.item())
+        rates.append([group["lr"] for group in adam.param_groups])
+    assert rates[9][1] < 1e-2 and rates[-1][1] < 5e-3  # it was cut, early and more than once
+    np.testing.assert_allclose(found.numpy(), theirs, rtol=2e-3)
+    np.testing.assert_allclose(found.numpy()[:10], theirs[:10], rtol=1e-4)
 
 
 def end_variables(model: HandModel, pose: Pose) -> dict[str, np.ndarray]:
@@ -212,6 +265,27 @@ def test_anatomy_of_the_second_release(model: HandModel) -> None:
     found = anatomy(scene, variant="manotorch")
     np.testing.assert_allclose(found.numpy(), oracle.loss_mean, atol=1e-5)
     assert found[0] == 0 and found[3] > 0.5
+
+
+def test_the_kinetic_score(model: HandModel) -> None:
+    oracle = load("cpf_anatomy")
+    rotvec = Rotation.from_quat(oracle.quat_used.reshape(-1, 4).astype(float), scalar_first=True).as_rotvec()
+    precise, numbers = model.to(dtype=torch.float64), torch.as_tensor(rotvec).reshape(5, 16, 3)
+    joints = precise(numbers, torch.as_tensor(oracle.betas).double(), torch.zeros(5, 3, dtype=torch.float64)).joints
+    np.testing.assert_allclose(kinetic_score(numbers, joints).numpy(), oracle.kinetic_score, atol=2e-4)
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_the_older_repulsion(index: int) -> None:
+    energy, truth = load(f"energy_{index}"), load(f"contact_gt_{index}")
+    mesh = Mesh(tensor(truth.obj_verts_can)[None], tensor(truth.obj_faces)[None])
+    mesh.__dict__["normals"] = tensor(energy.obj_normals_can)[None]
+    scene = bare_scene(
+        hand=SimpleNamespace(vertices=tensor(truth.hand_verts)[None]), object=tensor(truth.obj_verts)[None],
+        object_rotation=tensor(truth.obj_rotmat)[None], features=SimpleNamespace(object=mesh),
+    )  # fmt: skip
+    found = repulsion(scene, query=1e9, clamp=0.015, neighbours=1, strength=0.05)
+    np.testing.assert_allclose(found.item() * len(truth.obj_verts), energy.rep_old, rtol=1e-4)
 
 
 def test_offset_in_our_numbers_and_in_theirs(model: HandModel) -> None:
