@@ -239,7 +239,9 @@ def test_padding_and_density_of_a_mesh_do_not_count() -> None:
     features = true_features()
     scene = make_scene(true_pose(), features)
     mesh = features.object
-    padded = dataclasses.replace(mesh, vertices=torch.cat([mesh.vertices, mesh.vertices[:, -1:].repeat(1, 99, 1)], 1))
+    assert mesh.colors is not None
+    longer = (torch.cat([values, values[:, -1:].repeat(1, 99, 1)], 1) for values in (mesh.vertices, mesh.colors))
+    padded = dataclasses.replace(mesh, **dict(zip(("vertices", "colors"), longer, strict=True)))
     other = SimpleNamespace(features=dataclasses.replace(features, object=padded))
     again = make_scene(true_pose(), other.features)
     assert torch.equal(penetration(scene), penetration(again)) and torch.equal(contact(scene), contact(again))
