@@ -93,6 +93,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--repeats", type=int, default=20)
     options = parser.parse_args()
+    if load_config(options.config).optimizer.name != "adam":
+        parser.error(f"--config {options.config}: takes no steps of Adam, which is what is taken apart here; try adam")
     torch.set_num_threads(options.threads)
     total = whole(options.config, options.batch, options.steps)
     rows: list[dict[str, object]] = [{"part": f"refine, {options.steps} steps, an image", "ms": total * 1e3}]
