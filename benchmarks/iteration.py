@@ -17,7 +17,7 @@ import torch
 from benchmarks._common import seconds, write_result
 from horefine import Config, load_config, load_hand, refine
 from horefine.adam import Adam
-from horefine.config import Stage
+from horefine.config import Optimizer, Stage
 from horefine.data.maps import disturb
 from horefine.data.synthetic import benchmark_scenes
 from horefine.objective import Objective, prepare, usable
@@ -58,6 +58,7 @@ def parts(name: str, batch: int, repeats: int) -> dict[str, float]:
 
     found["all losses, forward"] = seconds(forward, repeats=repeats)[0]
     found["all losses, forward and backward"] = seconds(both, repeats=repeats)[0]
+    assert isinstance(config.optimizer, Optimizer)  # main has said so
     chart = CHARTS[config.optimizer.parameters]()
     adam = Adam(flat_rates(config.optimizer.rates, pose.hand_transl, chart.blocks))
     gradient = leaf.map(lambda value: torch.ones_like(value)).detach()
