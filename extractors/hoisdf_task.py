@@ -186,7 +186,7 @@ def _tokens(
     """Points near the predicted surface, as when the network is used; each image's lattice is shifted at random.
 
     Points drawn about the true surface, as in the paper's first 40 epochs, tell the transformers where hand and object
-    are: trained on them alone, ours found joints within 20 mm, and 54 mm once the field chose the points.
+    are: what is trained on them alone fails once the field chooses the points.
     """
     count = model.config.hand_points if which == "hand" else model.config.object_points
     half, coarse = 1 / model.config.scale, 11

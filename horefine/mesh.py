@@ -103,8 +103,7 @@ class Mesh:
         face_count = max(mesh.faces.shape[1] for mesh in meshes)
         colors = None
         if any(mesh.colors is not None for mesh in meshes):
-            known = [m.colors if m.colors is not None else torch.full_like(m.vertices, 0.5) for m in meshes]
-            colors = torch.cat([_repeat_last(color, vertex_count) for color in known])
+            colors = torch.cat([_repeat_last(mesh.albedo, vertex_count) for mesh in meshes])
         sdf = None
         if any(mesh.sdf is not None for mesh in meshes):
             sdf = DistanceGrid.cat([mesh.grid for mesh in meshes])
@@ -133,6 +132,11 @@ class Mesh:
         """Vertices and faces of one mesh without padding."""
         vertex_count, face_count = self.counts[index].tolist()
         return self.vertices[index, :vertex_count], self.faces[index, :face_count]
+
+    @property
+    def albedo(self) -> Float[Tensor, "B V 3"]:
+        """The colours, or grey where the mesh has none."""
+        return self.colors if self.colors is not None else torch.full_like(self.vertices, 0.5)
 
     @cached_property
     def vertex_mask(self) -> Tensor:

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from horefine.hand import HandModel
+from horefine.losses.masks import visible
 from horefine.scene import Scene
 
 __all__ = ["CHROMA", "LIGHT", "LUMINANCE", "Appearance", "color_cost", "find_appearance", "log_color", "photometric"]
@@ -48,7 +49,7 @@ def find_appearance(
 ) -> Appearance:
     """What :func:`photometric` compares with, found once for each refinement; the hand does not matter."""
     del hand_model
-    inside = ((object_mask > 0.5) & (object_mask >= hand_mask)).to(image.dtype)
+    inside = visible(hand_mask, object_mask)[:, 1]
     mean = (image.mean(1) * inside).sum((1, 2)) / inside.sum((1, 2)).clamp_min(1.0)
     exposure = torch.where(mean > 1e-4, MEAN / mean.clamp_min(1e-4), torch.ones_like(mean))
     return Appearance(log_color(image * exposure[:, None, None, None]), inside)

@@ -11,8 +11,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from horefine.losses import robust, square_kernels
+from horefine.losses import square_kernels
 from horefine.losses.forms import Observed, Rows, gather, observed_rows, packed_vertices, spread_of
+from horefine.losses.masks import visible
 from horefine.losses.pairs import SurfacePairs
 from horefine.losses.robust import Residuals, geman_mcclure
 from horefine.scene import Scene
@@ -124,7 +125,7 @@ class Pixels:
         """``maps`` where hand or object are seen."""
         features = scene.features
         assert features.hand_mask is not None and features.object_mask is not None
-        seen = robust._visible(features.hand_mask, features.object_mask).flatten(2) > 0
+        seen = visible(features.hand_mask, features.object_mask).flatten(2) > 0
         count = max(1, int(seen.sum(2).max()))
         order = seen.to(torch.int8).argsort(dim=2, descending=True, stable=True)[..., :count]
         valid = seen.gather(2, order).to(maps.dtype)

@@ -22,7 +22,7 @@ from horefine.losses.sampling import closest_on_triangles
 from horefine.losses.surfaces import find_object_points
 from horefine.mesh import Mesh
 
-__all__ = ["SurfacePairs", "VertexPairs", "VisiblePairs", "find_surface_pairs", "find_vertex_pairs"]
+__all__ = ["SurfacePairs", "VertexPairs", "VisiblePairs", "find_surface_pairs", "find_vertex_pairs", "named_points"]
 
 MAX_PIXELS = 1000
 """Pixels of a map that are paired with the surface, at most."""
@@ -140,6 +140,13 @@ def find_surface_pairs(
         name: torch.stack([_pad(name, row[name], count) for row in rows]).unflatten(0, (-1, 2)) for name in rows[0]
     }
     return SurfacePairs(**padded)
+
+
+def named_points(vertices: Float[Tensor, "B V 3"], pairs: SurfacePairs, side: int) -> Float[Tensor, "B P 3"]:
+    """The points of a posed surface, hand (``side`` 0) or object (1), that its map's pixels name."""
+    index, weight = pairs.vertices[:, side], pairs.barycentric[:, side]
+    corners = vertices.gather(1, index.flatten(1)[..., None].expand(-1, -1, 3)).unflatten(1, index.shape[1:])
+    return (corners * weight[..., None]).sum(2)
 
 
 PREPARED: dict[str, Callable[..., Any]] = {

@@ -21,7 +21,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from horefine.geometry import project
-from horefine.losses.pairs import SurfacePairs
+from horefine.losses.masks import visible
+from horefine.losses.pairs import SurfacePairs, named_points
 from horefine.scene import Scene
 
 __all__ = ["rendered_code", "rendered_depth", "silhouette", "surface_depth", "surface_reprojection"]
@@ -133,12 +134,6 @@ def _sigma(sigma: str | float | Tensor, residuals: Residuals, floor: float, infl
     return mad(residuals, floor).detach() * inflation if isinstance(sigma, str) else sigma
 
 
-def _visible(hand_mask: Float[Tensor, "B H W"], object_mask: Float[Tensor, "B H W"]) -> Float[Tensor, "B 2 H W"]:
-    """1 where a pixel shows more hand (object) than anything else."""
-    masks = torch.stack([hand_mask, object_mask], 1)
-    return ((masks > 0.5) & (masks >= masks.flip(1))).to(masks.dtype)
-
-
 def _code_residuals(
     scene: Scene,
     hand_mask: Float[Tensor, "B H W"],
@@ -146,7 +141,7 @@ def _code_residuals(
     hand_coords: Float[Tensor, "B 3 H W"],
     object_coords: Float[Tensor, "B 3 H W"],
 ) -> Residuals:
-    render, seen = scene.render, _visible(hand_mask, object_mask)
+    render, seen = scene.render, visible(hand_mask, object_mask)
     scale = scene.features.object.scale
     scale = torch.stack([torch.full_like(scale, scene.hand_model.code_scale), scale], 1)
     target = torch.stack([hand_coords, object_coords], 1)
@@ -186,7 +181,7 @@ def _depth_residuals(
     object_mask: Float[Tensor, "B H W"],
     depth: Float[Tensor, "B H W"],
 ) -> Residuals:
-    render, seen = scene.render, _visible(hand_mask, object_mask)
+    render, seen = scene.render, visible(hand_mask, object_mask)
     root = scene.object_center[:, 2]
     values = render.depth - root[:, None, None, None] - depth[:, None]
     drawn = (render.ids >= 0).to(values.dtype)
@@ -236,12 +231,8 @@ def silhouette(
 
 def _paired(scene: Scene, pairs: SurfacePairs) -> Float[Tensor, "B 2 P 3"]:
     """Camera-frame surface points that the map's pixels name."""
-    sides = []
-    for side, vertices in enumerate((scene.hand.vertices, scene.object)):
-        index, weight = pairs.vertices[:, side], pairs.barycentric[:, side]
-        corners = vertices.gather(1, index.flatten(1)[..., None].expand(-1, -1, 3)).unflatten(1, index.shape[1:])
-        sides.append((corners * weight[..., None]).sum(2))
-    return torch.stack(sides, 1)
+    surfaces = (scene.hand.vertices, scene.object)
+    return torch.stack([named_points(vertices, pairs, side) for side, vertices in enumerate(surfaces)], 1)
 
 
 def _reprojection_residuals(scene: Scene, surface_pairs: SurfacePairs, threshold: float = 0.1) -> Residuals:

@@ -19,7 +19,7 @@ from torch import Tensor
 from horefine.align.rotations import best_apart, even_rotations
 from horefine.geometry import axis_angle_to_matrix, matrix_to_axis_angle, skew
 from horefine.hand import HandModel
-from horefine.losses.pairs import SurfacePairs, find_surface_pairs
+from horefine.losses.pairs import SurfacePairs, find_surface_pairs, named_points
 from horefine.scene import Features, Pose
 
 __all__ = ["align_hand", "fit_rigid"]
@@ -58,7 +58,7 @@ def align_hand(pose: Pose, features: Features, hand_model: HandModel, *, rotatio
     pairs = find_surface_pairs(
         hand_model, features.object, masks[0], masks[1], codes[0], codes[1], features.depth, max_pixels=MOST
     )
-    points = _points(hand.vertices, pairs) - middle[:, None]
+    points = named_points(hand.vertices, pairs, 0) - middle[:, None]
     weight = pairs.valid[:, 0] * (pairs.distance[:, 0] < CODE)
     turn, moved = torch.eye(3, device=middle.device).repeat(len(middle), 1, 1), middle.clone()
     for image in range(len(pose)):
@@ -71,13 +71,6 @@ def align_hand(pose: Pose, features: Features, hand_model: HandModel, *, rotatio
     if features.depth is not None:
         moved = _at_depth(turn, moved, points, pairs, weight, pose, features)
     return _turned(pose, turn, moved, middle, hand.joints[:, 0])
-
-
-def _points(vertices: Float[Tensor, "B 778 3"], pairs: SurfacePairs) -> Float[Tensor, "B P 3"]:
-    """The surface points that the hand's pixels name."""
-    index, share = pairs.vertices[:, 0], pairs.barycentric[:, 0]
-    corners = vertices.gather(1, index.flatten(1)[..., None].expand(-1, -1, 3)).unflatten(1, index.shape[1:])
-    return (corners * share[..., None]).sum(2)
 
 
 def fit_rigid(

@@ -20,7 +20,7 @@ from torch import Tensor
 from horefine.align.kernels import match_templates
 from horefine.align.rotations import best_apart, even_rotations
 from horefine.geometry import Camera, axis_angle_to_matrix, matrix_to_axis_angle
-from horefine.losses.appearance import CHROMA, LIGHT, LUMINANCE, color_cost, find_appearance, log_color
+from horefine.losses.appearance import CHROMA, LIGHT, LUMINANCE, Appearance, color_cost, find_appearance, log_color
 from horefine.mesh import Mesh
 from horefine.render import Topology, render
 from horefine.scene import Features, Pose
@@ -82,24 +82,19 @@ def align_object(
     """
     if features.image is None or features.hand_mask is None or features.object_mask is None:
         raise ValueError("align_object needs features.image, hand_mask and object_mask")
+    seen = find_appearance(None, features.image, features.hand_mask, features.object_mask)
     given = _placed(pose, features.object)
-    found = _coarse(given, features, rotations, candidates, renderer)
+    found = _coarse(given, features, seen, rotations, candidates, renderer)
     found = Placed(torch.cat([given.rotation, found.rotation], 1), torch.cat([given.center, found.center], 1))
-    found, cost = _descend(found, features, given, steps[0], 1.0, renderer)
+    found, cost = _descend(found, features, seen, given, steps[0], 1.0, renderer)
     found = found.take(cost.topk(min(finalists, cost.shape[1]), largest=False).indices)
-    found, cost = _descend(found, features, given, steps[1], 0.5, renderer)
+    found, cost = _descend(found, features, seen, given, steps[1], 0.5, renderer)
     best = found.take(cost.argmin(1, keepdim=True))
-    visible = find_inside(features).sum((1, 2)) >= LEAST
-    rotation = torch.where(visible[:, None, None], best.rotation[:, 0], given.rotation[:, 0])
-    center = torch.where(visible[:, None], best.center[:, 0], given.center[:, 0])
+    enough = seen.inside.sum((1, 2)) >= LEAST
+    rotation = torch.where(enough[:, None, None], best.rotation[:, 0], given.rotation[:, 0])
+    center = torch.where(enough[:, None], best.center[:, 0], given.center[:, 0])
     offset = (rotation @ features.object.center[..., None])[..., 0]
     return dataclasses.replace(pose, object_rotvec=matrix_to_axis_angle(rotation), object_transl=center - offset)
-
-
-def find_inside(features: Features) -> Float[Tensor, "B H W"]:
-    """1 where the maps show more object than anything else."""
-    assert features.hand_mask is not None and features.object_mask is not None
-    return ((features.object_mask > 0.5) & (features.object_mask >= features.hand_mask)).to(features.object_mask.dtype)
 
 
 def _placed(pose: Pose, mesh: Mesh) -> Placed:
@@ -108,17 +103,13 @@ def _placed(pose: Pose, mesh: Mesh) -> Placed:
     return Placed(rotation[:, None], center[:, None])
 
 
-def _albedo(mesh: Mesh) -> Float[Tensor, "B V 3"]:
-    return mesh.colors if mesh.colors is not None else torch.full_like(mesh.vertices, 0.5)
-
-
 @torch.no_grad()
-def _coarse(given: Placed, features: Features, rotations: int, count: int, renderer: str) -> Placed:
+def _coarse(given: Placed, features: Features, seen: Appearance, rotations: int, count: int, renderer: str) -> Placed:
     """The ``count`` best of ``rotations`` orientations of each image, 30 degrees apart, at their best places."""
     size = (COARSE, COARSE)
     camera = Camera(features.camera.matrix, features.camera.size).resized(size)
-    seen = find_appearance(None, features.image, features.hand_mask, features.object_mask)  # type: ignore[arg-type]
-    masks = torch.stack([features.hand_mask, find_inside(features) * features.object_mask], 1)  # type: ignore[list-item]
+    assert features.hand_mask is not None and features.object_mask is not None
+    masks = torch.stack([features.hand_mask, seen.inside * features.object_mask], 1)
     masks = torch.nn.functional.interpolate(masks, size, mode="area").cpu().numpy()
     target = torch.nn.functional.interpolate(seen.target, size, mode="area").cpu().numpy()
     spread = even_rotations(rotations).to(given.center)
@@ -144,7 +135,7 @@ def _draw(
     count = len(rotations)
     placed = (vertices - mesh.center[0]) @ rotations.mT + center
     topology = Topology.pack([(len(vertices), faces)] * count)
-    albedo = _albedo(mesh)[0, : len(vertices)].repeat(count, 1)
+    albedo = mesh.albedo[0, : len(vertices)].repeat(count, 1)
     mask, _, color, ids = render(
         placed.flatten(0, 1), topology, matrix.expand(count, 3, 3), size, albedo, backend=renderer
     )
@@ -168,12 +159,12 @@ STEP = (0.003, 0.003, 0.008, 0.04, 0.04, 0.04)
 
 
 def _descend(
-    start: Placed, features: Features, given: Placed, steps: int, rate: float, renderer: str
+    start: Placed, features: Features, seen: Appearance, given: Placed, steps: int, rate: float, renderer: str
 ) -> tuple[Placed, Float[Tensor, "B K"]]:
     """Adam on colours and outline from each placement; the best that each passed through, and its cost."""
     batch, count = start.center.shape[:2]
     rows = torch.arange(batch, device=start.center.device).repeat_interleave(count)
-    look = _Look.of(features, rows, renderer)
+    look = _Look.of(features, seen, rows, renderer)
     usual = given.center[rows, 0, 2]
     rotation, center = start.rotation.flatten(0, 1), start.center.flatten(0, 1)
     step = center.new_tensor(STEP) * rate
@@ -222,15 +213,14 @@ class _Look:
     renderer: str
 
     @staticmethod
-    def of(features: Features, rows: Tensor, renderer: str) -> _Look:
+    def of(features: Features, seen: Appearance, rows: Tensor, renderer: str) -> _Look:
         mesh = features.object
-        assert features.image is not None and features.hand_mask is not None and features.object_mask is not None
-        seen = find_appearance(None, features.image, features.hand_mask, features.object_mask)  # type: ignore[arg-type]
+        assert features.hand_mask is not None and features.object_mask is not None
         coverage = features.object_mask * (features.object_mask >= features.hand_mask)
         count = mesh.vertices.shape[1]
         return _Look(
             (mesh.vertices - mesh.center[:, None])[rows],
-            _albedo(mesh)[rows].flatten(0, 1).contiguous(),
+            mesh.albedo[rows].flatten(0, 1).contiguous(),
             Topology.pack([(count, mesh.faces[row]) for row in rows.tolist()]),
             features.camera.matrix[rows],
             features.camera.size,
