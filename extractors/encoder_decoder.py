@@ -7,6 +7,7 @@ box (:data:`COMPACT`): a CPU core trains it in two hours. Both are the same code
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -22,7 +23,7 @@ from horefine.extractors.layers import condition_vector, conv_block
 from horefine.extractors.resnet import ResNet
 from horefine.extractors.segmentation import SEGMENTATION
 
-__all__ = ["COMPACT", "FIELD_HEADS", "HEADS", "PAPER", "FeatureConfig", "FeatureNet", "needed_heads"]
+__all__ = ["COMPACT", "FIELD_HEADS", "HEADS", "PAPER", "SPREADS", "FeatureConfig", "FeatureNet", "needed_heads"]
 
 HEADS: dict[str, Head] = {
     "segmentation": SEGMENTATION,
@@ -34,6 +35,9 @@ HEADS: dict[str, Head] = {
 """In an order in which every guide comes before what it guides."""
 
 DENSE = ("hand_coords", "object_coords")
+
+SPREADS = {"depth": 0.02, "hand_coords": 0.1, "object_coords": 0.2}
+"""Heads that say how far off they may be, and the error (metres, codes) they begin by expecting."""
 
 FIELD_HEADS = {
     "hand_mask": "segmentation", "object_mask": "segmentation", "hand_coords": "hand_coords",
@@ -64,6 +68,8 @@ class FeatureConfig:
     head_width: int = 48
     bins: int = 12
     """Into how many the dense maps' codes are cut along each axis for a second loss while training; 0: no such loss."""
+    spread: bool = True
+    """Says at each pixel how far off its codes and depth may be (``heads.spread_loss``)."""
     condition: bool = True
     """Told the sides of the object's box."""
     detach_guides: bool = True
@@ -77,7 +83,7 @@ class FeatureConfig:
 COMPACT = FeatureConfig()
 PAPER = FeatureConfig(
     size=256, width=64, shared_encoder=False, skips=False, decoder=(256, 256, 256), subpixel=1, bottleneck=256,
-    head_width=256, bins=0, condition=False, detach_guides=False,
+    head_width=256, bins=0, spread=False, condition=False, detach_guides=False,
 )  # fmt: skip
 
 
@@ -145,6 +151,11 @@ class FeatureNet(nn.Module):
         self.bins = nn.ModuleDict()
         for name in DENSE if config.bins else ():
             self.bins[name] = nn.Conv2d(config.head_width, 3 * config.bins, 1)
+        self.spreads = nn.ModuleDict()
+        for name, begin in SPREADS.items() if config.spread else ():
+            self.spreads[name] = layer = nn.Conv2d(config.head_width, config.subpixel**2, 1)
+            nn.init.zeros_(layer.weight)
+            nn.init.constant_(layer.bias, math.log(begin))  # type: ignore[arg-type]
 
     def forward(
         self,
@@ -154,7 +165,8 @@ class FeatureNet(nn.Module):
     ) -> dict[str, Float[Tensor, "B C M M"]]:
         """Raw maps of ``heads`` (all when None) and of what guides them; nothing else is computed.
 
-        While training also ``<dense head>_bins``, logits for ``dense.bin_loss``.
+        Also ``<head>_spread`` "B 1 M M", the logarithm of the error to expect of codes and depth at each pixel; while
+        training ``<dense head>_bins``, logits for ``dense.bin_loss``.
 
         ``image`` is sRGB, 0 to 1; ``extents`` the object's box sides in metres (zeros or None: unknown).
         """
@@ -170,6 +182,8 @@ class FeatureNet(nn.Module):
             block, last, unfold = self.heads[name]  # type: ignore[misc]
             hidden = block(inputs)
             raw[name] = unfold(last(hidden)).float()
+            if name in self.spreads:
+                raw[f"{name}_spread"] = unfold(self.spreads[name](hidden)).float()
             if self.training and name in self.bins:
                 raw[f"{name}_bins"] = self.bins[name](hidden).float()
             guide = HEADS[name].activation(raw[name].detach() if self.config.detach_guides else raw[name])
@@ -178,8 +192,8 @@ class FeatureNet(nn.Module):
 
     @staticmethod
     def activate(raw: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Raw maps to maps: shares, heats, codes 0 to 1, metres."""
-        return {name: HEADS[name].activation(value) for name, value in raw.items()}
+        """Raw maps to maps: shares, heats, codes 0 to 1, metres; spreads in the unit of what they are of."""
+        return {name: HEADS[name].activation(v) if name in HEADS else v.exp() for name, v in raw.items()}
 
 
 def needed_heads(wanted: Iterable[str]) -> list[str]:

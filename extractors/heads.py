@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-__all__ = ["Head", "masked_mean"]
+__all__ = ["Head", "masked_mean", "spread_loss"]
 
 
 @dataclass(frozen=True)
@@ -29,3 +29,15 @@ def masked_mean(error: Tensor, mask: Tensor) -> Tensor:
     """Mean of ``error`` "B C H W" over the pixels of ``mask`` "B H W"; 0 when there is none."""
     weight = mask[:, None].to(error.dtype)
     return (error * weight).sum() / (weight.sum() * error.shape[1]).clamp(min=1)
+
+
+def spread_loss(log_spread: Tensor, error: Tensor, mask: Tensor) -> Tensor:
+    """Negative log likelihood of errors as a Laplace distribution's: least where the spread is the mean error.
+
+    Args:
+        log_spread: "B 1 H W", logarithm of the expected absolute error.
+        error: "B C H W", absolute; its mean over C counts. Not to be changed by this loss: it is detached.
+        mask: "B H W", the pixels that count.
+    """
+    expected = error.detach().mean(1, keepdim=True)
+    return masked_mean(expected * (-log_spread).exp() + log_spread, mask)

@@ -16,6 +16,7 @@ from horefine.extractors.batches import OUTSIDE, Augmentation, augment_color, ma
 from horefine.extractors.dense import bin_loss
 from horefine.extractors.detector import Detector, box_losses
 from horefine.extractors.encoder_decoder import DENSE, HEADS, FeatureNet
+from horefine.extractors.heads import spread_loss
 from horefine.extractors.hoisdf import Hoisdf
 from horefine.extractors.hoisdf_task import hoisdf_losses, truth
 from horefine.extractors.initial import predict
@@ -82,6 +83,19 @@ class FeatureTask(Task):
             if f"{name}_bins" in raw:
                 mask = targets[name.replace("coords", "mask")]
                 losses[f"{name}_bins"] = 0.7 * bin_loss(raw[f"{name}_bins"], targets[name], mask)
+        return losses | self._spreads(raw, targets)
+
+    @staticmethod
+    def _spreads(raw: dict[str, Tensor], targets: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A small weight: the spread follows the maps, the maps hardly follow it."""
+        seen = {name: targets[name.replace("coords", "mask")] > 0.6 for name in DENSE}
+        seen["depth"] = targets["hand_mask"] + targets["object_mask"] > 0.6
+        losses = {}
+        for name, mask in seen.items():
+            if f"{name}_spread" in raw:
+                target = targets[name][:, None] if name == "depth" else targets[name]
+                error = (HEADS[name].activation(raw[name]) - target).abs()
+                losses[f"{name}_spread"] = 0.05 * spread_loss(raw[f"{name}_spread"], error, mask)
         return losses
 
     def measure(self, count: int) -> dict[str, float]:

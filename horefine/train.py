@@ -25,10 +25,13 @@ from torch import Tensor
 from horefine.errors import ConfigError, InputError, suggestion
 from horefine.extractors.tasks import TASKS, Task
 from horefine.extractors.weights import begin_from, save_weights, write_tensors
+from horefine.muon import Muon
 
 __all__ = ["TrainConfig", "load_train_config", "train"]
 
 log = logging.getLogger(__name__)
+
+OPTIMIZERS = {"muon": Muon, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 
 
 @dataclass(frozen=True)
@@ -160,10 +163,10 @@ class _Loop:
         if recipe.start:
             log.info("%d tensors from %s", begin_from(self.model, Path(recipe.start)), recipe.start)
         self.average = {name: value.clone() for name, value in self.model.state_dict().items()}
-        kind = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}.get(recipe.optimizer)
+        kind: Any = OPTIMIZERS.get(recipe.optimizer)
         if kind is None:
             raise ConfigError(
-                f"optimizer: {recipe.optimizer!r}: there is none{suggestion(recipe.optimizer, ('adamw', 'sgd'))}"
+                f"optimizer: {recipe.optimizer!r}: there is none{suggestion(recipe.optimizer, OPTIMIZERS)}"
             )
         extra = {"momentum": 0.9} if recipe.optimizer == "sgd" else {"betas": (0.9, 0.98)}
         self.optimizer = kind(_groups(self.model, recipe.weight_decay), lr=recipe.rate, **extra)

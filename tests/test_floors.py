@@ -21,7 +21,7 @@ FLOORS = (  # lowest first; modules of one package (losses, render, ...) may imp
     ("contact_truth",),
     ("losses",),
     ("align",),
-    ("objective", "adam", "tangent"),
+    ("objective", "adam", "muon", "tangent"),
     ("jacobian",),
     ("levenberg_marquardt",),
     ("config", "configs"),
