@@ -66,10 +66,9 @@ def forms_of(objective: Objective, scene: Scene) -> dict[str, Form]:
     for name, term in objective.terms.items():
         maker = getattr(term.function, "squares", None) or SQUARES.get(term.function)
         given = {key: objective.inputs[key] for key in term.inputs}
-        if maker is None:
-            forms[name] = Rooted(term.function, term.weight, given, term.options)
-        else:
-            forms[name] = maker(scene, term.weight, **given, **{**options_of(term.function), **term.options})
+        options = {**options_of(term.function), **term.options}
+        form = None if maker is None else maker(scene, term.weight, **given, **options)
+        forms[name] = form or Rooted(term.function, term.weight, given, term.options)
     return forms
 
 

@@ -17,7 +17,17 @@ from horefine.hand import HandModel
 from horefine.losses.masks import visible
 from horefine.scene import Scene
 
-__all__ = ["CHROMA", "LIGHT", "LUMINANCE", "Appearance", "color_cost", "find_appearance", "log_color", "photometric"]
+__all__ = [
+    "CHROMA",
+    "LIGHT",
+    "LIGHT_WEIGHT",
+    "LUMINANCE",
+    "Appearance",
+    "color_cost",
+    "find_appearance",
+    "log_color",
+    "photometric",
+]
 
 CHROMA = 0.3
 """Sigma of a chroma residual (natural logarithm)."""
@@ -25,6 +35,8 @@ LUMINANCE = 0.6
 """Sigma of a luminance residual: shading is not modelled."""
 LIGHT = 0.3
 """Sigma of the light's own chroma."""
+LIGHT_WEIGHT = 0.3
+"""Weight of that, for each pixel that shows the object."""
 DARK = 0.08
 """Added to linear values: gloss and stray light lift the dark channels of a saturated colour by about this much."""
 MEAN = 0.25
@@ -91,7 +103,7 @@ def color_cost(
     square = residual[:, :2].square().sum(1) / chroma**2 + residual[:, 2].square() / luminance**2
     bound = kernel * kernel
     cost = (drawn * square / (1 + square / bound)).sum((1, 2)) + bound * (inside - drawn).sum((1, 2))
-    return cost + 0.3 * count * offset[:, :2].square().sum(1) / light**2
+    return cost + LIGHT_WEIGHT * count * offset[:, :2].square().sum(1) / light**2
 
 
 def photometric(

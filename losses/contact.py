@@ -79,8 +79,14 @@ def spring_length(
 
 def region_distance(scene: Scene, softness: float) -> Float[Tensor, "B 17"]:
     """Smallest signed distance (metres) of each region's palmar vertices, the mean under softmax(-d / softness)."""
+    distance, share = palmar_distances(scene, softness)
+    return (share * distance).sum(-1)
+
+
+def palmar_distances(scene: Scene, softness: float) -> tuple[Float[Tensor, "B 17 N"], Float[Tensor, "B 17 N"]]:
+    """Signed distances (metres) of each region's palmar vertices, and softmax(-d / softness); 0 for padding."""
     surface = hand_surface(scene.hand_model)
     points = scene.hand.vertices[:, surface.palmar.flatten()]
     distance = scene.features.object.distance(scene.to_object_frame(points)).unflatten(1, surface.palmar.shape)
     absent = (1 - surface.palmar_real) * -1e4
-    return (torch.softmax(absent - distance / softness, -1) * distance).sum(-1)
+    return distance, torch.softmax(absent - distance / softness, -1)

@@ -13,12 +13,22 @@ from torch import Tensor
 from horefine.anatomy import JOINT_ORDERS, JOINTS
 from horefine.contact_truth import NO_ANCHOR, region_anchors
 from horefine.hand import HandModel
-from horefine.losses.contact import inside_depth
+from horefine.losses.contact import inside_depth, palmar_distances
 from horefine.losses.forms import PointRows, Rows, gather, kernel_weight
 from horefine.losses.surfaces import hand_surface
 from horefine.scene import Contact, Scene
 
-__all__ = ["PenetrationSquares", "SpringSquares", "penetration_squares", "spring_squares"]
+__all__ = [
+    "ContactSquares",
+    "PenetrationSquares",
+    "SpringSquares",
+    "contact_squares",
+    "penetration_squares",
+    "spring_squares",
+]
+
+TOUCHING = 6
+"""A region's nearest vertices that its distance is made of; those beyond have next to no share in it."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +91,56 @@ def spring_squares(
 
 
 @dataclass(frozen=True)
+class ContactSquares:
+    """``contact``: one residual for each region of the hand, Tukey's biweight by reweighting.
+
+    In the slope a region's nearest vertices have the normal of their mean.
+    """
+
+    radius: float
+    softness: float
+    weight: float
+
+    def freeze(self, scene: Scene) -> ContactSquares:
+        return self
+
+    def _gap(self, scene: Scene) -> tuple[Tensor, Tensor]:
+        """Distance of each region in radii, and its vertices' shares in it."""
+        distance, share = palmar_distances(scene, self.softness)
+        return (share * distance).sum(-1) / self.radius, share
+
+    def cost(self, scene: Scene) -> Float[Tensor, "B"]:
+        return self.weight * (1 - (1 - self._gap(scene)[0].square()).relu() ** 3).sum(1)
+
+    def rows(self, scene: Scene) -> list[Rows]:
+        gap, share = self._gap(scene)
+        palmar = hand_surface(scene.hand_model).palmar
+        share, order = share.topk(min(TOUCHING, share.shape[-1]), dim=-1)
+        share = share / share.sum(-1, keepdim=True)
+        point = palmar.expand(len(gap), -1, -1).gather(2, order)
+        touching = (gather(scene.hand.vertices, point) * share[..., None]).sum(2)
+        slope = (outward(scene, touching) / self.radius)[..., None, :]
+        arm = (touching - scene.object_center[:, None])[..., None, :]
+        wrench = -torch.cat([slope, torch.linalg.cross(arm, slope)], -1)
+        weight = 3 * self.weight * (1 - gap.square()).relu().square()
+        return [PointRows(gap[..., None], slope, wrench, point, share, weight)]
+
+
+def contact_squares(scene: Scene, weight: float, *, radius: float, softness: float, **_: Any) -> ContactSquares:
+    """``losses.contact.contact`` as squares."""
+    return ContactSquares(radius, softness, weight)
+
+
+def outward(scene: Scene, points: Float[Tensor, "B N 3"]) -> Float[Tensor, "B N 3"]:
+    """How the distance to the object grows at camera-frame ``points``, camera axes."""
+    leaf = scene.to_object_frame(points).detach().requires_grad_()
+    with torch.enable_grad():
+        distance = scene.features.object.distance(leaf)
+    (slope,) = torch.autograd.grad(distance, leaf, torch.ones_like(distance))
+    return slope @ scene.object_rotation.mT
+
+
+@dataclass(frozen=True)
 class PenetrationSquares:
     """``penetration``: one residual for each vertex of the hand and each ball inside it.
 
@@ -100,11 +160,7 @@ class PenetrationSquares:
 
     def rows(self, scene: Scene) -> list[Rows]:
         depth, area, points = inside_depth(scene, self.tolerance)
-        leaf = scene.to_object_frame(points).detach().requires_grad_()
-        with torch.enable_grad():
-            distance = scene.features.object.distance(leaf)
-        (normal,) = torch.autograd.grad(distance, leaf, torch.ones_like(distance))
-        slope = -(normal @ scene.object_rotation.mT) / self.sigma
+        slope = -outward(scene, points) / self.sigma
         arm = points - scene.object_center[:, None]
         wrench = -torch.cat([slope, torch.linalg.cross(arm, slope)], -1)
         weight = self.weight * area * (depth > 0)

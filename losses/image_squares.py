@@ -125,7 +125,14 @@ class Pixels:
         """``maps`` where hand or object are seen."""
         features = scene.features
         assert features.hand_mask is not None and features.object_mask is not None
-        seen = visible(features.hand_mask, features.object_mask).flatten(2) > 0
+        return Pixels.chosen(scene, visible(features.hand_mask, features.object_mask), maps, codes)
+
+    @staticmethod
+    def chosen(
+        scene: Scene, shown: Float[Tensor, "B 2 H W"], maps: Float[Tensor, "B 2 C H W"], codes: Float[Tensor, "B V C"]
+    ) -> Pixels:
+        """``maps`` where ``shown`` is above 0."""
+        features, seen = scene.features, shown.flatten(2) > 0
         count = max(1, int(seen.sum(2).max()))
         order = seen.to(torch.int8).argsort(dim=2, descending=True, stable=True)[..., :count]
         valid = seen.gather(2, order).to(maps.dtype)

@@ -10,12 +10,20 @@ from jaxtyping import Float
 from torch import Tensor
 
 from horefine.anatomy import anatomy_angles
-from horefine.geometry import axis_angle_to_matrix
+from horefine.geometry import axis_angle_to_matrix, matrix_to_axis_angle, skew
 from horefine.losses import prior
 from horefine.losses.forms import COLUMNS, DenseRows, Rows
 from horefine.scene import Scene
 
-__all__ = ["PosePrior", "ShapePrior", "joint_angle_slopes", "pose_prior_squares", "shape_prior_squares"]
+__all__ = [
+    "OffsetSquares",
+    "PosePrior",
+    "ShapePrior",
+    "joint_angle_slopes",
+    "offset_squares",
+    "pose_prior_squares",
+    "shape_prior_squares",
+]
 
 
 @dataclass(frozen=True)
@@ -89,3 +97,81 @@ class ShapePrior:
 
 def shape_prior_squares(scene: Scene, weight: float, **_: Any) -> ShapePrior:
     return ShapePrior(weight)
+
+
+@dataclass(frozen=True)
+class OffsetSquares:
+    """``offset``, its smooth variant."""
+
+    pose: float
+    shape: float
+    transl: float
+    object: float
+    weight: float
+
+    def freeze(self, scene: Scene) -> OffsetSquares:
+        return self
+
+    def cost(self, scene: Scene) -> Float[Tensor, "B"]:
+        parts = {"pose": self.pose, "shape": self.shape, "transl": self.transl, "object": self.object}
+        return self.weight * prior.offset(scene, **parts)
+
+    def rows(self, scene: Scene) -> list[Rows]:
+        now, start = scene.pose, scene.initial
+        lever = scene.hand.joints[:, 0] - scene.hand.vertices.mean(1)  # the turn is about the vertices' centroid
+        arm = now.object_transl - scene.object_center
+        parts = [
+            _moved(self.transl, now.hand_transl - start.hand_transl, lever, 0),
+            _moved(self.object, now.object_transl - start.object_transl, arm, COLUMNS - 6),
+            self._turned(scene),
+            self._bent(scene),
+            _plain(self.shape, now.hand_shape - start.hand_shape, 51),
+        ]
+        root = self.weight**0.5
+        return [DenseRows(root * torch.cat([a for a, _ in parts], 1), root * torch.cat([b for _, b in parts], 1))]
+
+    def _turned(self, scene: Scene) -> tuple[Tensor, Tensor]:
+        """The object's rotation: nine numbers of ``R - R_0``; turning by w changes R by ``[w]x R``."""
+        root, rotation = (self.object / 2) ** 0.5, scene.object_rotation
+        values = (rotation - axis_angle_to_matrix(scene.initial.object_rotvec)).flatten(1)
+        matrix = values.new_zeros(len(values), 9, COLUMNS)
+        matrix[..., -3:] = (skew(torch.eye(3).to(values)) @ rotation[:, None]).flatten(2).mT
+        return root * values, root * matrix
+
+    def _bent(self, scene: Scene) -> tuple[Tensor, Tensor]:
+        """``cos(d / 2) - 1`` of each finger joint; d grows by the turn's part along the axis turned about."""
+        root = (self.pose / 15) ** 0.5
+        now, start = (axis_angle_to_matrix(p.hand_rotvec[:, 1:]) for p in (scene.pose, scene.initial))
+        turn = matrix_to_axis_angle(start.mT @ now)
+        half = turn.norm(dim=-1, keepdim=True) / 2
+        axis = turn / (2 * half).clamp(min=1e-9)
+        matrix = turn.new_zeros(len(turn), 15, COLUMNS)
+        blocks = matrix[..., 6:51].unflatten(-1, (15, 3))
+        joints = torch.arange(15, device=turn.device)
+        blocks[:, joints, joints] = -half.sin() / 2 * axis
+        return root * (half[..., 0].cos() - 1), root * matrix
+
+
+def _moved(
+    weight: float, values: Float[Tensor, "B 3"], lever: Float[Tensor, "B 3"], first: int
+) -> tuple[Tensor, Tensor]:
+    """A point that moves with the three columns from ``first`` on and, at ``lever``, with the turn after them."""
+    matrix = values.new_zeros(len(values), 3, COLUMNS)
+    matrix[:, :, first : first + 3] = torch.eye(3).to(values)
+    matrix[:, :, first + 3 : first + 6] = -skew(lever)
+    return weight**0.5 * values, weight**0.5 * matrix
+
+
+def _plain(weight: float, values: Float[Tensor, "B N"], first: int) -> tuple[Tensor, Tensor]:
+    """Numbers that are columns themselves."""
+    count = values.shape[1]
+    matrix = values.new_zeros(len(values), count, COLUMNS)
+    matrix[:, torch.arange(count), torch.arange(first, first + count)] = 1
+    return weight**0.5 * values, weight**0.5 * matrix
+
+
+def offset_squares(
+    scene: Scene, weight: float, *, pose: float, shape: float, transl: float, object: float, variant: str
+) -> OffsetSquares | None:
+    """``offset`` as squares; CPF's variant, which jumps, has none."""
+    return OffsetSquares(pose, shape, transl, object, weight) if variant == "angle" else None

@@ -9,6 +9,10 @@ Why not the paper's losses alone (``benchmarks/refine.py`` compares the two reci
 * Weights are sigmas. ``sigma: auto`` is 1.48 times the median absolute residual of the image, found when a stage
   begins; priors in standard deviations then balance by themselves, whatever the noise of the maps.
 * A Geman-McClure kernel: a map pixel that belongs to something else pulls on nothing.
+* Where the maps come with a confidence w, a residual's own sigma is ``sigma / sqrt(w)``: sigma is that of a pixel that is
+  trusted fully, given or (``auto``) found from the residuals times ``sqrt(w)``, so that only the confidences' ratios
+  count then. Kernel and ``repeats`` see the same scaled residuals. A pixel of confidence 0 is left out.
+  ``confidence: false`` switches this off.
 """
 
 from __future__ import annotations
@@ -67,6 +71,33 @@ def geman_mcclure(residuals: Residuals, sigma: float | Float[Tensor, "B 2"], ker
     bound = kernel * kernel
     cost = square / (1 + square / bound)
     return (cost * residuals.used).sum((1, 2)) + bound * residuals.unseen.sum(1)
+
+
+def trusted(
+    values: Float[Tensor, "B 2 N K"],
+    used: Float[Tensor, "B 2 N"],
+    unseen: Float[Tensor, "B 2 N"],
+    confidence: Float[Tensor, "B 2 N"] | None,
+) -> Residuals:
+    """Residuals in units of each pixel's own accuracy: times the root of its confidence, left out where that is 0.
+
+    ``used`` and ``unseen``: 1 for the observations that the model answers, and for those that it does not.
+    """
+    if confidence is None:
+        return Residuals(values, used, unseen.sum(2))
+    known = (confidence > 0).to(used.dtype)
+    return Residuals(values * confidence.sqrt()[..., None], used * known, (unseen * known).sum(2))
+
+
+def both(
+    hand: Float[Tensor, "B H W"] | None, thing: Float[Tensor, "B H W"] | None, wanted: bool = True
+) -> Float[Tensor, "B 2 H W"] | None:
+    """Confidences of hand and object; 1 where only one of them is known, None where neither is (or is wanted)."""
+    if not wanted or (hand is None and thing is None):
+        return None
+    known = hand if hand is not None else thing
+    assert known is not None
+    return torch.stack([torch.ones_like(known) if c is None else c for c in (hand, thing)], 1)
 
 
 def measured(residuals: Callable[..., Residuals], floor: float) -> Callable[[Callable], Callable]:
@@ -140,6 +171,10 @@ def _code_residuals(
     object_mask: Float[Tensor, "B H W"],
     hand_coords: Float[Tensor, "B 3 H W"],
     object_coords: Float[Tensor, "B 3 H W"],
+    hand_confidence: Float[Tensor, "B H W"] | None = None,
+    object_confidence: Float[Tensor, "B H W"] | None = None,
+    *,
+    confidence: bool = True,
 ) -> Residuals:
     render, seen = scene.render, visible(hand_mask, object_mask)
     scale = scene.features.object.scale
@@ -147,7 +182,9 @@ def _code_residuals(
     target = torch.stack([hand_coords, object_coords], 1)
     values = (render.coords - target) * scale[:, :, None, None, None]
     drawn = (render.ids >= 0).to(values.dtype)
-    return Residuals(values.flatten(3).mT, (seen * drawn).flatten(2), (seen * (1 - drawn)).sum((2, 3)))
+    trust = both(hand_confidence, object_confidence, confidence)
+    trust = None if trust is None else trust.flatten(2)
+    return trusted(values.flatten(3).mT, (seen * drawn).flatten(2), (seen * (1 - drawn)).flatten(2), trust)
 
 
 @mapped(_code_residuals, floor=1e-4)
@@ -158,11 +195,14 @@ def rendered_code(
     object_mask: Float[Tensor, "B H W"],
     hand_coords: Float[Tensor, "B 3 H W"],
     object_coords: Float[Tensor, "B 3 H W"],
+    hand_confidence: Float[Tensor, "B H W"] | None = None,
+    object_confidence: Float[Tensor, "B H W"] | None = None,
     *,
     sigma: str | float | Tensor = "auto",
     kernel: float = 3.0,
     inflation: float = 1.0,
     repeats: str | float | Tensor = 1.0,
+    confidence: bool = True,
 ) -> Float[Tensor, "B"]:
     """The canonical code that the posed surface shows at a pixel equals the map's, in metres on the surface.
 
@@ -170,7 +210,10 @@ def rendered_code(
     alike in network maps, so a sum over pixels counts the same evidence several times: it is divided by ``repeats``
     (``auto``: how often is read off the residuals, :func:`count_repeats`).
     """
-    residuals = _code_residuals(scene, hand_mask, object_mask, hand_coords, object_coords)
+    residuals = _code_residuals(
+        scene, hand_mask, object_mask, hand_coords, object_coords, hand_confidence, object_confidence,
+        confidence=confidence,
+    )  # fmt: skip
     spread = _sigma(sigma, residuals, 1e-4, inflation)
     return geman_mcclure(_thinned(residuals, repeats, scene.features.camera.size, 1e-4), spread, kernel)
 
@@ -180,12 +223,17 @@ def _depth_residuals(
     hand_mask: Float[Tensor, "B H W"],
     object_mask: Float[Tensor, "B H W"],
     depth: Float[Tensor, "B H W"],
+    depth_confidence: Float[Tensor, "B H W"] | None = None,
+    *,
+    confidence: bool = True,
 ) -> Residuals:
     render, seen = scene.render, visible(hand_mask, object_mask)
     root = scene.object_center[:, 2]
     values = render.depth - root[:, None, None, None] - depth[:, None]
     drawn = (render.ids >= 0).to(values.dtype)
-    return Residuals(values.flatten(2)[..., None], (seen * drawn).flatten(2), (seen * (1 - drawn)).sum((2, 3)))
+    trust = both(depth_confidence, depth_confidence, confidence)
+    trust = None if trust is None else trust.flatten(2)
+    return trusted(values.flatten(2)[..., None], (seen * drawn).flatten(2), (seen * (1 - drawn)).flatten(2), trust)
 
 
 @mapped(_depth_residuals, floor=1e-4)
@@ -195,17 +243,19 @@ def rendered_depth(
     hand_mask: Float[Tensor, "B H W"],
     object_mask: Float[Tensor, "B H W"],
     depth: Float[Tensor, "B H W"],
+    depth_confidence: Float[Tensor, "B H W"] | None = None,
     *,
     sigma: str | float | Tensor = "auto",
     kernel: float = 3.0,
     inflation: float = 1.0,
     repeats: str | float | Tensor = 1.0,
+    confidence: bool = True,
 ) -> Float[Tensor, "B"]:
     """Rendered depth below the object's centre equals the relative depth map (Song et al. eq. 8), in metres.
 
     Robust and in sigmas; a pixel where nothing is rendered costs as much as a bad one but pulls on nothing.
     """
-    residuals = _depth_residuals(scene, hand_mask, object_mask, depth)
+    residuals = _depth_residuals(scene, hand_mask, object_mask, depth, depth_confidence, confidence=confidence)
     spread = _sigma(sigma, residuals, 1e-4, inflation)
     return geman_mcclure(_thinned(residuals, repeats, scene.features.camera.size, 1e-4), spread, kernel)
 
@@ -235,10 +285,13 @@ def _paired(scene: Scene, pairs: SurfacePairs) -> Float[Tensor, "B 2 P 3"]:
     return torch.stack([named_points(vertices, pairs, side) for side, vertices in enumerate(surfaces)], 1)
 
 
-def _reprojection_residuals(scene: Scene, surface_pairs: SurfacePairs, threshold: float = 0.1) -> Residuals:
+def _reprojection_residuals(
+    scene: Scene, surface_pairs: SurfacePairs, threshold: float = 0.1, confidence: bool = True
+) -> Residuals:
     pixels = project(_paired(scene, surface_pairs), scene.features.camera.matrix)
     used = surface_pairs.valid * (surface_pairs.distance < threshold)
-    return Residuals(pixels - surface_pairs.pixel, used, torch.zeros_like(used[..., 0]))
+    trust = surface_pairs.confidence if confidence else None
+    return trusted(pixels - surface_pairs.pixel, used, torch.zeros_like(used), trust)
 
 
 @measured(_reprojection_residuals, floor=0.03)
@@ -250,22 +303,28 @@ def surface_reprojection(
     kernel: float = 60.0,
     inflation: float = 1.0,
     threshold: float = 0.1,
+    confidence: bool = True,
 ) -> Float[Tensor, "B"]:
     """The surface point whose code a pixel shows projects onto that pixel; ``sigma`` in pixels of the map.
 
     From pixels to the surface, where Song et al. (eq. 4-7) go from vertices to pixels: no quantisation, and no
     vertex of the far side is paired with a pixel. ``threshold`` is the largest distance in code space.
     """
-    residuals = _reprojection_residuals(scene, surface_pairs, threshold)
+    residuals = _reprojection_residuals(scene, surface_pairs, threshold, confidence)
     return geman_mcclure(residuals, _sigma(sigma, residuals, 0.03, inflation), kernel)
 
 
 def _surface_depth_residuals(
-    scene: Scene, surface_pairs: SurfacePairs, depth: Float[Tensor, "B H W"], threshold: float = 0.1
+    scene: Scene,
+    surface_pairs: SurfacePairs,
+    depth: Float[Tensor, "B H W"],
+    threshold: float = 0.1,
+    confidence: bool = True,
 ) -> Residuals:
     z = _paired(scene, surface_pairs)[..., 2] - scene.object_center[:, None, None, 2]
     used = surface_pairs.valid * (surface_pairs.distance < threshold)
-    return Residuals((z - surface_pairs.depth)[..., None], used, torch.zeros_like(used[..., 0]))
+    trust = surface_pairs.depth_confidence if confidence else None
+    return trusted((z - surface_pairs.depth)[..., None], used, torch.zeros_like(used), trust)
 
 
 @measured(_surface_depth_residuals, floor=2e-4)
@@ -278,10 +337,11 @@ def surface_depth(
     kernel: float = 60.0,
     inflation: float = 1.0,
     threshold: float = 0.1,
+    confidence: bool = True,
 ) -> Float[Tensor, "B"]:
     """The surface point whose code a pixel shows lies at that pixel's relative depth; ``sigma`` in metres.
 
     Song et al. eq. 9-10 from pixels to the surface: it reaches points that a wrong pose hides.
     """
-    residuals = _surface_depth_residuals(scene, surface_pairs, depth, threshold)
+    residuals = _surface_depth_residuals(scene, surface_pairs, depth, threshold, confidence)
     return geman_mcclure(residuals, _sigma(sigma, residuals, 2e-4, inflation), kernel)

@@ -17,25 +17,30 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
-from horefine.losses import contact, prior, robust
-from horefine.losses.contact_squares import penetration_squares, spring_squares
+from horefine.losses import appearance, contact, prior, robust
+from horefine.losses.contact_squares import contact_squares, penetration_squares, spring_squares
 from horefine.losses.forms import DenseRows, Form, PointRows, Rows
 from horefine.losses.image_squares import code_squares, depth_squares, pair_squares, see_depth, see_reprojection
-from horefine.losses.prior_squares import pose_prior_squares, shape_prior_squares
+from horefine.losses.photometric_squares import photometric_squares
+from horefine.losses.prior_squares import offset_squares, pose_prior_squares, shape_prior_squares
 from horefine.losses.silhouette_squares import silhouette_squares
 
 __all__ = ["SQUARES", "DenseRows", "Form", "PointRows", "Rows"]
 
-Maker = Callable[..., Form]
+Maker = Callable[..., Form | None]
 SQUARES: Mapping[Callable[..., Tensor], Maker] = {
     robust.surface_reprojection: pair_squares(see_reprojection),
     robust.surface_depth: pair_squares(see_depth),
     robust.rendered_code: code_squares,
     robust.rendered_depth: depth_squares,
     robust.silhouette: silhouette_squares,
+    appearance.photometric: photometric_squares,
+    contact.contact: contact_squares,
     contact.spring_length: spring_squares,
     contact.penetration: penetration_squares,
+    prior.offset: offset_squares,
     prior.pose_prior: pose_prior_squares,
     prior.shape_prior: shape_prior_squares,
 }
-"""How each loss is written as squares: ``maker(scene, weight, **inputs, **options) -> Form``."""
+"""How each loss is written as squares: ``maker(scene, weight, **inputs, **options) -> Form``, or None where the options
+make it something else."""
