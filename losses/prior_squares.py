@@ -113,8 +113,8 @@ class OffsetSquares:
         return self
 
     def cost(self, scene: Scene) -> Float[Tensor, "B"]:
-        parts = {"pose": self.pose, "shape": self.shape, "transl": self.transl, "object": self.object}
-        return self.weight * prior.offset(scene, **parts)
+        found = prior.offset(scene, pose=self.pose, shape=self.shape, transl=self.transl, object=self.object)
+        return self.weight * found
 
     def rows(self, scene: Scene) -> list[Rows]:
         now, start = scene.pose, scene.initial
