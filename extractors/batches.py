@@ -1,7 +1,9 @@
 """Training batches: crops with exact maps and poses, and the changes of view and colour that multiply them.
 
 A turn of the picture about its crop's centre is the same as turning the scene about the optical axis and moving the
-principal point, so pictures, maps, camera and poses change together and stay exact (square pixels assumed).
+principal point, so pictures, maps, camera and poses change together and stay exact (square pixels assumed). Colours
+are changed by kornia. Random numbers come from a generator on the CPU, whatever device the pictures are on: a run is
+the same run on any device.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from horefine.extractors.joints import heat_maps
 from horefine.geometry import axis_angle_to_matrix, matrix_to_axis_angle, project
 from horefine.scene import Pose
 
-__all__ = ["Augmentation", "Batch", "augment_color", "augment_view", "map_targets"]
+__all__ = ["Augmentation", "Batch", "View", "augment_color", "augment_view", "change_view", "draw_view", "map_targets"]
 
 OUTSIDE = 127 / 255
 """What a crop shows beyond the photograph's edge."""
@@ -46,6 +48,23 @@ class Batch:
     def __len__(self) -> int:
         return len(self.image)
 
+    def to(self, device: str) -> Batch:
+        """Everything on another device."""
+        moved = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        maps = {name: value.to(device) for name, value in moved.pop("maps").items()}
+        return Batch(maps=maps, **{name: value.to(device) for name, value in moved.items()})
+
+
+@dataclass(frozen=True)
+class View:
+    """How the camera of each crop is changed: the picture is turned, scaled and then shifted."""
+
+    angle: Float[Tensor, "B"]
+    """Radians, clockwise in the picture."""
+    scale: Float[Tensor, "B"]
+    shift: Float[Tensor, "B 2"]
+    """In half crops."""
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -73,17 +92,25 @@ class Augmentation:
 def augment_view(
     batch: Batch, options: Augmentation, rest_wrist: Float[Tensor, "B 3"], generator: torch.Generator
 ) -> Batch:
+    """:func:`change_view` by a random :class:`View`."""
+    return change_view(batch, draw_view(options, len(batch), generator), rest_wrist)
+
+
+def draw_view(options: Augmentation, count: int, generator: torch.Generator) -> View:
+    """``count`` random views, on the CPU."""
+    limit = 1.5 * options.rotation
+    angle = (torch.randn(count, generator=generator) * options.rotation).clamp(-limit, limit)
+    scale = (torch.randn(count, generator=generator) * options.scale).clamp(-0.25, 0.25).exp()
+    return View(angle, scale, torch.randn(count, 2, generator=generator) * (2 * options.shift))
+
+
+def change_view(batch: Batch, view: View, rest_wrist: Float[Tensor, "B 3"]) -> Batch:
     """Turns, scales and shifts the crops; camera, poses and maps follow.
 
     ``rest_wrist``: the wrist joint of the untranslated hand (``HandModel.rest_joints(shape)[:, 0]``), about which
     MANO's global rotation turns.
     """
-    count = len(batch)
-    angle = (torch.randn(count, generator=generator) * options.rotation).clamp(
-        -1.5 * options.rotation, 1.5 * options.rotation
-    )
-    scale = (torch.randn(count, generator=generator) * options.scale).clamp(-0.25, 0.25).exp()
-    shift = torch.randn(count, 2, generator=generator) * (2 * options.shift)
+    angle, scale, shift = (value.to(batch.image) for value in (view.angle, view.scale, view.shift))
     turn = axis_angle_to_matrix(torch.stack([torch.zeros_like(angle), torch.zeros_like(angle), angle], -1))
     image, maps = _warp(batch, turn[:, :2, :2], scale, shift)
     pose, wrist = batch.pose, rest_wrist + batch.pose.hand_transl
@@ -138,33 +165,55 @@ def _warp(batch: Batch, turn: Tensor, scale: Tensor, shift: Tensor) -> tuple[Ten
 
 
 def augment_color(image: Float[Tensor, "B 3 S S"], options: Augmentation, generator: torch.Generator) -> Tensor:
-    """Brightness, contrast, saturation, tint, blur, painted rectangles and noise, each image its own."""
+    """Saturation, contrast, brightness, tint, blur (kornia's), painted rectangles and noise, each image its own."""
+    # kornia takes a second to import, and only training wants it
+    from kornia.enhance import (
+        adjust_brightness_accumulative,
+        adjust_contrast_with_mean_subtraction,
+        adjust_saturation_with_gray_subtraction,
+    )
+
     count = len(image)
 
     def spread(amount: float, channels: int = 1) -> Tensor:
-        return 1 + amount * (2 * torch.rand(count, channels, 1, 1, generator=generator) - 1)
+        return 1 + amount * (2 * _uniform(generator, image, count, channels) - 1)
 
-    mean = image.mean((1, 2, 3), keepdim=True)
-    grey = image.mean(1, keepdim=True)
-    image = grey + (image - grey) * spread(options.saturation)
-    image = (mean + (image - mean) * spread(options.contrast)) * spread(options.brightness) * spread(options.tint, 3)
-    blurred = torch.nn.functional.avg_pool2d(image, 3, 1, 1, count_include_pad=False)
-    chosen = torch.rand(count, 1, 1, 1, generator=generator) < options.blur
-    image = torch.where(chosen, blurred, image)
+    image = adjust_saturation_with_gray_subtraction(image, spread(options.saturation)[:, 0])
+    image = adjust_contrast_with_mean_subtraction(image, spread(options.contrast)[:, 0])
+    image = adjust_brightness_accumulative(image, spread(options.brightness)[:, 0], clip_output=False)
+    image = image * spread(options.tint, 3)[..., None, None]
+    image = _blur(image, options.blur, generator)
     image = _erase(image, options.erase, generator)
-    level = torch.rand(count, 1, 1, 1, generator=generator) * options.noise
-    return (image + torch.randn(image.shape, generator=generator) * level).clamp(0, 1)
+    level = _uniform(generator, image, count, 1, 1, 1) * options.noise
+    return (image + torch.randn(image.shape, generator=generator).to(image) * level).clamp(0, 1)
+
+
+def _uniform(generator: torch.Generator, like: Tensor, *shape: int) -> Tensor:
+    """Random numbers from 0 to 1 of the generator, where ``like`` is."""
+    return torch.rand(*shape, generator=generator).to(like)
+
+
+def _blur(image: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    from kornia.filters import gaussian_blur2d
+
+    sigma = 0.5 + _uniform(generator, image, len(image), 1).expand(-1, 2)
+    chosen = torch.rand(len(image), generator=generator) < share
+    if not chosen.any():
+        return image
+    chosen = chosen.nonzero()[:, 0].to(image.device)
+    return image.index_copy(0, chosen, gaussian_blur2d(image[chosen], (3, 3), sigma[chosen]))
 
 
 def _erase(image: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Rectangles of one colour. Not kornia's RandomErasing: that takes three times as long, and no generator."""
     count, _, height, width = image.shape
-    middle = torch.rand(count, 2, 1, 1, generator=generator)
-    half = 0.04 + 0.11 * torch.rand(count, 2, 1, 1, generator=generator)
-    half = half * (torch.rand(count, 1, 1, 1, generator=generator) < share)
-    ys = torch.linspace(0, 1, height)[None, :, None]
-    xs = torch.linspace(0, 1, width)[None, None]
+    middle = _uniform(generator, image, count, 2, 1, 1)
+    half = 0.04 + 0.11 * _uniform(generator, image, count, 2, 1, 1)
+    half = half * (_uniform(generator, image, count, 1, 1, 1) < share)
+    ys = torch.linspace(0, 1, height).to(image)[None, :, None]
+    xs = torch.linspace(0, 1, width).to(image)[None, None]
     inside = ((ys - middle[:, 0]).abs() < half[:, 0]) & ((xs - middle[:, 1]).abs() < half[:, 1])
-    return torch.where(inside[:, None], torch.rand(count, 3, 1, 1, generator=generator), image)
+    return torch.where(inside[:, None], _uniform(generator, image, count, 3, 1, 1), image)
 
 
 def map_targets(batch: Batch) -> dict[str, Tensor]:
