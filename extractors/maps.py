@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from horefine.data import Sample
@@ -12,8 +13,23 @@ from horefine.extractors import load_default
 from horefine.extractors.crops import extents_of, pictures
 from horefine.extractors.encoder_decoder import FIELD_HEADS, HEADS, FeatureNet, needed_heads
 from horefine.hand import HandModel
+from horefine.scene import CONFIDENCES
 
-__all__ = ["MapExtractor"]
+__all__ = ["GOOD", "MapExtractor", "confidence"]
+
+GOOD = {"hand_coords": 0.02, "object_coords": 0.05, "depth": 0.01}
+"""Mean absolute error (codes, metres) that is to be expected of a good pixel of the shipped network's maps."""
+MAP_OF = {confidence: name for name, confidence in CONFIDENCES.items()}
+
+
+def confidence(expected: Float[Tensor, "*n"], good: float) -> Float[Tensor, "*n"]:
+    """What the square of an error weighs beside that of a good pixel: ``(good / max(expected, good))^2``, 0 to 1.
+
+    Args:
+        expected: mean absolute error to expect at each pixel (``heads.spread_loss``).
+        good: that of a good pixel, same unit; below it, no more trust is to be won.
+    """
+    return (good / expected.clamp_min(good)).square()
 
 
 class MapExtractor:
@@ -26,17 +42,23 @@ class MapExtractor:
         self.model: FeatureNet = (model or load_default("features")).to(device)  # type: ignore[assignment]
 
     @torch.inference_mode()
-    def extract(self, crops: Sequence[Sample], names: Sequence[str]) -> dict[str, Tensor]:
-        """The named maps "B [C] 64 64"; codes and depth are zero where neither hand nor object is seen."""
+    def extract(self, crops: Sequence[Sample], names: Sequence[str]) -> dict[str, Tensor | None]:
+        """The named maps "B [C] 64 64"; codes and depth are zero where neither hand nor object is seen.
+
+        Confidences (:func:`confidence` of the error that the network expects) are None where it expects none: weights
+        from before it did.
+        """
         image = pictures(crops, self.model.config.size).to(self.device)
-        heads = needed_heads(FIELD_HEADS[name] for name in names)
+        heads = needed_heads(FIELD_HEADS[MAP_OF.get(name, name)] for name in names)
         if "segmentation" not in heads:
             heads.append("segmentation")
         maps = FeatureNet.activate(self.model(image, extents_of(crops).to(self.device), heads))
         fields: dict[str, Tensor] = {}
         for head in heads:
             fields |= HEADS[head].fields(maps[head], maps)
-        return {name: _seen_only(name, fields).cpu() for name in names}
+            if f"{head}_spread" in maps:
+                fields[CONFIDENCES[head]] = confidence(maps[f"{head}_spread"][:, 0], GOOD[head])
+        return {n: None if n in MAP_OF and n not in fields else _seen_only(n, fields).cpu() for n in names}
 
 
 def _seen_only(name: str, fields: dict[str, Tensor]) -> Tensor:

@@ -160,8 +160,11 @@ class Config(_Table):
 
     @property
     def features(self) -> tuple[str, ...]:
-        """What has to be extracted: what the way in and at least one active loss cannot do without."""
-        of_losses = (n for term in self.terms().values() if not term.optional for n in term.features)
+        """What is extracted: what the way in and at least one active loss cannot do without, and the confidences of
+        the losses' maps (None where nobody knows them)."""
+        terms = self.terms().values()
+        of_losses = [n for term in terms if not term.optional for n in term.features]
+        of_losses += [n for term in terms if not term.optional for n in term.confidences]
         of_skip = ["contact"] if self.skip.contact > 0 else []
         return tuple(dict.fromkeys([*self.align.features, *of_losses, *of_skip]))
 

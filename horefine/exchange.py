@@ -21,11 +21,18 @@ from horefine.distance import DistanceGrid
 from horefine.errors import InputError
 from horefine.geometry import Camera, matrix_to_axis_angle
 from horefine.mesh import Mesh
-from horefine.scene import Contact, Features, Pose
+from horefine.scene import CONFIDENCES, Contact, Features, Pose
 
 __all__ = ["ForeignPose", "find_item", "read_features", "read_pose"]
 
-_MAPS = {"hand_mask": 0, "object_mask": 0, "hand_coords": 3, "object_coords": 3, "depth": 0, "image": 3}
+_MAPS = {
+    "hand_mask": 0,
+    "object_mask": 0,
+    "hand_coords": 3,
+    "object_coords": 3,
+    "depth": 0,
+    "image": 3,
+} | dict.fromkeys(CONFIDENCES.values(), 0)
 _HOUSE = {
     "shape": "hand_shape",
     "transl": "hand_transl",
@@ -120,7 +127,12 @@ def read_features(path: Path, camera: Camera, mesh: Mesh, size: tuple[int, int])
     if len(set(sizes.values())) > 1:
         listed = ", ".join(f"{n} {s[0]}x{s[1]}" for n, s in sizes.items())
         raise InputError(f"{where}: the maps differ in size: {listed}; bring them to one size")
-    for name in ("hand_mask", "object_mask", "image"):
+    for name, confidence in CONFIDENCES.items():
+        if confidence in maps and name not in maps:
+            raise InputError(
+                f"{where}: {confidence} without {name}: there is nothing to trust; add the map, or leave it out"
+            )
+    for name in ("hand_mask", "object_mask", "image", *CONFIDENCES.values()):
         if name in maps and not 0 <= float(maps[name].min()) <= float(maps[name].max()) <= 1:
             raise InputError(f"{where}: {name} runs from {maps[name].min():g} to {maps[name].max():g}; expected 0 to 1")
     map_camera = _map_camera(table, next(iter(sizes.values())), camera, size, where)

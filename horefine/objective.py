@@ -20,7 +20,7 @@ from torch import Tensor
 from horefine.errors import ConfigError, suggestion
 from horefine.hand import HandModel
 from horefine.losses import LOSSES, PREPARED
-from horefine.scene import Features, Scene
+from horefine.scene import CONFIDENCES, Features, Scene
 
 __all__ = ["Objective", "Term", "parse_terms", "prepare", "usable"]
 
@@ -43,21 +43,37 @@ class Term:
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """Features and prepared quantities that the loss asks for, by name."""
-        return required(self.function)
+        """Features and prepared quantities that the loss asks for, by name; confidences may be missing (None)."""
+        return required(self.function) + tuple(n for n in accepted(self.function) if n in CONFIDENCES.values())
 
     @property
     def features(self) -> tuple[str, ...]:
         """Features that must be there, those behind prepared quantities included."""
-        names = [n for name in self.inputs for n in (required(PREPARED[name]) if name in PREPARED else (name,))]
+        asked = required(self.function)
+        names = [n for name in asked for n in (required(PREPARED[name]) if name in PREPARED else (name,))]
         return tuple(dict.fromkeys(n for n in names if n in FEATURES and n not in ALWAYS))
+
+    @property
+    def confidences(self) -> tuple[str, ...]:
+        """The confidences of its maps that the loss uses where they are known."""
+        if not {**options_of(self.function), **self.options}.get("confidence", False):
+            return ()
+        return tuple(CONFIDENCES[name] for name in self.features if name in CONFIDENCES)
 
 
 def required(function: Callable[..., Any]) -> tuple[str, ...]:
     """Names of the positional parameters without a default, the first (``scene``) left out."""
+    return tuple(p.name for p in _positional(function) if p.default is inspect.Parameter.empty)
+
+
+def accepted(function: Callable[..., Any]) -> tuple[str, ...]:
+    """Names of the positional parameters with a default: what the function uses where it is there."""
+    return tuple(p.name for p in _positional(function) if p.default is not inspect.Parameter.empty)
+
+
+def _positional(function: Callable[..., Any]) -> list[inspect.Parameter]:
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.POSITIONAL_ONLY)
-    parameters = [p for p in inspect.signature(function).parameters.values() if p.kind in kinds]
-    return tuple(p.name for p in parameters[1:] if p.default is inspect.Parameter.empty)
+    return [p for p in inspect.signature(function).parameters.values() if p.kind in kinds][1:]
 
 
 def options_of(function: Callable[..., Any]) -> dict[str, Any]:
@@ -95,6 +111,8 @@ def _parse_term(name: str, entry: Any, path: str) -> Term:
             raise ConfigError(f"{path}.{key}: no such option; known: {', '.join(['weight', *known])}")
         if value == "auto" and key in AUTOMATIC and hasattr(function, AUTOMATIC[key]):
             continue
+        if isinstance(known[key], bool) and not isinstance(value, bool):
+            raise ConfigError(f"{path}.{key}: {value!r} is neither true nor false")
         if isinstance(known[key], float) and not isinstance(known[key], bool):
             entry[key] = _number(value, f"{path}.{key}")
         elif isinstance(known[key], str) and not isinstance(value, (str, int, float)):

@@ -21,7 +21,10 @@ from horefine.hand import Hand, HandModel
 from horefine.mesh import DistanceGrid, Mesh
 from horefine.render import Render, Renderer
 
-__all__ = ["Contact", "Features", "Pose", "Scene"]
+__all__ = ["CONFIDENCES", "Contact", "Features", "Pose", "Scene"]
+
+CONFIDENCES = {"hand_coords": "hand_confidence", "object_coords": "object_confidence", "depth": "depth_confidence"}
+"""Maps of :class:`Features` that may come with a confidence, and its name."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,14 @@ class Features:
     """The regressor's signed distance to the hand, camera frame."""
     object_sdf: DistanceGrid | None = None
     contact: Contact | None = None
+    hand_confidence: Float[Tensor, "B H W"] | None = None
+    """How far ``hand_coords`` is to be trusted, 0 to 1: what the square of an error there weighs beside that of a good
+    pixel, ``(sigma of a good pixel / sigma here)^2``. None: not known, 1 everywhere. So for the two below. A mask
+    needs none: its own softness says where it is not sure."""
+    object_confidence: Float[Tensor, "B H W"] | None = None
+    """Of ``object_coords``."""
+    depth_confidence: Float[Tensor, "B H W"] | None = None
+    """Of ``depth``."""
 
     def __len__(self) -> int:
         return len(self.camera.matrix)

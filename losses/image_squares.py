@@ -12,10 +12,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from horefine.losses import square_kernels
-from horefine.losses.forms import Observed, Rows, gather, observed_rows, packed_vertices, spread_of
+from horefine.losses.forms import Observed, Rows, gather, kernel_weight, observed_rows, packed_vertices, spread_of
 from horefine.losses.masks import visible
 from horefine.losses.pairs import SurfacePairs
-from horefine.losses.robust import Residuals, geman_mcclure
+from horefine.losses.robust import both, geman_mcclure, trusted
 from horefine.scene import Scene
 
 __all__ = [
@@ -37,6 +37,23 @@ __all__ = [
 GRAZING = 0.1
 """Cosine between ray and face below which a pixel's slope says nothing; such a pixel keeps its cost for a step."""
 
+
+def trusted_rows(
+    scene: Scene,
+    seen: Observed,
+    used: Float[Tensor, "B 2 N"],
+    sigma: Float[Tensor, "B 2"],
+    kernel: float,
+    weight: float,
+    confidence: Float[Tensor, "B 2 N"] | None,
+) -> list[Rows]:
+    """Rows of residuals whose squares are multiplied by ``confidence``, inside the kernel too (``robust.trusted``)."""
+    if confidence is None:
+        return observed_rows(scene, seen, used, sigma, kernel, weight)
+    square = (seen.values / sigma[..., None, None]).square().sum(-1) * confidence
+    return observed_rows(scene, seen, used * confidence * kernel_weight(square, kernel), sigma, 0.0, weight)
+
+
 # --- correspondences -------------------------------------------------------------------------------------------------
 
 
@@ -51,18 +68,19 @@ class PairSquares:
     sigma: Float[Tensor, "B 2"]
     kernel: float
     weight: float
+    confidence: Float[Tensor, "B 2 P"] | None = None
 
     def freeze(self, scene: Scene) -> PairSquares:
         return self
 
     def cost(self, scene: Scene) -> Float[Tensor, "B"]:
         values = self.look(scene, self.pairs, self.corners).values
-        residuals = Residuals(values, self.used, torch.zeros_like(self.used[..., 0]))
+        residuals = trusted(values, self.used, torch.zeros_like(self.used), self.confidence)
         return self.weight * geman_mcclure(residuals, self.sigma, self.kernel)
 
     def rows(self, scene: Scene) -> list[Rows]:
         seen = self.look(scene, self.pairs, self.corners)
-        return observed_rows(scene, seen, self.used, self.sigma, self.kernel, self.weight)
+        return trusted_rows(scene, seen, self.used, self.sigma, self.kernel, self.weight, self.confidence)
 
 
 def _paired(scene: Scene, pairs: SurfacePairs, corners: Tensor) -> Float[Tensor, "B 2 P 3"]:
@@ -92,12 +110,14 @@ def see_depth(scene: Scene, pairs: SurfacePairs, corners: Tensor) -> Observed:
 def pair_squares(look: Callable[..., Observed]) -> Callable[..., PairSquares]:
     def make(
         scene: Scene, weight: float, *, surface_pairs: SurfacePairs, sigma: Any, kernel: float, threshold: float,
-        **_: Any,
+        confidence: bool, **_: Any,
     ) -> PairSquares:  # fmt: skip
         corners = surface_pairs.vertices.clone()
         corners[:, 1] += len(scene.hand_model.template)
         used = surface_pairs.valid * (surface_pairs.distance < threshold)
-        return PairSquares(look, surface_pairs, corners, used, spread_of(sigma, used), kernel, weight)
+        of = surface_pairs.depth_confidence if look is see_depth else surface_pairs.confidence
+        trust = of if confidence else None
+        return PairSquares(look, surface_pairs, corners, used, spread_of(sigma, used), kernel, weight, trust)
 
     return make
 
@@ -119,6 +139,8 @@ class Pixels:
     """Of hand and object, packed vertices."""
     codes: Float[Tensor, "B V C"]
     """Of the packed vertices, metres (rendered_code), else nothing."""
+    confidence: Float[Tensor, "B 2 N"] | None = None
+    """Of the maps; None: not known, or not wanted."""
 
     @staticmethod
     def find(scene: Scene, maps: Float[Tensor, "B 2 C H W"], codes: Float[Tensor, "B V C"]) -> Pixels:
@@ -145,6 +167,13 @@ class Pixels:
         hand_faces = scene.hand_model.faces.expand(len(order), -1, -1)
         faces = torch.cat([hand_faces, features.object.faces + len(scene.hand_model.template)], 1)
         return Pixels(order, valid, ray, target, faces, codes)
+
+    def trusted(self, confidence: Float[Tensor, "B 2 H W"] | None) -> Pixels:
+        """The same pixels with the maps' confidence in them; those of confidence 0 are not valid."""
+        if confidence is None:
+            return self
+        trust = confidence.flatten(2).gather(2, self.index)
+        return replace(self, confidence=trust, valid=self.valid * (trust > 0))
 
     def thinned(self, repeats: float | Float[Tensor, "B 2"]) -> Pixels:
         """The same pixels with their weight divided by how often they tell the same."""
@@ -268,8 +297,9 @@ class RenderedSquares:
         seen = drawn * self.pixels.valid
         there, grazing = see(packed_vertices(scene), scene.object_center[:, 2], self.pixels, corners, seen, True)
         plain = grazing > GRAZING
-        unseen = ((1 - drawn) * self.pixels.valid).sum(2)
-        fixed = self.weight * geman_mcclure(Residuals(there.values, seen * ~plain, unseen), self.sigma, self.kernel)
+        unseen = (1 - drawn) * self.pixels.valid
+        lost = trusted(there.values, seen * ~plain, unseen, self.pixels.confidence)
+        fixed = self.weight * geman_mcclure(lost, self.sigma, self.kernel)
         return replace(self, corners=corners, used=seen * plain, fixed=fixed, at=(scene, there))
 
     def _observed(self, scene: Scene, sloped: bool) -> Observed:
@@ -280,11 +310,12 @@ class RenderedSquares:
 
     def cost(self, scene: Scene) -> Float[Tensor, "B"]:
         values = self._observed(scene, False).values
-        residuals = Residuals(values, self.used, torch.zeros_like(self.used[..., 0]))
+        residuals = trusted(values, self.used, torch.zeros_like(self.used), self.pixels.confidence)
         return self.fixed + self.weight * geman_mcclure(residuals, self.sigma, self.kernel)
 
     def rows(self, scene: Scene) -> list[Rows]:
-        return observed_rows(scene, self._observed(scene, True), self.used, self.sigma, self.kernel, self.weight)
+        seen, trust = self._observed(scene, True), self.pixels.confidence
+        return trusted_rows(scene, seen, self.used, self.sigma, self.kernel, self.weight, trust)
 
 
 def code_squares(
@@ -293,6 +324,9 @@ def code_squares(
     *,
     hand_coords: Tensor,
     object_coords: Tensor,
+    hand_confidence: Tensor | None,
+    object_confidence: Tensor | None,
+    confidence: bool,
     sigma: Any,
     kernel: float,
     repeats: Any,
@@ -303,14 +337,24 @@ def code_squares(
     maps = torch.stack([hand_coords, object_coords], 1) * scale[:, :, None, None, None]
     hand_codes = (model.codes * model.code_scale).expand(len(scale), -1, -1)
     codes = torch.cat([hand_codes, thing.codes * thing.scale[:, None, None]], 1)
-    pixels = Pixels.find(scene, maps, codes).thinned(repeats)
+    trust = both(hand_confidence, object_confidence, confidence)
+    pixels = Pixels.find(scene, maps, codes).trusted(trust).thinned(repeats)
     return RenderedSquares(pixels, spread_of(sigma, scale), kernel, weight)
 
 
 def depth_squares(
-    scene: Scene, weight: float, *, depth: Tensor, sigma: Any, kernel: float, repeats: Any, **_: Any
+    scene: Scene,
+    weight: float,
+    *,
+    depth: Tensor,
+    depth_confidence: Tensor | None,
+    confidence: bool,
+    sigma: Any,
+    kernel: float,
+    repeats: Any,
+    **_: Any,
 ) -> RenderedSquares:
-    pixels = Pixels.find(
-        scene, depth[:, None, None].expand(-1, 2, -1, -1, -1), depth.new_zeros(len(depth), 1, 1)
-    ).thinned(repeats)
+    maps = depth[:, None, None].expand(-1, 2, -1, -1, -1)
+    pixels = Pixels.find(scene, maps, depth.new_zeros(len(depth), 1, 1))
+    pixels = pixels.trusted(both(depth_confidence, depth_confidence, confidence)).thinned(repeats)
     return RenderedSquares(pixels, spread_of(sigma, depth), kernel, weight)

@@ -8,7 +8,7 @@ a frozen dataclass of tensors whose first dimension is the image. No image looks
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -64,6 +64,10 @@ class SurfacePairs:
     """``Features.depth`` at the pixel, metres below the object's centre; 0 without a depth map."""
     valid: Float[Tensor, "B 2 P"]
     """1, or 0 for padding (a mask with fewer than P pixels)."""
+    confidence: Float[Tensor, "B 2 P"] | None = None
+    """Of the pixel's code (``Features.hand_confidence``, ``object_confidence``); None: not known."""
+    depth_confidence: Float[Tensor, "B 2 P"] | None = None
+    """Of the depth *of the surface point that the code names*: half the variance the code's, half the depth map's."""
 
 
 def find_vertex_pairs(
@@ -118,6 +122,9 @@ def find_surface_pairs(
     hand_coords: Float[Tensor, "B 3 H W"],
     object_coords: Float[Tensor, "B 3 H W"],
     depth: Float[Tensor, "B H W"] | None = None,
+    hand_confidence: Float[Tensor, "B H W"] | None = None,
+    object_confidence: Float[Tensor, "B H W"] | None = None,
+    depth_confidence: Float[Tensor, "B H W"] | None = None,
     *,
     max_pixels: int = MAX_PIXELS,
 ) -> SurfacePairs:
@@ -139,7 +146,24 @@ def find_surface_pairs(
     padded = {
         name: torch.stack([_pad(name, row[name], count) for row in rows]).unflatten(0, (-1, 2)) for name in rows[0]
     }
-    return SurfacePairs(**padded)
+    pairs = SurfacePairs(**padded)
+    trust = [hand_confidence, object_confidence, depth_confidence]
+    return pairs if all(c is None for c in trust) else _trusted(pairs, hand_mask, *trust)
+
+
+def _trusted(
+    pairs: SurfacePairs,
+    like: Float[Tensor, "B H W"],
+    hand: Float[Tensor, "B H W"] | None,
+    thing: Float[Tensor, "B H W"] | None,
+    depth: Float[Tensor, "B H W"] | None,
+) -> SurfacePairs:
+    """The pairs with the confidences at their pixels; 1 where a map has none."""
+    place = (pairs.pixel[..., 1] * like.shape[-1] + pairs.pixel[..., 0]).long()
+    maps = [torch.ones_like(like) if c is None else c for c in (hand, thing, depth, depth)]
+    codes, depths = (torch.stack(pair, 1).flatten(2).gather(2, place) for pair in (maps[:2], maps[2:]))
+    joint = 2 * codes * depths / (codes + depths).clamp_min(1e-30)  # variances add, in equal shares
+    return replace(pairs, confidence=codes, depth_confidence=joint)
 
 
 def named_points(vertices: Float[Tensor, "B V 3"], pairs: SurfacePairs, side: int) -> Float[Tensor, "B P 3"]:

@@ -9,9 +9,9 @@ Why not the paper's losses alone (``benchmarks/refine.py`` compares the two reci
 * Weights are sigmas. ``sigma: auto`` is 1.48 times the median absolute residual of the image, found when a stage
   begins; priors in standard deviations then balance by themselves, whatever the noise of the maps.
 * A Geman-McClure kernel: a map pixel that belongs to something else pulls on nothing.
-* Where the maps come with a confidence w, a residual's own sigma is ``sigma / sqrt(w)``: sigma is that of a pixel that is
-  trusted fully, given or (``auto``) found from the residuals times ``sqrt(w)``, so that only the confidences' ratios
-  count then. Kernel and ``repeats`` see the same scaled residuals. A pixel of confidence 0 is left out.
+* Where the maps come with a confidence w, a residual's own sigma is ``sigma / sqrt(w)``: sigma is that of a pixel that
+  is trusted fully, given or (``auto``) found from the residuals times ``sqrt(w)``, so that only the confidences'
+  ratios count then. Kernel and ``repeats`` see the same scaled residuals. A pixel of confidence 0 is left out.
   ``confidence: false`` switches this off.
 """
 
