@@ -25,7 +25,7 @@ from horefine.hand import HandModel, load_hand
 from horefine.levenberg_marquardt import Damping, minimise
 from horefine.objective import Objective, prepare, usable
 from horefine.render import OUTPUTS, Renderer, make_renderer
-from horefine.scene import Features, Pose, Scene
+from horefine.scene import CONFIDENCES, Features, Pose, Scene
 from horefine.tangent import CHARTS, flat_rates
 
 __all__ = ["Refinement", "refine"]
@@ -337,7 +337,7 @@ def check_inputs(pose: Pose, features: Features) -> None:
         raise InputError(f"pose has {len(pose)} images, features {batch}; give both the same number")
     for name, value in pose.items():
         _check_finite(f"pose.{name}", value)
-    for name in ("hand_mask", "object_mask", "hand_coords", "object_coords", "depth", "image"):
+    for name in ("hand_mask", "object_mask", "hand_coords", "object_coords", "depth", "image", *CONFIDENCES.values()):
         value = getattr(features, name)
         if value is None:
             continue
@@ -347,6 +347,10 @@ def check_inputs(pose: Pose, features: Features) -> None:
                 f"features.{name} has shape {shape}, but the camera of the maps is {batch} x {height} x {width}"
             )
         _check_finite(f"features.{name}", value)
+        if name in CONFIDENCES.values() and not 0 <= float(value.min()) <= float(value.max()) <= 1:
+            raise InputError(
+                f"features.{name} runs from {value.min():g} to {value.max():g}; a confidence is from 0 to 1"
+            )
     _check_finite("features.camera.matrix", features.camera.matrix)
     if len(features.object.vertices) != batch:
         raise InputError(f"features.object holds {len(features.object.vertices)} meshes for {batch} images")
