@@ -20,6 +20,7 @@ from torch import Tensor
 from horefine.adam import Adam, Plateau
 from horefine.align import align
 from horefine.config import Config, LevenbergMarquardt, Optimizer, Stage, load_config
+from horefine.curvature import Sigmas, sigmas
 from horefine.errors import ConfigError, InputError
 from horefine.hand import HandModel, load_hand
 from horefine.levenberg_marquardt import Damping, minimise
@@ -46,6 +47,8 @@ class Refinement:
     that keeps the last step); ``rejected`` (the search broke or the maps show nothing; the start is returned)."""
     reason: tuple[str, ...]
     """One sentence for each image."""
+    sigma: Sigmas | None = None
+    """How sure ``pose`` is by the objective's curvature; None on a GPU."""
 
 
 def refine(
@@ -57,6 +60,7 @@ def refine(
     renderer: str = "auto",
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
+    complete: Callable[[Pose, Features], Features] | None = None,
 ) -> Refinement:
     """Refines B poses against their features by test-time optimisation.
 
@@ -68,6 +72,8 @@ def refine(
         renderer: ``auto``, ``cpu``, ``torch``, ``nvdiffrast`` or ``pytorch3d``.
         seed: of the further starts, when the recipe asks for several.
         progress: called with (step, steps) after each step.
+        complete: called once, after the recipe's way in, with the poses that refinement begins from; gives the features
+            with what can be known only then (contact). Must hand on all else as it is.
 
     Raises:
         ConfigError: for a recipe that cannot be used, or a loss whose feature is missing.
@@ -78,10 +84,11 @@ def refine(
     device = features.camera.matrix.device
     if isinstance(config.optimizer, LevenbergMarquardt) and device.type != "cpu":
         near = (pose.to("cpu"), features.to("cpu"), config)
-        return _moved(refine(*near, hand_model=hand_model, seed=seed, progress=progress), device)
+        return _moved(refine(*near, hand_model=hand_model, seed=seed, progress=progress, complete=complete), device)
     hand_model = (hand_model or load_hand()).to(device)
     pose = pose.to(device=device, dtype=torch.float32).detach()
     begin = _aligned(pose, features, config, hand_model, renderer)
+    features = complete(begin, features) if complete is not None else features
     count = config.starts.count
     rows = torch.arange(len(pose), device=device).repeat_interleave(count)
     spread = features if count == 1 else features[rows]
@@ -273,9 +280,19 @@ def _conclude(setting: _Setting, walk: _Walk, history: list[dict[str, Tensor]], 
     missing = torch.full_like(first, 0, dtype=torch.float32).fill_(torch.nan)
     table = {n: torch.stack([e[n][chosen] if n in e else missing for e in history]) for n in names}
     best = torch.where(improved, walk.best_step[chosen], 0)
-    return Refinement(
-        pose, setting.given[first], table, best, tuple(v[0] for v in verdicts), tuple(v[1] for v in verdicts)
-    )
+    status, reason = tuple(v[0] for v in verdicts), tuple(v[1] for v in verdicts)
+    sure = _sureness(setting, walk.pose, objective, chosen, torch.tensor([s == "rejected" for s in status]))
+    return Refinement(pose, setting.given[first], table, best, status, reason, sure)
+
+
+def _sureness(
+    setting: _Setting, pose: Pose, objective: Objective, chosen: Int[Tensor, "B"], rejected: Bool[Tensor, "B"]
+) -> Sigmas | None:
+    """Of the chosen rows; infinite for rejected ones."""
+    if chosen.device.type != "cpu":
+        return None
+    found = sigmas(objective, setting.scene(pose)).map(lambda value: value[chosen])
+    return found.map(lambda v: v.masked_fill(rejected.view(-1, *(1,) * (v.dim() - 1)), torch.inf))
 
 
 def _shared_sigmas(objective: Objective, setting: _Setting, pose: Pose, count: int) -> Objective:

@@ -24,6 +24,7 @@ FLOORS = (  # lowest first; modules of one package (losses, render, ...) may imp
     ("objective", "adam", "muon", "tangent"),
     ("jacobian",),
     ("levenberg_marquardt",),
+    ("curvature",),
     ("config", "configs"),
     ("refinement",),
     ("__init__",),  # the public surface; below the command and what serves only it
@@ -33,7 +34,8 @@ FLOORS = (  # lowest first; modules of one package (losses, render, ...) may imp
     ("items",),
     ("outcome",),
     ("job",),
-    ("networks", "pipeline"),
+    ("networks", "pipeline", "train_recipe", "train_devices", "train_log"),
+    ("train_loop",),
     ("evaluate", "train", "report", "distribute", "doctor"),
     ("cli",),
     ("__main__",),
