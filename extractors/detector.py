@@ -2,23 +2,29 @@
 
 Each of the four sides of a box is the expected coordinate under a softmax over the picture of "the outermost point on
 this side" (the extreme points of ExtremeNet, Zhou et al. 2019, without its grouping: there is one hand and one object).
+The network knows right hands, always answers, and cannot count: whether there is a hand at all is seen later, in its
+mask (``items.check_hand``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from horefine.data import Sample
 from horefine.data.crop import resample
+from horefine.data.mirror import mirror_sample
+from horefine.extractors import load_default
 from horefine.extractors.layers import conv_block
 from horefine.extractors.resnet import ResNet
 from horefine.geometry import Box
 
-__all__ = ["COMPACT", "Detector", "DetectorConfig", "box_losses", "detect", "letterbox"]
+__all__ = ["COMPACT", "BoxDetector", "Detector", "DetectorConfig", "Located", "box_losses", "detect", "letterbox"]
 
 
 @dataclass(frozen=True)
@@ -113,3 +119,41 @@ def _in_picture(sides: list[float], square: Box, size: tuple[int, ...]) -> Box:
 def _apart(low: float, high: float, limit: int, least: float = 8.0) -> tuple[float, float]:
     middle, half = (low + high) / 2, max((high - low) / 2, least / 2)
     return max(-0.5, middle - half), min(limit - 0.5, middle + half)
+
+
+@dataclass(frozen=True)
+class Located:
+    """Where hand and object are in one photograph, pixels."""
+
+    hand_box: Box
+    object_box: Box
+    side: Literal["right", "left"] | None = None
+    """Of the hand; None: this detector cannot tell, or was told."""
+    keypoints: Float[Tensor, "21 2"] | None = None
+    """As ``Sample.keypoints``."""
+    sure: bool = False
+    """Whether this detector would have said so if there were no hand."""
+    notes: tuple[str, ...] = ()
+
+
+class BoxDetector:
+    """The detector that comes with horefine."""
+
+    def __init__(self, device: str = "cpu") -> None:
+        """Loads nothing yet."""
+        self.device = device
+
+    def locate(self, sample: Sample, side: Literal["right", "left"] | None = None) -> Located:
+        """Boxes in a whole photograph of a hand of ``sample.side``; those that the sample has stay.
+
+        Args:
+            side: Which hand is meant; None where nobody said so (this detector then believes ``sample.side``).
+        """
+        right = mirror_sample(sample) if sample.side == "left" else sample
+        model = load_default("detector").to(self.device)
+        hand, held = detect(model, [right.image.to(self.device)])[0]  # type: ignore[arg-type]
+        if sample.side == "left":
+            width = sample.image.shape[2] - 1
+            hand, held = ((width - x1, y0, width - x0, y1) for x0, y0, x1, y1 in (hand, held))
+        said = ("hand and object were found by the detector",)
+        return Located(sample.hand_box or hand, sample.object_box or held, notes=said)

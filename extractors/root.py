@@ -2,20 +2,22 @@
 
 The official HOISDF is given the true wrist. Here a head says at which pixel wrist and object centre lie and how large
 they appear; with the focal length that is a depth: ``z = 0.2 m * focal * exp(q)``, where ``focal`` is in half crops and
-0.2 m is about what fills half a crop.
+0.2 m is about what fills half a crop. What the user knows of the wrist (:class:`KnownWrist`) is taken instead.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from horefine.data import Sample
 from horefine.extractors.layers import MLP, conv_block
 
-__all__ = ["Frame", "Root", "RootHead"]
+__all__ = ["Frame", "KnownWrist", "Root", "RootHead"]
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,31 @@ def _turn_to_axis(ray: Float[Tensor, "B 3"]) -> Float[Tensor, "B 3 3"]:
 
 
 @dataclass(frozen=True)
+class KnownWrist:
+    """What is known of the wrists of B crops; NaN where it is not."""
+
+    place: Float[Tensor, "B 3"]
+    """Camera frame, metres; the depth may be known alone."""
+    grid: Float[Tensor, "B 2"]
+    """Crop coordinates, -1 to 1."""
+
+    @staticmethod
+    def of(crops: Sequence[Sample], device: str = "cpu") -> KnownWrist | None:
+        """From ``Sample.wrist`` and ``Sample.keypoints``; None when no crop has either."""
+        if all(crop.wrist is None and crop.keypoints is None for crop in crops):
+            return None
+        nothing = float("nan")
+        places = [[nothing if v is None else v for v in crop.wrist or (None,) * 3] for crop in crops]
+        grids = [
+            [nothing, nothing]
+            if crop.keypoints is None
+            else ((crop.keypoints[0] + 0.5) * 2 / crop.image.shape[-1] - 1).tolist()
+            for crop in crops
+        ]
+        return KnownWrist(torch.tensor(places, device=device), torch.tensor(grids, device=device))
+
+
+@dataclass(frozen=True)
 class Root:
     """Wrist (0) and centre of the object's box (1)."""
 
@@ -71,10 +98,29 @@ class Root:
         """Metres along z of the network frame."""
         return 0.2 * self.focal[:, None] * self.log_size.exp()
 
-    def points(self, frame: Frame) -> tuple[Float[Tensor, "B 3"], Float[Tensor, "B 3"]]:
-        """Wrist and object centre, network frame."""
+    def points(
+        self, frame: Frame, known: KnownWrist | None = None
+    ) -> tuple[Float[Tensor, "B 3"], Float[Tensor, "B 3"]]:
+        """Wrist and object centre, network frame.
+
+        What is ``known`` of the wrist is taken as it is. The object stays on its ray and moves in depth as the wrist
+        does: how far apart the two are is seen better than how far away they are.
+        """
         depth = self.depth()
-        return frame.backproject(self.grid[:, 0], depth[:, 0]), frame.backproject(self.grid[:, 1], depth[:, 1])
+        if known is None:
+            return frame.backproject(self.grid[:, 0], depth[:, 0]), frame.backproject(self.grid[:, 1], depth[:, 1])
+        wrist = self._known(frame, known)
+        moved = depth[:, 1] + wrist[:, 2] - depth[:, 0]
+        return wrist, frame.backproject(self.grid[:, 1], moved.clamp(min=0.05))
+
+    def _known(self, frame: Frame, known: KnownWrist) -> Float[Tensor, "B 3"]:
+        """The wrist, network frame: known as a whole, on a known ray, at a known depth, or predicted."""
+        ray = frame.backproject(known.grid.where(known.grid.isfinite(), self.grid[:, 0]), torch.ones_like(self.focal))
+        along = (frame.rotation.mT @ ray[..., None])[:, 2, 0]  # camera z of a step along the ray
+        z = known.place[:, 2]
+        depth = torch.where(z.isfinite(), z / along, self.depth()[:, 0])
+        whole = (frame.rotation @ known.place[..., None])[..., 0]
+        return whole.where(known.place.isfinite().all(-1, keepdim=True), ray * depth[:, None])
 
 
 class RootHead(nn.Module):

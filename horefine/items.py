@@ -19,17 +19,26 @@ from torch import Tensor
 
 from horefine.data import Sample
 from horefine.data.crop import crop_box, crop_sample
-from horefine.data.folder import FolderDataset
+from horefine.data.folder import SIDE_ASSUMED, FolderDataset
 from horefine.data.mirror import mirror_features, mirror_mesh, mirror_pose, mirror_sample
 from horefine.distance import DistanceGrid
 from horefine.errors import InputError
 from horefine.exchange import find_item, read_features, read_pose
+from horefine.extractors.detector import Located
 from horefine.geometry import Box, Camera, axis_angle_to_matrix, project
 from horefine.hand import HandModel
 from horefine.mesh import Mesh
 from horefine.scene import Contact, Features, Pose
 
-__all__ = ["Item", "cat_features", "features_from_file", "pose_from_file", "pose_problem", "same_kind"]
+__all__ = ["Item", "cat_features", "check_hand", "features_from_file", "pose_from_file", "pose_problem", "same_kind"]
+
+CLEAR = 0.8
+"""What a pixel of the hand's mask must have to count as clearly seen."""
+LEAST_CLEAR = 0.004
+"""Share of a crop's pixels (16 of 64 x 64): where fewer are clearly a hand's, there is none.
+
+``python -m benchmarks.no_hand`` measures how many photographs with and without a hand that tells apart.
+"""
 
 
 @dataclass
@@ -43,6 +52,8 @@ class Item:
     """The crop, in the photograph."""
     crop: Sample | None = None
     """What networks see; mirrored for a left hand."""
+    guessed: bool = False
+    """Whether the crop was found by a detector that answers even when there is no hand."""
     pose: Pose | None = None
     """Mirrored for a left hand, as are the features."""
     features: Features | None = None
@@ -67,6 +78,21 @@ class Item:
             yield
         finally:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+
+    def place(self, found: Located) -> None:
+        """Takes in what a detector found. What the user gave stays; only a sure detector's hand is kept as given."""
+        sample, box = self.sample, crop_box(found.hand_box, found.object_box)
+        self.guessed = not found.sure and sample.hand_box is None
+        if found.side is not None and found.side != sample.side:
+            sample = dataclasses.replace(sample, side=found.side)
+        if found.side is not None:
+            sample = dataclasses.replace(sample, notes=tuple(n for n in sample.notes if n != SIDE_ASSUMED))
+        if found.sure:
+            points = found.keypoints if sample.keypoints is None else sample.keypoints
+            sample = dataclasses.replace(sample, hand_box=found.hand_box, keypoints=points)
+        self.sample = sample
+        self.notes += found.notes
+        self.cut(box)
 
     def cut(self, box: Box) -> None:
         """Makes the crop."""
@@ -120,6 +146,22 @@ def features_from_file(item: Item, folder: Path, dataset: FolderDataset, wanted:
     wanted = (*wanted, "camera", "object")
     absent = {f.name: None for f in dataclasses.fields(Features) if f.name not in wanted}
     return dataclasses.replace(found, **absent)  # type: ignore[arg-type]
+
+
+def check_hand(item: Item) -> None:
+    """Whether the mask that a network made of a guessed crop shows a hand.
+
+    Raises:
+        InputError: it does not.
+    """
+    mask = None if item.features is None else item.features.hand_mask
+    if not item.guessed or mask is None or float((mask > CLEAR).float().mean()) >= LEAST_CLEAR:
+        return
+    said = "; ".join(note for note in item.notes if "mediapipe" in note)
+    raise InputError(
+        f"{item.name}: no hand was found in this image{f' ({said})' if said else ''}; if there is one, say where: "
+        f"'hand_box' and 'object_box' in {item.name}.json, or --boxes FILE"
+    )
 
 
 def pose_problem(pose: Pose) -> str | None:

@@ -39,6 +39,10 @@ class Sample:
     side: Literal["right", "left"] = "right"
     hand_box: Box | None = None
     object_box: Box | None = None
+    keypoints: Float[Tensor, "21 2"] | None = None
+    """Of the hand in the picture, pixels: wrist, thumb 1-4, index 1-4, middle 1-4, ring 1-4, pinky 1-4."""
+    wrist: tuple[float | None, float | None, float] | None = None
+    """Where it is, metres, camera frame; x and y are None where only the depth is known."""
     truth: Pose | None = None
     """B = 1."""
     features: Features | None = None

@@ -58,6 +58,7 @@ def crop_sample(sample: Sample, box: Box, size: int = CROP_SIZE) -> Sample:
         depth=depth,
         hand_box=inside(sample.hand_box),
         object_box=inside(sample.object_box),
+        keypoints=None if sample.keypoints is None else (sample.keypoints - torch.tensor(box[:2])) * scale - 0.5,
         features=None,
     )
 

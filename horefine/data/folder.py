@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,21 +20,23 @@ from jaxtyping import Float
 from torch import Tensor
 
 from horefine.data import Sample
+from horefine.data.known import BOX_KEYS, Wrist, box_from, keypoint_box, keypoints_from, read_boxes, wrist_from
 from horefine.data.lens import camera_of, read_intrinsics
 from horefine.data.pictures import LARGEST_SIDE, PICTURE_SUFFIXES, Picture, picture_size, read_depth, read_picture
 from horefine.errors import AssetError, ConfigError, InputError, suggestion
 from horefine.exchange import read_pose
-from horefine.geometry import Box
+from horefine.geometry import Box, Camera
 from horefine.mesh import Mesh
 from horefine.mesh_file import UNITS, MeshError
 from horefine.objects import OBJECTS, embedded_object
 
-__all__ = ["FOLDER_SIDECAR", "KEYS", "FolderDataset", "FolderOptions"]
+__all__ = ["FOLDER_SIDECAR", "KEYS", "SIDE_ASSUMED", "FolderDataset", "FolderOptions"]
 
 FOLDER_SIDECAR = "horefine.json"
-KEYS = ("camera", "object", "object_unit", "side", "hand_box", "object_box", "depth", "truth")
+KEYS = ("camera", "object", "object_unit", *BOX_KEYS, "depth", "truth")
 """What a sidecar may hold."""
 SIDES = ("right", "left")
+SIDE_ASSUMED = "side not given: a right hand is assumed"
 _MESH_SUFFIXES = (".obj", ".ply", ".stl", ".off", ".glb", ".gltf")
 _DEPTH_ENDINGS = (".depth.png", ".depth.tif", ".depth.tiff", ".depth.npy")
 _FILES = ("depth", "truth")
@@ -52,6 +53,10 @@ class FolderOptions:
     """As in a sidecar."""
     camera_from: str = "--intrinsics"
     side: str | None = None
+    wrist: Any = None
+    """As in a sidecar."""
+    boxes: Path | None = None
+    """A boxes file (``data.known``); stronger than sidecars, weaker than the other options."""
     largest_side: int = LARGEST_SIDE
 
 
@@ -88,6 +93,7 @@ class FolderDataset:
         self.files = self._list()
         stems = Counter(file.stem for file in self.files)
         self.names = tuple(file.stem if stems[file.stem] == 1 else file.name for file in self.files)
+        self._boxes = self._read_boxes()
         self._check_options()
 
     def __len__(self) -> int:
@@ -104,18 +110,23 @@ class FolderDataset:
             value = read_intrinsics(given.folder / value)
         where = given.where if given else "EXIF"
         camera, self._sources[index], camera_notes = camera_of(value, picture.size, picture.exif, where)
+        camera = camera.resized((picture.image.shape[1], picture.image.shape[2]))
         side, side_notes = self._side(settings)
+        keypoints = _keypoints(settings, picture)
+        hand_box = _box(settings, "hand_box", picture)
         mesh, mesh_notes = self._mesh(settings, name)
         truth = settings.get("truth")
         return Sample(
             name=name,
             image=picture.image,
-            camera=camera.resized((picture.image.shape[1], picture.image.shape[2])),
+            camera=camera,
             mesh=mesh,
             depth=self._depth(settings, file, picture),
             side=side,
-            hand_box=_box(settings, "hand_box", picture),
+            hand_box=keypoint_box(keypoints) if hand_box is None and keypoints is not None else hand_box,
             object_box=_box(settings, "object_box", picture),
+            keypoints=keypoints,
+            wrist=_wrist(settings, camera),
             truth=None if truth is None else read_pose(truth.folder / str(truth.value)).pose,
             features=None,
             notes=(*picture.notes, *camera_notes, *side_notes, *mesh_notes),
@@ -124,6 +135,10 @@ class FolderDataset:
     def source_of_camera(self, index: int) -> str:
         """Who gave the camera of an image that was read: an option, a sidecar, EXIF, or nobody (a default)."""
         return self._sources[index]
+
+    def gives(self, index: int, key: str) -> bool:
+        """Whether somebody said this of the image (its sidecar, a file, the command line), or it was assumed."""
+        return key in self._settings(self.files[index])
 
     def size_in_file(self, index: int) -> tuple[int, int]:
         """Height and width of the upright photograph in its file, before any reduction."""
@@ -160,6 +175,16 @@ class FolderDataset:
         raise ConfigError(
             f"{self.path}: no images there (looked for {known}; found {found}); sub-folders are not searched"
         )
+
+    def _read_boxes(self) -> Mapping[str, Any]:
+        path = self.options.boxes
+        if path is None:
+            return {}
+        table = read_boxes(path)
+        if not any(file.name in table or file.stem in table for file in self.files):
+            named = ", ".join(sorted(table)[:3]) or "none"
+            raise ConfigError(f"--boxes {path}: names none of these images ({named}); expected {self.files[0].stem}")
+        return table
 
     def _depth_files(self, files: list[Path]) -> set[Path]:
         """Depth maps that images' own sidecars name: they are no photographs."""
@@ -210,11 +235,12 @@ class FolderDataset:
         own = file.with_suffix(".json")
         images = self._common.get("images", {})
         options = self.options
-        given = {"object": options.object, "object_unit": options.object_unit, "side": options.side}
+        given = {name: getattr(options, name) for name in ("object", "object_unit", "side", "wrist")}
         sources = [
             (self._common, FOLDER_SIDECAR, self.root),
             (images.get(file.name, images.get(file.stem, {})), FOLDER_SIDECAR, self.root),
             (_read_table(own, KEYS) if own.is_file() and own.name != FOLDER_SIDECAR else {}, own.name, self.root),
+            (self._boxes.get(file.name, self._boxes.get(file.stem, {})), f"{options.boxes}: {file.stem}", Path()),
             ({"camera": options.camera}, options.camera_from, Path()),
             ({f"{key}": value for key, value in given.items()}, "the command line", Path()),
         ]
@@ -230,7 +256,7 @@ class FolderDataset:
     def _side(self, settings: Mapping[str, _Setting]) -> tuple[Any, tuple[str, ...]]:
         setting = settings.get("side")
         if setting is None:
-            return "right", ("side not given: a right hand is assumed",)
+            return "right", (SIDE_ASSUMED,)
         if setting.value not in SIDES:
             raise InputError(f"{setting.where}: side: {setting.value!r}; known: right, left")
         return setting.value, ()
@@ -306,20 +332,23 @@ def _read_table(file: Path, known: tuple[str, ...]) -> Mapping[str, Any]:
 
 
 def _box(settings: Mapping[str, _Setting], key: str, picture: Picture) -> Box | None:
-    """A box of the file's pixels in the pixels of the (perhaps reduced) image."""
     setting = settings.get(key)
     if setting is None:
         return None
-    value, (height, width) = setting.value, picture.size
-    numbers = isinstance(value, list) and len(value) == 4 and all(isinstance(v, (int, float)) for v in value)
-    if not numbers or not all(map(math.isfinite, value)):
-        raise InputError(f"{setting.where}: {key}: {value!r}; expected [x0, y0, x1, y1] in pixels")
-    x0, y0, x1, y1 = map(float, value)
-    if x1 - x0 < 2 or y1 - y0 < 2:
-        raise InputError(
-            f"{setting.where}: {key}: {value}: x1 and y1 must be larger than x0 and y0 (not width and height)"
-        )
-    if x0 >= width or y0 >= height or x1 <= 0 or y1 <= 0:
-        raise InputError(f"{setting.where}: {key}: {value} lies outside the {width}x{height} photo")
-    across, down = picture.image.shape[2] / width, picture.image.shape[1] / height
-    return (x0 + 0.5) * across - 0.5, (y0 + 0.5) * down - 0.5, (x1 + 0.5) * across - 0.5, (y1 + 0.5) * down - 0.5
+    return box_from(setting.value, f"{setting.where}: {key}", picture.size, _shown(picture))
+
+
+def _keypoints(settings: Mapping[str, _Setting], picture: Picture) -> Float[Tensor, "21 2"] | None:
+    setting = settings.get("keypoints")
+    if setting is None:
+        return None
+    return keypoints_from(setting.value, f"{setting.where}: keypoints", picture.size, _shown(picture))
+
+
+def _wrist(settings: Mapping[str, _Setting], camera: Camera) -> Wrist | None:
+    setting = settings.get("wrist")
+    return None if setting is None else wrist_from(setting.value, f"{setting.where}: wrist", camera)
+
+
+def _shown(picture: Picture) -> tuple[int, int]:
+    return picture.image.shape[1], picture.image.shape[2]

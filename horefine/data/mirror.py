@@ -56,6 +56,8 @@ def mirror_sample(sample: Sample) -> Sample:
         side="left" if sample.side == "right" else "right",
         hand_box=_mirror_box(sample.hand_box, width),
         object_box=_mirror_box(sample.object_box, width),
+        keypoints=None if sample.keypoints is None else _mirror_points(sample.keypoints, width),
+        wrist=None if sample.wrist is None else _mirror_place(*sample.wrist),
         truth=None if sample.truth is None else mirror_pose(sample.truth),
         features=None if sample.features is None else mirror_features(sample.features),
     )
@@ -95,6 +97,14 @@ def _mirror_grid(grid: DistanceGrid) -> DistanceGrid:
     last = grid.origin[:, 0] + (grid.values.shape[1] - 1) * grid.spacing
     origin = torch.cat([-last[:, None], grid.origin[:, 1:]], 1)
     return DistanceGrid(grid.values.flip(1), origin, grid.spacing)
+
+
+def _mirror_points(points: Tensor, width: int) -> Tensor:
+    return torch.stack([width - 1 - points[:, 0], points[:, 1]], -1)
+
+
+def _mirror_place(x: float | None, y: float | None, z: float) -> tuple[float | None, float | None, float]:
+    return (None if x is None else -x), y, z
 
 
 def _mirror_box(box: Box | None, width: int) -> Box | None:
