@@ -17,7 +17,7 @@ from horefine.geometry import axis_angle_to_matrix, project
 if TYPE_CHECKING:
     from horefine.extractors.initial import Found
 
-__all__ = ["box_errors", "dense_matches", "map_errors", "mean_of", "pose_errors"]
+__all__ = ["box_errors", "calibration", "dense_matches", "map_errors", "mean_of", "pose_errors"]
 
 
 def mean_of(results: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str, float]:
@@ -27,7 +27,10 @@ def mean_of(results: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str, flo
 
 
 def map_errors(maps: Mapping[str, Tensor], batch: Batch) -> dict[str, float]:
-    """Overlap, share of dense matches within 3 pixels, and depth error of the predicted maps."""
+    """Overlap, share of dense matches within 3 pixels, and depth error of the predicted maps.
+
+    Where the network says how far off it may be, also how true that is (:func:`calibration`).
+    """
     result: dict[str, float] = {}
     for which, channel in (("hand", 1), ("object", 2)):
         found, true = maps["segmentation"][:, channel], batch.maps[f"{which}_mask"]
@@ -41,7 +44,42 @@ def map_errors(maps: Mapping[str, Tensor], batch: Batch) -> dict[str, float]:
     seen = batch.maps["hand_mask"] + batch.maps["object_mask"] > 0.6
     error = (maps["depth"][:, 0] - batch.maps["depth"]).abs()[seen] * 1e3
     result["depth_mean_mm"], result["depth_median_mm"] = error.mean().item(), error.median().item()
+    return result | _spread_errors(maps, batch)
+
+
+def _spread_errors(maps: Mapping[str, Tensor], batch: Batch) -> dict[str, float]:
+    hand, thing = batch.maps["hand_mask"], batch.maps["object_mask"]
+    seen = {"hand_coords": hand > 0.6, "object_coords": thing > 0.6, "depth": hand + thing > 0.6}
+    result: dict[str, float] = {}
+    for name, mask in seen.items():
+        if f"{name}_spread" in maps:
+            true = batch.maps[name] if batch.maps[name].dim() == 4 else batch.maps[name][:, None]
+            error = (maps[name] - true).abs().mean(1)[mask]
+            found = calibration(maps[f"{name}_spread"][:, 0][mask], error)
+            result |= {f"{name.removesuffix('_coords')}_spread_{key}": value for key, value in found.items()}
     return result
+
+
+def calibration(expected: Float[Tensor, "N"], error: Float[Tensor, "N"]) -> dict[str, float]:
+    """How true expected errors are, over N observations.
+
+    Returns:
+        ``ratio``: mean error over mean expected error, 1 when true on the whole. ``rank``: Spearman's rank correlation,
+        1 when they tell the bad from the good. ``worst_decile``: the ratio among the tenth with the largest expected
+        errors. ``sure_half``: mean error of the half with the smallest ones, over the mean of all. NaN without
+        observations.
+    """
+    if len(error) < 2:
+        return dict.fromkeys(("ratio", "rank", "worst_decile", "sure_half"), float("nan"))
+    order = expected.argsort()
+    ranks = torch.stack([value.argsort().argsort().double() for value in (expected, error)])
+    worst, sure = order[-max(1, len(order) // 10) :], order[: max(1, len(order) // 2)]
+    return {
+        "ratio": (error.mean() / expected.mean()).item(),
+        "rank": torch.corrcoef(ranks)[0, 1].item(),
+        "worst_decile": (error[worst].mean() / expected[worst].mean()).item(),
+        "sure_half": (error[sure].mean() / error.mean()).item(),
+    }
 
 
 def dense_matches(codes: Tensor, mask: Tensor, true_codes: Tensor, true_mask: Tensor, pixels: float = 3.0) -> float:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator
 
 from horefine.align import HANDS, OBJECTS
 from horefine.errors import ConfigError, suggestion
@@ -115,11 +115,20 @@ class Align(_Table):
 class Starts(_Table):
     """Several beginnings for each image; the best end is kept. The first is the pose as given."""
 
-    count: int = Field(default=1, ge=1)
+    count: int | Literal["auto"] = 1
+    """``auto``: as many as each image's ``Features.pose_spread`` asks for, 1 to ``most`` (:mod:`horefine.starts`)."""
+    most: int = Field(default=4, ge=1)
     rotation: float = Field(default=0.7, ge=0)
     """Radians by which wrist and object of the others are turned."""
     translation: float = Field(default=0.02, ge=0)
     """Metres by which they are moved."""
+
+    @field_validator("count", mode="before")
+    @classmethod
+    def _counts(cls, value: Any) -> Any:
+        if value != "auto" and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise ValueError("give a number of starts, 1 or more, or auto")
+        return value
 
 
 class Skip(_Table):
@@ -161,12 +170,13 @@ class Config(_Table):
     @property
     def features(self) -> tuple[str, ...]:
         """What is extracted: what the way in and at least one active loss cannot do without, and the confidences of
-        the losses' maps (None where nobody knows them)."""
+        the losses' maps and the spread of the first pose (None where nobody knows them)."""
         terms = self.terms().values()
         of_losses = [n for term in terms if not term.optional for n in term.features]
         of_losses += [n for term in terms if not term.optional for n in term.confidences]
         of_skip = ["contact"] if self.skip.contact > 0 else []
-        return tuple(dict.fromkeys([*self.align.features, *of_losses, *of_skip]))
+        of_starts = ["pose_spread"] if self.starts.count == "auto" else []
+        return tuple(dict.fromkeys([*self.align.features, *of_losses, *of_skip, *of_starts]))
 
     @property
     def wishes(self) -> tuple[str, ...]:

@@ -8,8 +8,8 @@ its own verdict; an image's result does not depend on its neighbours in the batc
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from horefine.levenberg_marquardt import Damping, minimise
 from horefine.objective import Objective, prepare, usable
 from horefine.render import OUTPUTS, Renderer, make_renderer
 from horefine.scene import CONFIDENCES, Features, Pose, Scene
+from horefine.starts import directions, needed
 from horefine.tangent import CHARTS, flat_rates
 
 __all__ = ["Refinement", "refine"]
@@ -82,6 +83,9 @@ def refine(
     config = config if isinstance(config, Config) else load_config(config)
     check_inputs(pose, features)
     device = features.camera.matrix.device
+    if config.starts.count == "auto":
+        options = {"hand_model": hand_model, "renderer": renderer, "seed": seed, "complete": complete}
+        return _by_count(pose, features, config, progress, options)
     if isinstance(config.optimizer, LevenbergMarquardt) and device.type != "cpu":
         near = (pose.to("cpu"), features.to("cpu"), config)
         return _moved(refine(*near, hand_model=hand_model, seed=seed, progress=progress, complete=complete), device)
@@ -90,6 +94,7 @@ def refine(
     begin = _aligned(pose, features, config, hand_model, renderer)
     features = complete(begin, features) if complete is not None else features
     count = config.starts.count
+    assert isinstance(count, int)
     rows = torch.arange(len(pose), device=device).repeat_interleave(count)
     spread = features if count == 1 else features[rows]
     terms = usable(config.terms(), spread)
@@ -109,6 +114,59 @@ def refine(
         for _ in range(stage.rounds):
             walk = descend(setting, name, stage, walk.pose, history, lambda done: progress and progress(done, total))
     return _conclude(setting, walk, history, count)
+
+
+def _by_count(
+    pose: Pose,
+    features: Features,
+    config: Config,
+    progress: Callable[[int, int], None] | None,
+    options: dict[str, Any],
+) -> Refinement:
+    """Images with as many starts as their poses' spread asks for: those that take equally many together."""
+    counts = needed(features.pose_spread, config.starts, config.align, len(pose))
+    groups = {count: [i for i, c in enumerate(counts) if c == count] for count in sorted(set(counts))}
+    parts: list[Refinement] = []
+    for done, (count, images) in enumerate(groups.items()):
+        own = config.model_copy(update={"starts": config.starts.model_copy(update={"count": count})})
+        chosen = torch.tensor(images, device=features.camera.matrix.device)
+
+        def report(step: int, steps: int, done: int = done) -> None:
+            if progress is not None:
+                progress(done * steps + step, len(groups) * steps)
+
+        parts.append(
+            refine(pose[chosen.to(pose.hand_transl.device)], features[chosen], own, progress=report, **options)
+        )
+    order = torch.tensor([i for images in groups.values() for i in images]).argsort()
+    return _joined(parts, order)
+
+
+def _joined(parts: Sequence[Refinement], order: Int[Tensor, "B"]) -> Refinement:
+    """One result of several, images in ``order``; a history that ended earlier than others goes on with NaN."""
+    if len(parts) == 1:
+        return parts[0]
+    order = order.to(parts[0].best_step.device)
+
+    def merged(values: Sequence[Tensor]) -> Tensor:
+        return torch.cat(list(values))[order]
+
+    steps = max(len(next(iter(part.history.values()))) for part in parts)
+    history = {}
+    for name in dict.fromkeys(name for part in parts for name in part.history):
+        columns = [part.history.get(name, torch.full_like(part.history["total"], torch.nan)) for part in parts]
+        rows = [torch.nn.functional.pad(c, (0, 0, 0, steps - len(c)), value=torch.nan) for c in columns]
+        history[name] = torch.cat(rows, 1)[:, order]
+    sure = [part.sigma for part in parts if part.sigma is not None]
+    sigma = None
+    if len(sure) == len(parts):
+        sigma = type(sure[0])(**{f.name: merged([getattr(s, f.name) for s in sure]) for f in fields(sure[0])})
+    status, reason = ([v for part in parts for v in getattr(part, name)] for name in ("status", "reason"))
+    return Refinement(
+        Pose.cat([part.pose for part in parts])[order], Pose.cat([part.initial for part in parts])[order], history,
+        merged([part.best_step for part in parts]), tuple(status[i] for i in order), tuple(reason[i] for i in order),
+        sigma,
+    )  # fmt: skip
 
 
 def _moved(found: Refinement, device: torch.device) -> Refinement:
@@ -247,10 +305,7 @@ def _starts(pose: Pose, count: int, config: Config, setting: _Setting, seed: int
     """``count`` rows for each image: the pose as given, then ones turned and moved at random about their middles."""
     if count == 1:
         return pose
-    generator = torch.Generator().manual_seed(seed)
-    noise = torch.randn(count, 4, 3, generator=generator)  # one draw for all images: rows do not mix
-    noise = (noise / noise.norm(dim=-1, keepdim=True)).to(pose.hand_transl)
-    noise[0] = 0
+    noise = directions(count, seed).to(pose.hand_transl)  # one draw for all images: rows do not mix
     noise = noise.repeat(len(pose) // count, 1, 1)
     step = torch.zeros(len(pose), 67, dtype=noise.dtype, device=noise.device)
     step[:, 0:3], step[:, 61:64] = noise[:, 0] * config.starts.translation, noise[:, 1] * config.starts.translation

@@ -21,7 +21,7 @@ from horefine.hand import Hand, HandModel
 from horefine.mesh import DistanceGrid, Mesh
 from horefine.render import Render, Renderer
 
-__all__ = ["CONFIDENCES", "Contact", "Features", "Pose", "Scene"]
+__all__ = ["CONFIDENCES", "Contact", "Features", "Pose", "PoseSpread", "Scene"]
 
 CONFIDENCES = {"hand_coords": "hand_confidence", "object_coords": "object_confidence", "depth": "depth_confidence"}
 """Maps of :class:`Features` that may come with a confidence, and its name."""
@@ -81,6 +81,31 @@ class Contact:
 
 
 @dataclass(frozen=True)
+class PoseSpread:
+    """How far off a first pose is to be expected, on the mean; the columns of ``Features.pose_spread``."""
+
+    hand_rotation: Float[Tensor, "B"]
+    """Of the wrist, radians."""
+    wrist_depth: Float[Tensor, "B"]
+    """Along the ray through the wrist, metres."""
+    wrist_across: Float[Tensor, "B"]
+    """Across it, metres."""
+    object_rotation: Float[Tensor, "B"]
+    """Radians."""
+    object_center: Float[Tensor, "B"]
+    """Of the centre of the object's box, metres."""
+
+    def stack(self) -> Float[Tensor, "B 5"]:
+        """One column for each, in this order."""
+        return torch.stack([getattr(self, f.name) for f in dataclasses.fields(self)], 1)
+
+    @staticmethod
+    def of(columns: Float[Tensor, "B 5"]) -> PoseSpread:
+        """From :meth:`stack`."""
+        return PoseSpread(*columns.unbind(1))
+
+
+@dataclass(frozen=True)
 class Features:
     """What is known of B images: the camera of the maps, the object's mesh, and maps (each may be missing: None)."""
 
@@ -110,6 +135,8 @@ class Features:
     """Of ``object_coords``."""
     depth_confidence: Float[Tensor, "B H W"] | None = None
     """Of ``depth``."""
+    pose_spread: Float[Tensor, "B 5"] | None = None
+    """How far off the pose to begin with may be (:class:`PoseSpread`); None: not known."""
 
     def __len__(self) -> int:
         return len(self.camera.matrix)

@@ -26,6 +26,7 @@ FLOORS = (  # lowest first; modules of one package (losses, render, ...) may imp
     ("levenberg_marquardt",),
     ("curvature",),
     ("config", "configs"),
+    ("starts",),
     ("refinement",),
     ("__init__",),  # the public surface; below the command and what serves only it
     ("metrics", "simulate", "exchange", "draw", "report_page"),
