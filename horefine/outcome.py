@@ -90,6 +90,7 @@ def assemble(item: Item, refinement: Refinement, row: int, model: HandModel, abo
             **about,
             "notes": notes,
             "errors": _errors(item, pose, initial, model),
+            "sigma_mm": _sigmas(refinement, row),
             "interaction": {"start": _touch(before, item, model), "end": _touch(posed, item, model)},
             "seconds": _rounded(item.seconds),
         },
@@ -135,6 +136,14 @@ def _errors(item: Item, pose: Pose, initial: Pose, model: HandModel) -> dict[str
             away = np.linalg.norm(posed[f"{part}_vertices"] - wanted[f"{part}_vertices"], axis=1)
             found[f"{part}_error{suffix}"] = round(float(away.mean()) * 1000, 3)
     return found
+
+
+def _sigmas(refinement: Refinement, row: int) -> dict[str, Any] | None:
+    """How sure the result is (``curvature.Sigmas``), mm; None where the recipe says nothing of it."""
+    if refinement.sigma is None or not bool(refinement.sigma.joints[row].isfinite().all()):
+        return None
+    numbers = {f.name: getattr(refinement.sigma, f.name)[row] * 1000 for f in dataclasses.fields(refinement.sigma)}
+    return {name: np.round(to_numpy(value).astype(float), 2).tolist() for name, value in numbers.items()}
 
 
 def _touch(posed: Mapping[str, np.ndarray], item: Item, model: HandModel) -> dict[str, float]:

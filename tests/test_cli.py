@@ -83,6 +83,8 @@ def test_the_result_names_frame_units_and_how_it_came_about(finished: Path) -> N
     assert set(table["seconds"]) >= {"read", "find", "refine", "draw"} and table["first_pose"] == "file"
     for end in ("start", "end"):
         assert set(table["interaction"][end]) == {"pd_mm", "siv_cm3", "contact_regions", "gap_mm"}
+    assert len(table["sigma_mm"]["joints"]) == 21 and all(0 < s < 100 for s in table["sigma_mm"]["joints"])
+    assert 0 < table["sigma_mm"]["object_depth"] <= table["sigma_mm"]["object_center"]
     assert set(table["errors"]) == {f"{part}_error{at}_mm" for part in ("hand", "object") for at in ("_start", "")}
 
 
@@ -176,12 +178,16 @@ def test_networks_get_right_hands_only_and_their_boxes_are_mirrored_back(photos:
 
         def __init__(self) -> None:
             self.sides: list[str] = []
+            self.told: list[str | None] = []
             self.asked: list[tuple[str, ...]] = []
 
-        def boxes(self, sample):
-            self.sides.append(sample.side)
-            pixels = project(model(*hand_of(sample)).vertices, sample.camera.matrix)[0]
-            return (*pixels.amin(0).tolist(), *pixels.amax(0).tolist()), (20.0, 20.0, 60.0, 60.0)
+        def locate(self, sample, side):
+            from horefine.extractors.detector import Located
+
+            self.told.append(side)
+            x, y = project(sample.truth.hand_transl, sample.camera.matrix)[0].tolist()
+            half = 300 / float(sample.truth.hand_transl[0, 2]) * 0.15
+            return Located((x - half, y - half, x + half, y + half), (x - half, y, x, y + half), notes=("by hand",))
 
         def poses(self, crops):
             from horefine.scene import Pose
@@ -200,8 +206,8 @@ def test_networks_get_right_hands_only_and_their_boxes_are_mirrored_back(photos:
             pose = Pose.cat([crop.truth for crop in crops])
             return exact_features(pose, model, Mesh.cat([crop.mesh for crop in crops]), camera, contact=False)[0]
 
-    def hand_of(sample):
-        return sample.truth.hand_rotvec, sample.truth.hand_shape, sample.truth.hand_transl
+        def complete(self, pose, features):
+            return features
 
     model, networks = load_hand(kind="embedded"), Recorder()
     recipe = load_config("default", ["stages.correspond.steps=2", "stages.render.steps=2"])
@@ -209,6 +215,7 @@ def test_networks_get_right_hands_only_and_their_boxes_are_mirrored_back(photos:
     job = Job(dataset, recipe, tmp_path, model, networks, batch_size=2, pictures=False)
     found = list(pipeline.run(job))
     assert [o.status for o in found] == ["unchanged"] * 3 or all(o.row["hand_error_mm"] < 3 for o in found)
+    assert networks.told == ["right", "left", "right"]
     assert set(networks.sides) == {"right"} and set(networks.asked[0]) == set(recipe.features)
     for name in ("p0", "p1", "p2"):
         table = json.loads((tmp_path / "items" / name / "result.json").read_text())
@@ -219,7 +226,7 @@ def test_networks_get_right_hands_only_and_their_boxes_are_mirrored_back(photos:
             pixels = project(torch.from_numpy(file["initial_hand_vertices"]).float()[None], dataset[0].camera.matrix)[0]
         x0, y0, x1, _ = table["box"]
         assert x0 < pixels[:, 0].min() and pixels[:, 0].max() < x1 and y0 < pixels[:, 1].min()
-        assert "found by the detector" in " ".join(table["notes"])
+        assert "by hand" in table["notes"]
 
 
 @pytest.fixture
@@ -239,7 +246,8 @@ def untrained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 
 
 @pytest.mark.usefixtures("untrained")
-def test_from_pixels_alone(photos: Path, tmp_path: Path) -> None:
+def test_from_pixels_alone(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("horefine.items.LEAST_CLEAR", 0.0)  # untrained networks see no hands
     out = tmp_path / "out"
     result = horefine("run", photos / "images", "--out", out, *FEW_STEPS, "--no-pictures", "--limit", 2)
     assert result.exit_code == 0, result.stderr
