@@ -25,7 +25,7 @@ from horefine.data import Sample
 from horefine.data.crop import crop_box, crop_sample
 from horefine.data.maps import exact_features
 from horefine.data.synthetic import SyntheticDataset
-from horefine.extractors import Learned
+from horefine.extractors import Learned, extracted_first
 from horefine.extractors.crops import map_camera, mesh_of
 from horefine.extractors.tasks import TASKS
 from horefine.extractors.weights import default_path, read_weights
@@ -90,9 +90,10 @@ def run(
         start = clock("boxes", start)
         pose, _ = learned.poses(crops)
         start = clock("poses", start)
-        features = features_of(learned, crops, truth, config.features, maps)
+        features = features_of(learned, crops, truth, extracted_first(config.features), maps)
         start = clock("features", start)
-        refined = refine(pose, features, config, hand_model=hand).pose
+        complete = learned.complete if "contact" in config.features else None
+        refined = refine(pose, features, config, hand_model=hand, complete=complete).pose
         clock("refine", start)
         for part, one in zip(parts, (pose, refined, truth), strict=True):
             part.append(measure(one, truth, features.object, hand))

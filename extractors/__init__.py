@@ -12,7 +12,7 @@ import functools
 import importlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from horefine.errors import ConfigError, suggestion
 
@@ -20,11 +20,15 @@ if TYPE_CHECKING:
     from torch import nn
 
     from horefine.data import Sample
+    from horefine.extractors.detector import Located
     from horefine.geometry import Box
     from horefine.hand import HandModel
     from horefine.scene import Features, Pose
 
-__all__ = ["FEATURES", "INITIALIZERS", "Extractor", "Initializer", "Learned", "load_default", "load_model"]
+__all__ = [
+    "COMPLETED", "DETECTORS", "FEATURES", "INITIALIZERS", "Extractor", "Finder", "Initializer", "Learned",
+    "extracted_first", "load_default", "load_model",
+]  # fmt: skip
 
 MAPS = "horefine.extractors.maps:MapExtractor"
 FEATURES: dict[str, str] = {
@@ -43,8 +47,22 @@ FEATURES: dict[str, str] = {
 }
 """Field of ``horefine.Features`` -> the extractor that gives it."""
 
+COMPLETED: dict[str, tuple[str, ...]] = {
+    "contact": ("hand_mask", "object_mask", "hand_coords", "object_coords", "depth"),
+}
+"""Fields that depend on the pose that refinement begins from -> the fields that they are read off.
+
+``Learned.complete`` gives them (``refine(..., complete=)``); the extractors above only know the regressor's pose.
+"""
+
 INITIALIZERS: dict[str, str] = {"hoisdf": "horefine.extractors.initial:HoisdfInitializer"}
 """Name of a regressor -> its class."""
+
+DETECTORS: dict[str, str] = {
+    "horefine": "horefine.extractors.detector:BoxDetector",
+    "mediapipe": "horefine.extractors.mediapipe_adapter:MediapipeDetector",
+}
+"""Name of what finds hand and object in a photograph -> its class."""
 
 
 class Extractor(Protocol):
@@ -63,6 +81,14 @@ class Initializer(Protocol):
         ...
 
 
+class Finder(Protocol):
+    """Made as ``cls(device)``."""
+
+    def locate(self, sample: Sample, side: Literal["right", "left"] | None) -> Located:
+        """Where hand and object are in a whole photograph; ``side`` is None where nobody said which hand it is."""
+        ...
+
+
 def load_model(path: Path, task: str) -> nn.Module:
     """The network of a weight file, in eval mode.
 
@@ -76,7 +102,7 @@ def load_model(path: Path, task: str) -> nn.Module:
 
 @functools.lru_cache(maxsize=8)
 def load_default(task: str) -> nn.Module:
-    """The network that comes with horefine: ``features``, ``hoisdf`` or ``detector``; read once."""
+    """The network that comes with horefine: ``features``, ``hoisdf``, ``detector`` or ``contact``; read once."""
     from horefine.extractors.weights import default_path
 
     return load_model(default_path(task), task)
@@ -93,6 +119,11 @@ def _named(name: str, known: dict[str, str], kind: str) -> type:
         raise ConfigError(f"{kind} {name!r}: cannot be imported ({error}); check the spelling of {place}") from error
 
 
+def extracted_first(names: Iterable[str]) -> tuple[str, ...]:
+    """What is extracted before refinement: the named fields, those of :data:`COMPLETED` by what they are read off."""
+    return tuple(dict.fromkeys(field for name in names for field in COMPLETED.get(name, (name,))))
+
+
 class Learned:
     """All learned parts on one device, each loaded when first used (``horefine.job.Networks``)."""
 
@@ -103,24 +134,28 @@ class Learned:
         device: str = "cpu",
         hand: HandModel | None = None,
         checkpoint: Path | None = None,
+        detector: str = "horefine",
     ) -> None:
-        """Checks the name of the initializer, loads nothing but a ``checkpoint``.
+        """Checks the names of initializer and detector, loads nothing but a ``checkpoint``.
 
         Args:
             init: One of :data:`INITIALIZERS`, or ``package.module:class``.
             hand: The hand model that poses are for (default: the embedded one).
             checkpoint: HOISDF's weights instead of ours: a published ``snapshot_*.pth.tar`` (which wants a MANO hand),
                 or a ``.safetensors`` of ``horefine train hoisdf``.
+            detector: One of :data:`DETECTORS`, or ``package.module:class`` (a :class:`Finder`).
 
         Raises:
-            ConfigError: no such initializer, or one that takes no checkpoint.
-            AssetError: the checkpoint cannot be used (``official_initial.initializer_of``).
+            ConfigError: no such initializer, one that takes no checkpoint, or no such detector.
+            AssetError: the checkpoint cannot be used (``official_initial.initializer_of``), or the detector's package
+                is missing (``mediapipe_adapter.open_hands``).
         """
         from horefine.hand import load_hand
 
         self.device = device
         self.hand = hand if hand is not None else load_hand(kind="embedded")
         self._initializer = _named(init, INITIALIZERS, "initializer")
+        self._finder: Finder = _named(detector, DETECTORS, "detector")(device)
         self._loaded: dict[type, Any] = {}
         if checkpoint is not None:
             if init != "hoisdf":
@@ -134,12 +169,22 @@ class Learned:
             self._loaded[kind] = kind(self.device, self.hand)
         return self._loaded[kind]
 
+    def complete(self, pose: Pose, features: Features) -> Features:
+        """The features with contact as of this pose; as they are when they have it. For ``refine(..., complete=)``."""
+        if features.contact is not None:
+            return features
+        return self._get(_named("contact", FEATURES, "feature")).complete(pose, features)
+
     def boxes(self, sample: Sample) -> tuple[Box, Box]:
         """Hand box and object box of a whole photograph of a right hand, pixels."""
         from horefine.extractors.detector import detect
 
         model = load_default("detector").to(self.device)
         return detect(model, [sample.image.to(self.device)])[0]  # type: ignore[arg-type]
+
+    def locate(self, sample: Sample, side: Literal["right", "left"] | None = None) -> Located:
+        """See :class:`Finder`."""
+        return self._finder.locate(sample, side)
 
     def poses(self, crops: Sequence[Sample]) -> tuple[Pose, dict[str, Any]]:
         """First poses of B crops, and the features that come with them."""

@@ -1,34 +1,74 @@
-"""Contact read off a first pose, until a network predicts it from pixels (CPF's PiCR)."""
+"""Predicted contact: which object vertices touch which region of the hand, from the maps and a first pose."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from horefine.contact_truth import contact_from_pose
 from horefine.data import Sample
-from horefine.extractors.crops import mesh_of
+from horefine.extractors import load_default
+from horefine.extractors.contact_inputs import MAPS, Points, View, even_points, hand_inputs, point_inputs
+from horefine.extractors.contact_net import ContactNet, Touch, contact_of
+from horefine.extractors.crops import map_camera, mesh_of
 from horefine.extractors.initial import HoisdfInitializer
-from horefine.geometry import axis_angle_to_matrix
-from horefine.hand import HandModel
+from horefine.extractors.maps import MapExtractor
+from horefine.hand import HandModel, load_hand
+from horefine.scene import Features, Pose
 
-__all__ = ["ContactExtractor"]
+__all__ = ["ContactExtractor", "predict_contact"]
+
+CHUNK = 4096
+"""Vertices that are looked at in one go."""
+
+
+@torch.no_grad()
+def predict_contact(model: ContactNet, pose: Pose, features: Features, hand_model: HandModel) -> Features:
+    """The features with the contact that the network expects of B poses.
+
+    Args:
+        model: In eval mode, on the features' device.
+        pose: Camera frame. Where the hand and object are thought to be; the network has learned not to believe it all.
+        features: Camera, mesh and maps; maps that are missing count as unknown.
+        hand_model: On the same device.
+    """
+    mesh = features.object
+    view = View.of(pose, features, hand_model)
+    hand = hand_inputs(view, hand_model)
+    context = point_inputs(view, even_points(mesh, model.config.points), hand_model)
+    parts = []
+    for places, normals in zip(mesh.vertices.split(CHUNK, 1), mesh.normals.split(CHUNK, 1), strict=True):
+        points = point_inputs(view, Points(places, normals), hand_model)
+        parts.append(model(points, hand, context))
+    touch = Touch(*(torch.cat([getattr(p, f.name) for p in parts], 1) for f in dataclasses.fields(Touch)))
+    return dataclasses.replace(features, contact=contact_of(touch, hand_model, mesh.vertex_mask))
 
 
 class ContactExtractor:
-    """Which object vertices the first hand is near, by CPF's own rule for true poses."""
+    """Contact by the network that comes with horefine."""
 
-    def __init__(self, device: str = "cpu", hand: HandModel | None = None) -> None:
-        self.initializer = HoisdfInitializer(device, hand)
+    def __init__(self, device: str = "cpu", hand: HandModel | None = None, model: ContactNet | None = None) -> None:
+        """``model``: default is the network that comes with horefine."""
+        self.device = device
+        self.hand = hand if hand is not None else load_hand(kind="embedded")
+        self.model: ContactNet = (model or load_default("contact")).to(device)  # type: ignore[assignment]
 
-    @torch.no_grad()
+    def complete(self, pose: Pose, features: Features) -> Features:
+        """The features with contact as of this pose, on the features' device (``refine(..., complete=)``)."""
+        device = features.camera.matrix.device
+        found = predict_contact(
+            self.model, pose.to(self.device), features.to(self.device), self.hand.to(self.device)
+        ).contact
+        assert found is not None
+        moved = {f.name: getattr(found, f.name).to(device) for f in dataclasses.fields(found)}
+        return dataclasses.replace(features, contact=dataclasses.replace(found, **moved))
+
     def extract(self, crops: Sequence[Sample], names: Sequence[str]) -> dict[str, Any]:
-        """``{"contact": Contact}`` for B crops."""
+        """``{"contact": Contact}`` for B crops, at the regressor's first pose."""
         del names
-        pose, _ = self.initializer.initialize(crops)
-        mesh, hand = mesh_of(crops), self.initializer.hand
-        posed = hand(pose.hand_rotvec, pose.hand_shape, pose.hand_transl)
-        vertices = mesh.vertices @ axis_angle_to_matrix(pose.object_rotvec).mT + pose.object_transl[:, None]
-        return {"contact": contact_from_pose(hand, posed.vertices, vertices, mesh.vertex_mask)}
+        pose, _ = HoisdfInitializer(self.device, self.hand).initialize(crops)
+        maps: dict[str, Any] = dict(MapExtractor(self.device).extract(crops, MAPS))
+        found = self.complete(pose, Features(map_camera(crops), mesh_of(crops), **maps))
+        return {"contact": found.contact}

@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import nn
 
 from horefine.errors import AssetError, ConfigError
+from horefine.extractors.contact_net import ContactNet
 from horefine.extractors.detector import Detector
 from horefine.extractors.encoder_decoder import FeatureNet
 from horefine.extractors.hoisdf import Hoisdf
@@ -15,7 +16,9 @@ from horefine.extractors.weights import read_weights
 
 __all__ = ["load_network"]
 
-_KINDS: dict[str, type[nn.Module]] = {"features": FeatureNet, "hoisdf": Hoisdf, "detector": Detector}
+_KINDS: dict[str, type[nn.Module]] = {
+    "features": FeatureNet, "hoisdf": Hoisdf, "detector": Detector, "contact": ContactNet,
+}  # fmt: skip
 
 
 def load_network(path: Path, task: str) -> nn.Module:

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from horefine.errors import ConfigError, suggestion
-from horefine.extractors import detector, encoder_decoder, hoisdf
+from horefine.extractors import contact_net, detector, encoder_decoder, hoisdf
 from horefine.extractors.unet import UNetConfig
 
 __all__ = ["network_config"]
@@ -18,7 +18,10 @@ def network_config(task: str, table: dict[str, Any]) -> Any:
     Raises:
         ConfigError: a key it does not have.
     """
-    compact = {"features": encoder_decoder.COMPACT, "hoisdf": hoisdf.COMPACT, "detector": detector.COMPACT}[task]
+    compact: Any = {
+        "features": encoder_decoder.COMPACT, "hoisdf": hoisdf.COMPACT, "detector": detector.COMPACT,
+        "contact": contact_net.COMPACT,
+    }[task]  # fmt: skip
     known = {f.name for f in dataclasses.fields(compact)}
     for key in table:
         if key not in known:

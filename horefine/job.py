@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 
@@ -18,7 +18,7 @@ from horefine.errors import AssetError, ConfigError, InputError
 from horefine.exchange import find_item
 from horefine.export import SCHEMA_VERSION
 from horefine.extractors import weights
-from horefine.geometry import Box
+from horefine.extractors.detector import Located
 from horefine.hand import HandModel, load_hand
 from horefine.items import Item, features_from_file, pose_from_file
 from horefine.outcome import Outcome, row_of
@@ -42,8 +42,8 @@ __all__ = [
 class Networks(Protocol):
     """The learned parts that a job uses; see ``extractors``."""
 
-    def boxes(self, sample: Sample) -> tuple[Box, Box]:
-        """Hand and object box of a photograph, pixels."""
+    def locate(self, sample: Sample, side: Literal["right", "left"] | None) -> Located:
+        """Where hand and object are in a photograph; ``side`` is None where nobody said which hand it is."""
         ...
 
     def poses(self, crops: Sequence[Sample]) -> tuple[Pose, dict[str, Any]]:
@@ -52,6 +52,10 @@ class Networks(Protocol):
 
     def features(self, crops: Sequence[Sample], names: Sequence[str]) -> Features:
         """The named maps of B crops."""
+        ...
+
+    def complete(self, pose: Pose, features: Features) -> Features:
+        """The features with what depends on the pose (contact), on the device they are on."""
         ...
 
 
@@ -66,6 +70,8 @@ class Job:
     networks: Networks
     init: str = "hoisdf"
     """Name of an initializer; ignored when ``poses`` is there."""
+    detector: str = "horefine"
+    """Name of what finds hand and object; ignored when ``poses`` is there."""
     poses: Path | None = None
     """Folder with the first poses."""
     maps: Path | None = None
@@ -95,6 +101,8 @@ class Job:
         """Changes with everything but the images that results depend on."""
         model = hashlib.sha256(self.model.template.cpu().numpy().tobytes()).hexdigest()
         parts = (self.config.digest(), self.init if self.poses is None else "files", self.maps is not None, self.seed)
+        if self.detector != "horefine" and self.poses is None:
+            parts = (*parts, self.detector)
         return hashlib.sha256(json.dumps([*parts, self.weights, model, SCHEMA_VERSION]).encode()).hexdigest()[:10]
 
 
@@ -192,7 +200,7 @@ def check_renderer(name: str, device: str) -> None:
 def weights_digest(checkpoint: Path | None = None) -> str:
     """Changes with the weights that come with horefine (those that are missing count as nothing) and the user's."""
     digest = hashlib.sha256()
-    paths = [weights.default_path(task) for task in ("detector", "features", "hoisdf")]
+    paths = [weights.default_path(task) for task in ("detector", "features", "hoisdf", "contact")]
     for path in (*paths, *([checkpoint] if checkpoint else [])):
         if path.is_file():
             with path.open("rb") as file:

@@ -15,15 +15,15 @@ from contextlib import contextmanager
 from typing import Any
 
 from horefine import outcome as outcomes
-from horefine.data.crop import crop_box
-from horefine.data.mirror import mirror_pose, mirror_sample
+from horefine.data.mirror import mirror_pose
 from horefine.errors import AssetError, ConfigError, InputError
 from horefine.export import clean_leftovers, disk_full, new_folder, write_text
-from horefine.geometry import Box
+from horefine.extractors import extracted_first
 from horefine.items import (
     Item,
     box_of_pose,
     cat_features,
+    check_hand,
     features_from_file,
     given_box,
     pose_from_file,
@@ -33,7 +33,7 @@ from horefine.items import (
 from horefine.job import Job, finished, input_hash
 from horefine.outcome import Outcome
 from horefine.refinement import Refinement, refine
-from horefine.scene import Pose
+from horefine.scene import Features, Pose
 
 __all__ = ["DiskFull", "NetworkMissing", "run"]
 
@@ -98,7 +98,8 @@ def _read(job: Job, index: int) -> Item:
     if job.poses is not None:
         item.pose = pose_from_file(item, job.poses, job.model)
     if job.maps is not None:
-        item.features = features_from_file(item, job.maps, job.dataset, job.config.features)
+        wanted = (*job.config.features, *extracted_first(job.config.features))
+        item.features = features_from_file(item, job.maps, job.dataset, wanted)
     item.seconds["read"] = time.perf_counter() - start
     return item
 
@@ -138,17 +139,27 @@ def _failure(job: Job, name: str, error: Exception) -> Outcome:
 
 
 def _batch(job: Job, items: Sequence[Item]) -> Iterator[Outcome]:
+    ready = yield from _each(job, items, lambda item: _cut(job, item))
+    ready = yield from _together(job, ready, lambda group: _first_poses(job, group))
+    ready = yield from _together(job, ready, lambda group: _maps(job, group))
+    if job.maps is None:
+        ready = yield from _each(job, ready, check_hand)
+    for group in same_kind(ready):
+        yield from _together(job, group, lambda chosen: _refine_and_write(job, chosen), deliver=True)
+
+
+def _each(
+    job: Job, items: Sequence[Item], work: Callable[[Item], None]
+) -> Any:  # a generator of outcomes that returns the items left
+    """Does ``work`` on each item alone."""
     ready = []
     for item in items:
-        found = _guarded(job, item.index, lambda i=item: _cut(job, i))
+        found = _guarded(job, item.index, lambda i=item: work(i))
         if isinstance(found, Outcome):
             yield found
         else:
             ready.append(item)
-    ready = yield from _together(job, ready, lambda group: _first_poses(job, group))
-    ready = yield from _together(job, ready, lambda group: _maps(job, group))
-    for group in same_kind(ready):
-        yield from _together(job, group, lambda chosen: _refine_and_write(job, chosen), deliver=True)
+    return ready
 
 
 def _together(
@@ -182,20 +193,13 @@ def _cut(job: Job, item: Item) -> None:
             pose = mirror_pose(item.pose) if item.left else item.pose
             assert item.sample.mesh is not None
             box = box_of_pose(pose, job.model, item.sample.mesh, item.sample.camera)
-        if box is None:
-            box = _detected(job, item)
-        item.cut(box)
-
-
-def _detected(job: Job, item: Item) -> Box:
-    """The crop by the detector, which knows right hands; a box that the user gave stays."""
-    sample = mirror_sample(item.sample) if item.left else item.sample
-    with _network():
-        hand, held = job.networks.boxes(sample)
-    found = dataclasses.replace(sample, hand_box=sample.hand_box or hand, object_box=sample.object_box or held)
-    found = mirror_sample(found) if item.left else found
-    item.notes.append("hand and object were found by the detector")
-    return crop_box(found.hand_box, found.object_box)
+        if box is not None:
+            item.cut(box)
+            return
+        told = job.maps is not None or job.dataset.gives(item.index, "side")
+        with _network():
+            found = job.networks.locate(item.sample, item.sample.side if told else None)
+        item.place(found)
 
 
 def _first_poses(job: Job, items: Sequence[Item]) -> None:
@@ -220,13 +224,25 @@ def _maps(job: Job, items: Sequence[Item]) -> None:
     asking = [item for item in items if item.features is None]
     if not asking:
         return
-    names = [name for name in job.config.features if name not in asking[0].fields]
+    names = [name for name in extracted_first(job.config.features) if name not in asking[0].fields]
     with _network(), _shared(asking, "features"):
         found = job.networks.features([item.crop for item in asking if item.crop is not None], names)
     for row, item in enumerate(asking):
         wanted = {name: value for name, value in item.fields.items() if name in job.config.features}
         own = dataclasses.replace(found[row : row + 1], object=item.mesh())
         item.features = dataclasses.replace(own, **wanted)
+
+
+def _completion(job: Job, features: Features) -> Callable[[Pose, Features], Features] | None:
+    """Predicts contact once the poses are aligned, where the recipe wants it, no file gave it and there are maps."""
+    if "contact" not in job.config.features or features.contact is not None or features.hand_mask is None:
+        return None
+
+    def complete(pose: Pose, known: Features) -> Features:
+        with _network():
+            return job.networks.complete(pose, known)
+
+    return complete
 
 
 def _refine_and_write(job: Job, items: Sequence[Item]) -> Iterator[Outcome]:
@@ -242,6 +258,7 @@ def _refine_and_write(job: Job, items: Sequence[Item]) -> Iterator[Outcome]:
             renderer=job.renderer,
             seed=job.seed,
             progress=lambda done, total: job.check(),
+            complete=_completion(job, features),
         )
     return _write_all(job, items, found)
 
