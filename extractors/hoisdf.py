@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from horefine.errors import ConfigError, suggestion
 from horefine.extractors import unet
 from horefine.extractors.dense import from_bins
 from horefine.extractors.field import ENCODED, FieldDecoder, density, point_features, to_grid
@@ -31,10 +32,27 @@ from horefine.extractors.transformer import Transformer, block_mask
 from horefine.extractors.unet import UNet, UNetConfig
 from horefine.geometry import axis_angle_to_matrix, sixd_to_matrix
 
-__all__ = ["COMPACT", "OFFICIAL", "Hoisdf", "HoisdfConfig", "Points", "Prediction", "Seen"]
+__all__ = [
+    "COMPACT",
+    "CROSSINGS",
+    "OFFICIAL",
+    "SAMPLINGS",
+    "WEIGHTINGS",
+    "Hoisdf",
+    "HoisdfConfig",
+    "Points",
+    "Prediction",
+    "Seen",
+]
 
 BLOCKS = (1, 3, 3, 3, 3, 3, 1)
 """Queries: wrist, three joints of each finger in MANO's order, shape."""
+SAMPLINGS = ("absolute", "signed", "gradient", "random")
+"""Ways to choose points: the paper's table 7 (``sampling.sampled_points``)."""
+WEIGHTINGS = ("density", "none", "density_concatenation", "distance_concatenation")
+"""What a point's features get from its distance: table 8."""
+CROSSINGS = ("field", "none", "image", "target")
+"""What the other's points bring to a transformer: table 9."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +93,29 @@ class HoisdfConfig:
     condition: bool = True
     heat_peak: float = 1.0
     """Value of the joint heat map at a joint; 255 in the official network."""
+    grid: int = 65
+    """Nodes along a side of the grids that the fields become for ``sdf_consistency`` (``sampling.field_grid``)."""
+    sampling: str = "absolute"
+    """Which points are chosen: nearest to the surface (``absolute``), or another of :data:`SAMPLINGS`."""
+    weighting: str = "density"
+    """Image features are multiplied by the ``density`` of the distance (equation 5) or stay as they are: alone
+    (``none``), or with one number more beside them (``density_concatenation``, ``distance_concatenation``)."""
+    cross: str = "field"
+    """The other's points in a transformer are weighed by its own ``field`` (equation 6); ``target``: by the field that
+    chose them; ``image``: not at all; ``none``: left out."""
+
+    def __post_init__(self) -> None:
+        """Refuses settings that there are not.
+
+        Raises:
+            ConfigError: with the nearest one that there is.
+        """
+        for key, known in (("sampling", SAMPLINGS), ("weighting", WEIGHTINGS), ("cross", CROSSINGS)):
+            value = str(getattr(self, key))
+            if value not in known:
+                raise ConfigError(f"network.{key}: {value!r}: there is none{suggestion(value, known)}")
+        if self.grid < 2:
+            raise ConfigError(f"network.grid: {self.grid} nodes do not span a grid; give at least 2 (65 is usual)")
 
 
 COMPACT = HoisdfConfig()
@@ -135,7 +176,7 @@ class Hoisdf(UNet):
         super().__init__(config.depth, config.width, config.unet, heads)
         self.config = c = config
         features = sum(self.pyramid_channels) + (8 if c.codes else 0)
-        token = c.hidden - ENCODED - 3
+        token = c.hidden - ENCODED - 3 - c.weighting.endswith("_concatenation")
         self.linear_sdfin = MLP(features, *c.field_mlp, final_relu=True)
         self.linear_transformerin = MLP(features, *c.token_mlp, token, final_relu=True)
         self.hand_sdf_decoder = FieldDecoder(c.field_mlp[-1], c.field_width, c.field_dropout)
@@ -199,32 +240,50 @@ class Hoisdf(UNet):
         self, seen: Seen, hand: Points, other: Points, hand_center: Float[Tensor, "B 3"], object_center: Tensor
     ) -> Prediction:
         """Both transformers and all heads, from the chosen points of the hand's and the object's field."""
-        crossed_hand = self.distance("object", hand.features, hand.position, object_center)
-        crossed_other = self.distance("hand", other.features, other.position, hand_center)
         hand_read, other_read = self.linear_transformerin(hand.features), self.linear_transformerin(other.features)
-        tokens = torch.cat([
-            self._tokens("hand", hand.position, hand_center, hand_read, hand.distance),
-            self._tokens("hand", other.position, hand_center, other_read, crossed_other),
-        ], 1)  # fmt: skip
-        memory, hand_layers = self.hand_transformer.encoder(tokens)
         own = hand.position.shape[1]
+        tokens = self._gathered("hand", (hand, hand_read), (other, other_read), hand_center)
+        memory, hand_layers = self.hand_transformer.encoder(tokens)
         queries = self.hand_transformer.decoder(self.mano_query_embed.weight, memory[:, :own], self.block_mask)
-        tokens = torch.cat([
-            self._tokens("object", other.position, object_center, other_read, other.distance),
-            self._tokens("object", hand.position, object_center, hand_read, crossed_hand),
-        ], 1)  # fmt: skip
+        tokens = self._gathered("object", (other, other_read), (hand, hand_read), object_center)
         if self.config.condition:
             tokens = tokens + self.condition_token(seen.condition)[:, None]
         _, object_layers = self.obj_transformer.encoder(tokens)
         return self._heads(queries, hand_layers[:, :, :own], object_layers[:, :, : other.position.shape[1]],
                            hand.position - hand_center[:, None])  # fmt: skip
 
-    def _tokens(self, which: str, position: Tensor, center: Tensor, read: Tensor, distance: Tensor) -> Tensor:
-        beta = self.hand_sigmoid_beta if which == "hand" else self.obj_sigmoid_beta
-        clamped = distance.detach().clamp(-self.config.clamp, self.config.clamp)
-        weight = density(clamped, beta, self.config.density_sign)
+    def _gathered(
+        self, which: str, own: tuple[Points, Tensor], other: tuple[Points, Tensor], center: Tensor
+    ) -> Float[Tensor, "B N C"]:
+        """Tokens for a transformer: its own points, then the other's about its own center. Each with what was read."""
+        (points, read), (guests, guests_read) = own, other
+        tokens = [self._tokens(which, points.position, center, read, points.distance)]
+        if self.config.cross == "field":
+            crossed = self.distance(which, guests.features, guests.position, center)
+            tokens.append(self._tokens(which, guests.position, center, guests_read, crossed))
+        elif self.config.cross == "target":
+            name = "object" if which == "hand" else "hand"
+            tokens.append(self._tokens(name, guests.position, center, guests_read, guests.distance))
+        elif self.config.cross == "image":
+            tokens.append(self._tokens(which, guests.position, center, guests_read, None))
+        return torch.cat(tokens, 1)
+
+    def _tokens(
+        self, which: str, position: Tensor, center: Tensor, read: Tensor, distance: Tensor | None
+    ) -> Float[Tensor, "B N C"]:
+        """Places, and what was read there, weighed by the distance in the field ``which``; None: without it."""
         relative = position - center[:, None]
-        return torch.cat([relative, fourier(relative * self.config.scale), read * weight[..., None]], -1)
+        place = [relative, fourier(relative * self.config.scale)]
+        weighting = self.config.weighting
+        concatenated = weighting.endswith("_concatenation")
+        if distance is None or weighting == "none":
+            return torch.cat([*place, read] + [torch.zeros_like(read[..., :1])] * concatenated, -1)
+        weight = distance.detach().clamp(-self.config.clamp, self.config.clamp)
+        if weighting.startswith("density"):
+            beta = self.hand_sigmoid_beta if which == "hand" else self.obj_sigmoid_beta
+            weight = density(weight, beta, self.config.density_sign)
+        weight = weight[..., None]
+        return torch.cat([*place, read, weight] if concatenated else [*place, read * weight], -1)
 
     def _heads(self, queries: Tensor, hand: Tensor, other: Tensor, relative: Tensor) -> Prediction:
         votes = relative[:, :, None] + self.linear_handvote(hand).unflatten(-1, (20, 3)).float()

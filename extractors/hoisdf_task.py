@@ -14,7 +14,7 @@ from horefine.extractors.heads import masked_mean
 from horefine.extractors.hoisdf import Hoisdf, Points, Prediction, Seen
 from horefine.extractors.joints import heat_maps
 from horefine.extractors.root import Frame
-from horefine.extractors.sampling import informed_points
+from horefine.extractors.sampling import sampled_points
 from horefine.extractors.shard_batches import Objects
 from horefine.geometry import axis_angle_to_matrix, matrix_to_axis_angle, project
 from horefine.hand import HandModel
@@ -183,18 +183,19 @@ def hoisdf_losses(
 def _tokens(
     model: Hoisdf, which: str, seen: Seen, center: Tensor, projection: Tensor, generator: torch.Generator
 ) -> Points:
-    """Points near the predicted surface, as when the network is used; each image's lattice is shifted at random.
+    """Points chosen by the predicted field, as when the network is used; each image's lattice is shifted at random.
 
     Points drawn about the true surface, as in the paper's first 40 epochs, tell the transformers where hand and object
     are: what is trained on them alone fails once the field chooses the points.
     """
-    count = model.config.hand_points if which == "hand" else model.config.object_points
-    half, coarse = 1 / model.config.scale, 11
-    shift = (2 * torch.rand(center.shape, generator=generator) - 1) * (half / coarse)
+    config, coarse = model.config, 11
+    count = config.hand_points if which == "hand" else config.object_points
+    shift = (2 * torch.rand(center.shape, generator=generator) - 1) * (1 / config.scale / coarse)
     with torch.no_grad():
-        chosen = informed_points(
-            lambda x: model.field(which, seen, x, center, projection), center + shift, half, count, coarse=coarse
-        )
+        chosen = sampled_points(
+            config.sampling, lambda x: model.field(which, seen, x, center, projection), center + shift, config.scale,
+            count, coarse=coarse, generator=generator,
+        )  # fmt: skip
     return model.field(which, seen, chosen.position, center, projection)
 
 

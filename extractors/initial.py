@@ -17,7 +17,7 @@ from horefine.extractors import load_default
 from horefine.extractors.crops import extents_of, map_camera, mesh_of, pictures
 from horefine.extractors.hoisdf import Hoisdf, Seen
 from horefine.extractors.root import Frame
-from horefine.extractors.sampling import field_grid, informed_points
+from horefine.extractors.sampling import field_grid, sampled_points
 from horefine.geometry import matrix_to_axis_angle
 from horefine.hand import HandModel, load_hand
 from horefine.scene import Pose
@@ -77,11 +77,11 @@ def predict(
     if seen.root is None:
         raise ValueError("this HOISDF has no root head: it needs the wrist's place, which pixels alone do not give it")
     centers = seen.root.points(frame)
-    half = 1 / config.scale
     points = [
-        informed_points(
+        sampled_points(
+            config.sampling,
             lambda x, which=which, center=center: model.field(which, seen, x, center, frame.projection),
-            center, half, count,
+            center, config.scale, count,
         )
         for which, center, count in zip(
             ("hand", "object"), centers, (config.hand_points, config.object_points), strict=True
@@ -107,9 +107,13 @@ def predict(
 @torch.no_grad()
 def field_grids(
     model: Hoisdf, found: Found, hand_points: Float[Tensor, "B V 3"], object_points: Float[Tensor, "B W 3"],
-    resolution: int = 33, margin: float = 0.025,
+    resolution: int | None = None, margin: float = 0.025,
 ) -> tuple[DistanceGrid, DistanceGrid]:  # fmt: skip
-    """The predicted fields as grids, camera frame, over the boxes of two sets of camera-frame points and a margin."""
+    """The predicted fields as grids, camera frame, over the boxes of two sets of camera-frame points and a margin.
+
+    ``resolution``: nodes along a side; default: the network's ``grid``.
+    """
+    resolution = model.config.grid if resolution is None else resolution
 
     def asked(which: str, center: Tensor) -> Callable[[Tensor], Tensor]:
         def distance(points: Tensor) -> Tensor:

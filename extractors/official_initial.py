@@ -8,6 +8,7 @@ checkpoints): another mesh of the same thing, in another frame, is placed wrongl
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +24,11 @@ from horefine.errors import AssetError
 from horefine.extractors import load_model
 from horefine.extractors.checkpoints import load_official
 from horefine.extractors.crops import extents_of, map_camera, mesh_of, pictures
-from horefine.extractors.hoisdf import Seen
+from horefine.extractors.hoisdf import Points, Seen
 from horefine.extractors.hoisdf_official import SIZE, Given, OfficialHoisdf, object_reference
 from horefine.extractors.initial import HoisdfInitializer, predict
 from horefine.extractors.official_crop import HAND_FACTORS, box_of
+from horefine.extractors.official_sampling import SEARCHES, choose_points, official_lattice
 from horefine.extractors.sampling import field_grid
 from horefine.geometry import Box, axis_angle_to_matrix, project
 from horefine.hand import HandModel
@@ -34,11 +36,15 @@ from horefine.mano import REGISTER_AT
 from horefine.mesh import Mesh
 from horefine.scene import Pose
 
-__all__ = ["OfficialInitializer", "initializer_of", "object_points"]
+__all__ = ["OfficialInitializer", "choose", "initializer_of", "object_points"]
 
 
-def initializer_of(path: Path, device: str, hand: HandModel) -> HoisdfInitializer | OfficialInitializer:
+def initializer_of(
+    path: Path, device: str, hand: HandModel, search: str = "dense"
+) -> HoisdfInitializer | OfficialInitializer:
     """The initializer of a published checkpoint, or of a weight file of horefine's own (``.safetensors``).
+
+    ``search``: how a published network's points are found (``official_sampling.SEARCHES``).
 
     Raises:
         AssetError: see ``checkpoints.load_official`` and ``extractors.load_model``; also when a published network's
@@ -57,7 +63,7 @@ def initializer_of(path: Path, device: str, hand: HandModel) -> HoisdfInitialize
             f"checkpoint {path}: its poses are MANO's, and the hand here is the {hand.name} one; give the folder of "
             f"your MANO_RIGHT.pkl with --mano-dir (register at {REGISTER_AT}), or leave --checkpoint out"
         )
-    return OfficialInitializer(load_official(path), device, hand)
+    return OfficialInitializer(load_official(path), device, hand, search=search)
 
 
 def object_points(mesh: Mesh) -> Float[Tensor, "B 21 3"]:
@@ -66,6 +72,31 @@ def object_points(mesh: Mesh) -> Float[Tensor, "B 21 3"]:
     kept = steps[(steps.abs().sum(-1) >= 2) | (steps.abs().sum(-1) == 0)]
     low, high = mesh.box
     return ((low + high) / 2)[:, None] + kept * ((high - low) / 2)[:, None]
+
+
+@torch.no_grad()
+def choose(network: OfficialHoisdf, which: str, seen: Seen, given: Given, search: str = "dense") -> Points:
+    """The points of the hand's or the object's field. ``search``: one of ``official_sampling.SEARCHES``."""
+    if search == "dense":
+        return network.choose(which, seen, given)[0]
+    config, center = network.config, given.center(which)
+    boxes, count = (given.hand_box, config.hand_points) if which == "hand" else (given.object_box, config.object_points)
+    nodes = official_lattice(network.lattice).to(center)
+    found = []
+    for image in range(len(center)):
+        one = slice(image, image + 1)
+        part = dataclasses.replace(seen, levels=[level[one] for level in seen.levels])
+
+        def asked(points: Tensor, part: Seen = part, one: slice = one) -> tuple[Tensor, Tensor]:
+            place = (points / config.scale + center[one])[None]
+            there = network.field(which, part, place, center[one], given.matrix[one])
+            return there.distance[0], there.features[0]
+
+        row = (center[image], config.scale, given.matrix[image], boxes[image], count)
+        chosen = choose_points(asked, nodes, *row, search=search)
+        place = nodes[chosen.index] / config.scale + center[image]
+        found.append((place, chosen.distance, chosen.features))
+    return Points(*(torch.stack(values) for values in zip(*found, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -81,9 +112,25 @@ class OfficialInitializer:
     """First poses and distance fields of crops by a published HOISDF."""
 
     def __init__(
-        self, network: OfficialHoisdf, device: str, hand: HandModel, finder: HoisdfInitializer | None = None
+        self,
+        network: OfficialHoisdf,
+        device: str,
+        hand: HandModel,
+        finder: HoisdfInitializer | None = None,
+        search: str = "dense",
     ) -> None:
-        """``finder``: finds wrist and object first (default: the compact network with the embedded hand)."""
+        """Wraps a network.
+
+        Args:
+            finder: Finds wrist and object first (default: the compact network with the embedded hand).
+            search: ``dense``, the published order of work, or ``coarse_to_fine``, the same points by fewer queries.
+
+        Raises:
+            ValueError: another ``search``.
+        """
+        if search not in SEARCHES:
+            raise ValueError(f"search is {search!r}; known: {', '.join(SEARCHES)}")
+        self.search = search
         self.network, self.device, self.hand = network.to(device), device, hand.to(device)
         self.finder = finder if finder is not None else HoisdfInitializer(device)
 
@@ -111,7 +158,7 @@ class OfficialInitializer:
         given = self._given(crops)
         network, image = self.network, pictures(crops, SIZE).to(self.device)
         seen = network.see(image)
-        (hand, _), (other, _) = (network.choose(which, seen, given) for which in ("hand", "object"))
+        hand, other = (choose(network, which, seen, given, self.search) for which in ("hand", "object"))
         prediction = network.pose(seen, hand, other, given.wrist, given.object_center)
         found = network.outcome(prediction, given, self.hand)
         offset = self.hand.rest_joints(found.hand_shape)[:, 0]
@@ -145,7 +192,7 @@ class OfficialInitializer:
         def distance(asked: Tensor) -> Tensor:
             return network.field(which, looked.seen, asked, center, looked.given.matrix).distance / network.config.scale
 
-        return field_grid(distance, points.amin(1) - margin, points.amax(1) + margin)
+        return field_grid(distance, points.amin(1) - margin, points.amax(1) + margin, network.config.grid)
 
 
 def _boxes(

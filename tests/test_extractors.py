@@ -26,7 +26,6 @@ from horefine.extractors.measures import dense_matches, procrustes
 from horefine.extractors.picture import PictureExtractor
 from horefine.extractors.resnet import ResNet
 from horefine.extractors.root import Frame
-from horefine.extractors.sampling import field_grid, informed_points
 from horefine.extractors.unet import UNetConfig
 from horefine.extractors.weights import default_path, read_weights, save_weights
 from horefine.geometry import Camera, axis_angle_to_matrix, project
@@ -38,7 +37,7 @@ from tests.toy_shard import toy_pose
 TINY = dataclasses.replace(COMPACT, width=8, decoder=(16, 16, 8), head_width=8)
 TINY_HOISDF = HoisdfConfig(
     width=8, unet=UNetConfig((16, 16, 8), (16, 16, 8), (), 16, ()), hidden=64, feedforward=64, token_mlp=(32,),
-    field_mlp=(32, 16), field_width=64, hand_points=24, object_points=16,
+    field_mlp=(32, 16), field_width=64, hand_points=24, object_points=16, grid=33,
 )  # fmt: skip
 
 
@@ -244,42 +243,6 @@ def test_frame_looks_at_the_middle_of_the_crop_and_projects_as_the_camera():
     )
 
 
-def sphere(radius: float, scale: float = 1.0):
-    def field(points):
-        return Points(points, (points.norm(dim=-1) - radius) * scale, points)
-
-    return field
-
-
-def test_informed_points_lie_near_the_surface():
-    found = informed_points(sphere(0.07, 5.0), torch.zeros(2, 3), 0.2, 40)
-    assert found.position.shape == (2, 40, 3) and found.features.shape == (2, 40, 3)
-    assert (found.position.norm(dim=-1) - 0.07).abs().max() < 0.006
-    assert torch.allclose(found.distance, 5 * (found.position.norm(dim=-1) - 0.07), atol=1e-6)
-    # all round it, not on one side
-    assert found.position.mean(1).abs().max() < 0.03
-
-
-def test_field_grid_asks_little_and_is_exact_near_the_surface():
-    asked = []
-
-    def distance(points):
-        asked.append(points.shape[1])
-        return points.norm(dim=-1) - torch.tensor([[0.05], [0.02]])
-
-    low, high = torch.full((2, 3), -0.1), torch.full((2, 3), 0.1)
-    grid = field_grid(distance, low, high)
-    assert grid.values.shape == (2, 33, 33, 33) and sum(asked) < 33**3
-    steps = torch.linspace(-0.1, 0.1, 33)
-    nodes = torch.stack(torch.meshgrid(steps, steps, steps, indexing="ij"), -1)
-    exact = nodes.norm(dim=-1) - torch.tensor([0.05, 0.02])[:, None, None, None]
-    near = exact.abs() < 0.0125
-    assert (grid.values - exact)[near].abs().max() < 1e-6
-    assert (grid.values - exact).abs().max() < 0.004
-    alone = field_grid(lambda p: p.norm(dim=-1) - 0.02, low[:1], high[:1])
-    assert torch.equal(alone.values[0], grid.values[1])
-
-
 def test_hand_distance_agrees_with_the_exact_one(hand):
     from horefine.distance import signed_distance
 
@@ -309,9 +272,10 @@ def test_hoisdf_predicts_poses_alike_in_any_batch(hoisdf_net, hand):
         assert torch.isfinite(value).all()
         assert torch.equal(value, getattr(again, name))
         torch.testing.assert_close(value[2:], getattr(alone, name), atol=1e-4, rtol=1e-3)
-    assert set(fields) == {"hand_sdf", "object_sdf"} and fields["hand_sdf"].values.shape == (3, 33, 33, 33)
+    assert set(fields) == {"pose_spread", "hand_sdf", "object_sdf"}
+    assert fields["hand_sdf"].values.shape == (3, 33, 33, 33)
     torch.testing.assert_close(fields["object_sdf"].values[2:], own["object_sdf"].values, atol=1e-4, rtol=1e-3)
-    assert initializer.initialize(batch[:1])[1] == {}
+    assert set(initializer.initialize(batch[:1])[1]) == {"pose_spread"}
     assert set(initializer.extract(batch[:1], ["object_sdf"])) == {"object_sdf"}
 
 
