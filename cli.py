@@ -45,6 +45,9 @@ def _option(help: str, *names: str, **settings: Any) -> Any:
 Images = Annotated[Path, typer.Argument(help="A folder of photographs, or one photograph.")]
 Out = Annotated[Path, _option("Where results go.", "--out", "-o")]
 Init = Annotated[str, _option("First poses: a network's name, or a folder of NAME.npz / NAME.json.")]
+Finder = Annotated[
+    str, _option("What finds hand and object: horefine, or mediapipe (side and hand; installed apart).", "--detector")
+]
 Checkpoint = Annotated[
     Path | None, _option("Weights for --init hoisdf: the authors' snapshot_*.pth.tar (needs MANO), or a .safetensors.")
 ]
@@ -57,7 +60,13 @@ ObjectName = Annotated[str | None, _option("What is held: an embedded object's n
 ObjectUnit = Annotated[str | None, _option("Unit of the mesh: m, cm, mm, in (default: by its size).")]
 Intrinsics = Annotated[str | None, _option("fx,fy,cx,cy in pixels, a .json or .npy file, or exif.")]
 Fov = Annotated[float | None, _option("Diagonal field of view in degrees, instead of intrinsics.")]
-Side = Annotated[str | None, _option("right or left hand (default: the sidecar's, else right).")]
+Side = Annotated[str | None, _option("right or left hand (default: the sidecar's, the detector's, else right).")]
+Boxes = Annotated[
+    Path | None, _option("JSON or CSV with hand and object box of each image (docs/input.md), instead of a detector.")
+]
+Wrist = Annotated[
+    str | None, _option("Where the wrist is: x,y,z in metres (camera frame), or its depth z; not predicted then.")
+]
 ManoDir = Annotated[Path | None, _option("Folder with MANO_RIGHT.pkl.")]
 HandKind = Annotated[str, _option("auto, embedded or mano.")]
 Device = Annotated[str, _option("auto, cpu, cuda:0.")]
@@ -139,6 +148,7 @@ def run(
     images: Images,
     out: Out = Path("out"),
     init: Init = "hoisdf",
+    detector: Finder = "horefine",
     checkpoint: Checkpoint = None,
     features: Maps = None,
     config: Recipe = "auto",
@@ -148,6 +158,8 @@ def run(
     intrinsics: Intrinsics = None,
     fov: Fov = None,
     side: Side = None,
+    boxes: Boxes = None,
+    wrist: Wrist = None,
     mano_dir: ManoDir = None,
     hand: HandKind = "auto",
     device: Device = "auto",
@@ -166,6 +178,7 @@ def run(
     """Refines hand and object in every image of a folder; writes poses, overlays, 3D scenes and a report."""
     from horefine.config import load_config
     from horefine.data.folder import FolderDataset, FolderOptions
+    from horefine.data.known import parse_wrist
     from horefine.data.lens import parse_intrinsics
     from horefine.errors import ConfigError, InputError
     from horefine.extractors import Learned
@@ -180,7 +193,8 @@ def run(
     source = "--fov" if fov is not None else "--intrinsics"
     chosen = config if config != "auto" else "pixels" if features is None else "default"
     recipe = load_config(chosen, overrides or ())
-    dataset = FolderDataset(images, FolderOptions(object_name, object_unit, camera, source, side))
+    place = None if wrist is None else parse_wrist(wrist)
+    dataset = FolderDataset(images, FolderOptions(object_name, object_unit, camera, source, side, place, boxes))
     where = check_device(device)
     _one_thread()
     check_renderer(renderer, where)
@@ -188,11 +202,11 @@ def run(
     if checkpoint is not None and files is not None:
         raise ConfigError(f"--checkpoint {checkpoint}: goes with --init hoisdf, not with the poses of {files}")
     model = hand_model(mano_dir, hand)
-    networks = Learned("hoisdf" if files else init, device=where, hand=model, checkpoint=checkpoint)
+    networks = Learned("hoisdf" if files else init, device=where, hand=model, checkpoint=checkpoint, detector=detector)
     job = Job(
         dataset=dataset, config=recipe, out=out, model=model, networks=networks, init=init, poses=files,
-        maps=_folder(features, "--features"), device=where, renderer=renderer, seed=seed, batch_size=batch_size,
-        limit=limit, overwrite=overwrite, strict=strict, pictures=pictures,
+        detector=detector, maps=_folder(features, "--features"), device=where, renderer=renderer, seed=seed,
+        batch_size=batch_size, limit=limit, overwrite=overwrite, strict=strict, pictures=pictures,
         weights="" if files and features else weights_digest(checkpoint),
     )  # fmt: skip
     if dry_run:
@@ -370,18 +384,27 @@ def synthesize(
 @app.command()
 @guarded
 def train(
-    name: Annotated[str, typer.Argument(help="features, hoisdf, detector, or a recipe's YAML file.")],
-    data: Annotated[str, typer.Option(help="A folder of training shards, or synthetic.")] = "synthetic",
+    name: Annotated[
+        str, typer.Argument(help="features, hoisdf, detector, contact, hoisdf_official, or a recipe's YAML file.")
+    ],
+    data: Annotated[
+        str, _option("synthetic; a folder of shards or of photos with truth; or a dataset: NAME:key=value,...")
+    ] = "synthetic",
     out: Annotated[Path, typer.Option("--out", "-o", help="Gets weights, log and checkpoints.")] = Path("runs/train"),
     smoke: Annotated[bool, typer.Option("--smoke", help="A minute on few scenes.")] = False,
+    tensorboard: Annotated[bool, _option("Also log for TensorBoard (pip install 'horefine[train]').")] = False,
     overrides: Sets = None,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    """Trains one learned part, reproducibly; goes on where an earlier run stopped."""
+    """Trains one learned part, reproducibly; goes on where an earlier run stopped.
+
+    Several GPUs: torchrun --nproc_per_node N -m horefine train ... (pip install 'horefine[train]').
+    """
     from horefine.train import train as train_network
 
-    log.info("weights: %s", train_network(name, data=data, out=out, smoke=smoke, overrides=overrides or ()))
+    changes = [*(overrides or ()), *(["tensorboard=true"] if tensorboard else [])]
+    log.info("weights: %s", train_network(name, data=data, out=out, smoke=smoke, overrides=changes))
 
 
 @app.command()

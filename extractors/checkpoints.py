@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,6 +28,12 @@ __all__ = ["Checkpoint", "build", "detect", "load_official", "published_names", 
 UNUSED = ("norm1.", "linear_objvote.", "linear_objcls.", "mano_head.")
 """In the files, but in none of the network's sums."""
 WAY_OUT = "give a snapshot_*.pth.tar of HOISDF (github.com/amathislab/HOISDF says where they are)"
+_OTHERS = (
+    ("C2F-SDF", ("pcl_feat_emb.", "hand_sdf_head.")),
+    ("gSDF or AlignSDF", ("hand_sdf_head.", "backbone_2_sdf.")),
+    ("gSDF's pose stage", ("neck.", "volume_head.")),
+)
+"""Systems whose files are saved alike, and how names of their tensors begin."""
 _ENDINGS = (("weight_g", "parametrizations.weight.original0"), ("weight_v", "parametrizations.weight.original1"))
 
 
@@ -115,7 +122,7 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
     """
     path = Path(path)
     if not path.is_file():
-        raise AssetError(f"checkpoint {path}: no such file; {WAY_OUT}")
+        raise AssetError(f"checkpoint {path}: {'is a folder' if path.is_dir() else 'no such file'}; {WAY_OUT}")
     table = _restricted(path)
     epoch = table.get("epoch") if isinstance(table, Mapping) else None
     try:
@@ -151,7 +158,8 @@ def detect(tensors: Mapping[str, Tensor]) -> Architecture:
     for name in ("decoder_net.resnet_decoder.deconv1.0.weight", "mano_query_embed.weight", "hand_sigmoid_beta"):
         if name not in tensors:
             first = ", ".join(sorted(tensors)[:3]) or "nothing"
-            raise ValueError(f"is not a HOISDF: it has no {name} (it begins with {first})")
+            guess = next((f", looks like {system}" for system, starts in _OTHERS if _has(tensors, starts)), "")
+            raise ValueError(f"is not a HOISDF{guess}: it has no {name} (it begins with {first})")
     counts = [
         _layers(tensors, prefix)
         for prefix in ("hand_transformer.encoder", "hand_transformer.decoder", "obj_transformer.encoder")
@@ -169,6 +177,10 @@ def detect(tensors: Mapping[str, Tensor]) -> Architecture:
     sizes = "small" if small else "big"
     depth = ARCHITECTURES["ho3d"].object_depth if not (small and rotations) else None
     return Architecture(sizes, rotations, *counts, object_depth=depth)
+
+
+def _has(tensors: Mapping[str, Tensor], starts: tuple[str, ...]) -> bool:
+    return all(any(name.startswith(start) for name in tensors) for start in starts)
 
 
 def _layers(tensors: Mapping[str, Tensor], prefix: str) -> int:
@@ -193,9 +205,15 @@ def _published(name: str) -> str:
 def _restricted(path: Path) -> Any:
     """What ``torch.save`` wrote, if it is tensors and plain containers."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        with warnings.catch_warnings():  # about pickles of another protocol, which fail below
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         asked = re.search(r"(?:GLOBAL|global|class|function) ([\w.]+\.[\w.]+)", str(error))
+        if asked is None and _foreign_pickle(path):
+            raise AssetError(
+                f"checkpoint {path}: refused: a pickle that torch.save did not write; nothing in it was run; {WAY_OUT}"
+            ) from None
         if asked is None:
             raise AssetError(f"checkpoint {path}: damaged, or not written by torch.save; {WAY_OUT}") from None
         raise AssetError(
@@ -203,11 +221,24 @@ def _restricted(path: Path) -> Any:
             "only. Do not open this file with other programs unless you trust its source; "
             f"{WAY_OUT}"
         ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
+    except PermissionError:
+        raise AssetError(f"checkpoint {path}: may not be read; change its permissions (chmod u+r)") from None
+    except Exception as error:  # a spoiled byte can end in almost any of them
         said = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        if "TorchScript" in said:
+            raise AssetError(
+                f"checkpoint {path}: is a TorchScript program, not a table of tensors; {WAY_OUT}"
+            ) from None
         raise AssetError(
             f"checkpoint {path}: damaged or cut short ({path.stat().st_size} bytes; {said}); download it again"
         ) from None
+
+
+def _foreign_pickle(path: Path) -> bool:
+    """Whether a file begins as a pickle of a protocol that torch.save does not use."""
+    with path.open("rb") as file:
+        start = file.read(2)
+    return len(start) == 2 and start[0] == 0x80 and 2 < start[1] <= 5
 
 
 def _state_of(table: Any) -> Mapping[Any, Any]:

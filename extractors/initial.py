@@ -16,11 +16,12 @@ from horefine.distance import DistanceGrid
 from horefine.extractors import load_default
 from horefine.extractors.crops import extents_of, map_camera, mesh_of, pictures
 from horefine.extractors.hoisdf import Hoisdf, Seen
-from horefine.extractors.root import Frame
+from horefine.extractors.root import Frame, KnownWrist
 from horefine.extractors.sampling import field_grid, sampled_points
+from horefine.extractors.spread import spread_of
 from horefine.geometry import matrix_to_axis_angle
 from horefine.hand import HandModel, load_hand
-from horefine.scene import Pose
+from horefine.scene import Pose, PoseSpread
 
 __all__ = ["Found", "HoisdfInitializer", "field_grids", "predict"]
 
@@ -41,6 +42,8 @@ class Found:
     seen: Seen
     centers: tuple[Float[Tensor, "B 3"], Float[Tensor, "B 3"]]
     """About which the hand's and the object's field were asked, network frame."""
+    spread: PoseSpread | None = None
+    """How far off all this is to be expected."""
 
     def pose(self, hand: HandModel, object_box_center: Float[Tensor, "B 3"]) -> Pose:
         """As the rest of horefine wants it. ``object_box_center``: ``Mesh.center``, object frame."""
@@ -62,6 +65,7 @@ def predict(
     matrix: Float[Tensor, "B 3 3"],
     side: int,
     extents: Float[Tensor, "B 3"] | None,
+    known: KnownWrist | None = None,
 ) -> Found:
     """Runs the network on crops.
 
@@ -70,13 +74,14 @@ def predict(
         image: sRGB, 0 to 1, at the network's size.
         matrix: Intrinsics of the crops counted in ``side`` pixels.
         extents: The objects' box sides, metres; a row of zeros where unknown.
+        known: Of the wrists; taken instead of the root head's answer.
     """
     config = model.config
     frame = Frame.of(matrix, side, config.root)
     seen = model.see(image, extents, frame.focal)
     if seen.root is None:
         raise ValueError("this HOISDF has no root head: it needs the wrist's place, which pixels alone do not give it")
-    centers = seen.root.points(frame)
+    centers = seen.root.points(frame, known)
     points = [
         sampled_points(
             config.sampling,
@@ -101,6 +106,7 @@ def predict(
         frame,
         seen,
         centers,
+        spread_of(result, centers[0], known),
     )
 
 
@@ -139,7 +145,7 @@ class HoisdfInitializer:
 
     @torch.no_grad()
     def initialize(self, crops: Sequence[Sample], fields: Sequence[str] = ()) -> tuple[Pose, dict[str, Any]]:
-        """Poses of B crops (camera frame), and the named fields as grids about the posed hand and object.
+        """Poses of B crops (camera frame), their ``pose_spread``, and the named fields as grids about hand and object.
 
         Grids (``hand_sdf``, ``object_sdf``) take four times as long as the pose, so they are made only when named.
 
@@ -148,7 +154,8 @@ class HoisdfInitializer:
         side = self.model.config.size
         camera, extents = map_camera(crops, side), extents_of(crops).to(self.device)
         image = pictures(crops, side).to(self.device)
-        found = predict(self.model, image, camera.matrix.to(self.device), side, extents)
+        known = KnownWrist.of(crops, self.device)
+        found = predict(self.model, image, camera.matrix.to(self.device), side, extents, known)
         if self.hand.name != "embedded":
             found = dataclasses.replace(found, hand_shape=torch.zeros_like(found.hand_shape))
         mesh, hand = mesh_of(crops).to(self.device), self.hand.to(self.device)
@@ -159,8 +166,13 @@ class HoisdfInitializer:
             posed = hand(pose.hand_rotvec, pose.hand_shape, pose.hand_transl).vertices
             hand_grid, object_grid = field_grids(self.model, found, posed, vertices)
             grids = {"hand_sdf": hand_grid.to("cpu"), "object_sdf": object_grid.to("cpu")}
-        return pose.to("cpu"), {name: grids[name] for name in fields}
+        assert found.spread is not None
+        told = {"pose_spread": found.spread.stack().cpu()}
+        return pose.to("cpu"), told | {name: grids[name] for name in fields if name in grids}
 
     def extract(self, crops: Sequence[Sample], names: Sequence[str]) -> dict[str, Any]:
-        """``hand_sdf`` and ``object_sdf`` as :meth:`initialize` gives them."""
-        return self.initialize(crops, names)[1]
+        """``hand_sdf`` and ``object_sdf`` as :meth:`initialize` gives them. ``pose_spread`` is None: it is asked for
+        here when the pose came from elsewhere, and of that one nothing is known."""
+        fields = [name for name in names if name != "pose_spread"]
+        found = self.initialize(crops, fields)[1] if fields else {}
+        return {name: found[name] if name in fields else None for name in names}

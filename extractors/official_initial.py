@@ -22,13 +22,14 @@ from horefine.data import Sample
 from horefine.distance import DistanceGrid
 from horefine.errors import AssetError
 from horefine.extractors import load_model
-from horefine.extractors.checkpoints import load_official
+from horefine.extractors.checkpoints import load_official, read_checkpoint
 from horefine.extractors.crops import extents_of, map_camera, mesh_of, pictures
 from horefine.extractors.hoisdf import Points, Seen
 from horefine.extractors.hoisdf_official import SIZE, Given, OfficialHoisdf, object_reference
 from horefine.extractors.initial import HoisdfInitializer, predict
 from horefine.extractors.official_crop import HAND_FACTORS, box_of
 from horefine.extractors.official_sampling import SEARCHES, choose_points, official_lattice
+from horefine.extractors.root import KnownWrist
 from horefine.extractors.sampling import field_grid
 from horefine.geometry import Box, axis_angle_to_matrix, project
 from horefine.hand import HandModel
@@ -58,7 +59,8 @@ def initializer_of(
                 "network.root: true"
             )
         return HoisdfInitializer(device, hand, model)  # type: ignore[arg-type]
-    if path.is_file() and hand.name != "mano":
+    if hand.name != "mano":
+        read_checkpoint(path)  # what is wrong with the file is said first
         raise AssetError(
             f"checkpoint {path}: its poses are MANO's, and the hand here is the {hand.name} one; give the folder of "
             f"your MANO_RIGHT.pkl with --mano-dir (register at {REGISTER_AT}), or leave --checkpoint out"
@@ -171,7 +173,8 @@ class OfficialInitializer:
         side = finder.model.config.size
         extents, mesh = extents_of(crops).to(device), mesh_of(crops).to(device)
         small = map_camera(crops, side).matrix.to(device)
-        found = predict(finder.model, pictures(crops, side).to(device), small, side, extents)
+        known = KnownWrist.of(crops, device)
+        found = predict(finder.model, pictures(crops, side).to(device), small, side, extents, known)
         hand = finder.hand.to(device)
         pose = found.pose(hand, mesh.center)
         joints = hand(pose.hand_rotvec, pose.hand_shape, pose.hand_transl).joints

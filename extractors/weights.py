@@ -124,4 +124,10 @@ def read_weights(path: Path, task: str) -> Weights:
         if not torch.isfinite(value).all():
             raise AssetError(f"weights {path}: {name} holds numbers that are not finite; {way_out}")
     tensors = {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
-    return Weights(task, json.loads(metadata["network"]), json.loads(metadata["validation"]), tensors)
+    try:
+        network, validation = (json.loads(metadata[name]) for name in ("network", "validation"))
+    except (KeyError, ValueError) as error:
+        raise AssetError(f"weights {path}: its header does not say what network it is ({error!r}); {way_out}") from None
+    if not isinstance(network, dict):
+        raise AssetError(f"weights {path}: its header does not say what network it is ({network!r}); {way_out}")
+    return Weights(task, network, validation, tensors)
