@@ -233,7 +233,7 @@ def record_of(sample: Sample, hand: HandModel, crop: int = CROP, side: int = MAP
         "crop_matrix": maps.camera.matrix[0],
         "joints": posed.joints[0],
         "object_center": ((rotation @ mesh.center[..., None])[..., 0] + pose.object_transl)[0],
-        **{name: value[0] for name, value in pose.items()},
+        **{name: getattr(pose, name)[0] for name in Pose.names},
         **{name: _bytes(getattr(maps, name)[0]) for name in MAPS[:2]},
         **{name: getattr(maps, name)[0].half() for name in MAPS[2:]},
     }

@@ -48,14 +48,18 @@ class Objects:
     @staticmethod
     def cat(parts: Sequence[Objects]) -> Objects:
         """Several as one, in their order."""
-        columns = (torch.cat([getattr(part, name) for part in parts]) for name in ("extents", "centers", "surface"))
-        meshes = [mesh for part in parts for mesh in part.meshes]
-        return Objects(meshes, *columns, DistanceGrid.cat([part.grids for part in parts]))
+        return Objects(
+            [mesh for part in parts for mesh in part.meshes],
+            torch.cat([part.extents for part in parts]),
+            torch.cat([part.centers for part in parts]),
+            torch.cat([part.surface for part in parts]),
+            DistanceGrid.cat([part.grids for part in parts]),
+        )
 
     def to(self, device: str) -> Objects:
         """What a batch asks for on another device; the meshes stay where they are."""
-        tensors = (value.to(device) for value in (self.extents, self.centers, self.surface))
-        return Objects(self.meshes, *tensors, self.grids.to(device))
+        extents, centers, surface = (value.to(device) for value in (self.extents, self.centers, self.surface))
+        return Objects(self.meshes, extents, centers, surface, self.grids.to(device))
 
 
 def surface_points(vertices: Tensor, faces: Tensor, count: int = 1024) -> Tensor:
@@ -156,7 +160,7 @@ def batch_of(read: Callable[[str], Tensor], objects: Objects) -> Batch:
     maps = {name: read(name).float() for name in names}
     maps |= {name: read(name).float() / 255 for name in ("hand_mask", "object_mask")}
     which = read("object").long()
-    pose = Pose(**{f.name: read(f.name) for f in dataclasses.fields(Pose)})
+    pose = Pose(**{name: read(name) for name in Pose.names})
     return Batch(
         read("image").float() / 255, maps, read("crop_matrix"), pose, read("joints"), read("object_center"),
         which, objects.extents[which],

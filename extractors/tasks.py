@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from horefine.data.shards import WHOLE_SIZE, Shards, whole_from_image
 from horefine.extractors import measures
-from horefine.extractors.batches import OUTSIDE, Augmentation, augment_color, map_targets
+from horefine.extractors.batches import OUTSIDE, augment_color, map_targets
+from horefine.extractors.contact_task import ContactTask
 from horefine.extractors.dense import bin_loss
 from horefine.extractors.detector import Detector, box_losses
 from horefine.extractors.encoder_decoder import DENSE, HEADS, FeatureNet
@@ -20,46 +18,10 @@ from horefine.extractors.heads import spread_loss
 from horefine.extractors.hoisdf import Hoisdf
 from horefine.extractors.hoisdf_task import hoisdf_losses, truth
 from horefine.extractors.initial import predict
-from horefine.extractors.shard_batches import Objects, Scenes
-from horefine.extractors.sizes import network_config
-from horefine.hand import load_hand
-from horefine.objects import embedded_object
+from horefine.extractors.official_task import OfficialTask
+from horefine.extractors.task import Task
 
-__all__ = ["TASKS", "Task"]
-
-
-class Task(ABC):
-    """A network and what it is trained on."""
-
-    name: str
-
-    def __init__(self, network: dict[str, Any], augmentation: dict[str, float], folder: Path, held_out: int) -> None:
-        self.network = network_config(self.name, network)
-        self.augmentation = Augmentation(**augmentation)
-        self.folder, self.held_out = folder, held_out
-        self.model = self.build()
-        self.open()
-
-    @abstractmethod
-    def build(self) -> nn.Module:
-        """The network, not trained."""
-
-    @abstractmethod
-    def losses(self, count: int, progress: float, generator: torch.Generator, half: bool) -> dict[str, Tensor]:
-        """Weighted losses of ``count`` random training scenes; ``half``: convolutions in bfloat16."""
-
-    @abstractmethod
-    def measure(self, count: int) -> dict[str, float]:
-        """Errors on the first ``count`` held-out scenes, units in the names."""
-
-    def open(self) -> None:
-        """Opens the data."""
-        objects = Objects.of([embedded_object(name) for name in Shards.open(self.folder).meta["objects"]])
-        self.scenes = Scenes.open(self.folder, objects, load_hand(kind="embedded"), self.held_out)
-
-    def refresh(self) -> None:
-        """Takes in shards written since; the held-out scenes stay."""
-        self.scenes = Scenes.open(self.folder, self.scenes.objects, self.scenes.hand, self.held_out)
+__all__ = ["TASKS", "TRAINABLE", "Task"]
 
 
 class FeatureTask(Task):
@@ -74,8 +36,8 @@ class FeatureTask(Task):
 
     def losses(self, count: int, progress: float, generator: torch.Generator, half: bool) -> dict[str, Tensor]:
         batch = self.scenes.augmented(self.scenes.choose(count, generator), self.augmentation, generator)
-        known = torch.rand(count, 1, generator=generator) > 0.1
-        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        known = torch.rand(count, 1, generator=generator).to(self.device) > 0.1
+        with self.half(half):
             raw = self.model(_channels_last(batch.image), batch.extents * known)
         targets = map_targets(batch)
         losses = {name: self.weights[name] * HEADS[name].loss(raw[name], targets) for name in HEADS}
@@ -103,7 +65,8 @@ class FeatureTask(Task):
         for start in range(0, count, 32):
             batch = self.scenes.batch(np.arange(start, min(start + 32, count)))
             maps = FeatureNet.activate(self.model(batch.image, batch.extents))
-            results.append((len(batch), measures.map_errors(maps, batch)))
+            with self.here():
+                results.append((len(batch), measures.map_errors(maps, batch)))
         return measures.mean_of(results)
 
 
@@ -119,12 +82,14 @@ class HoisdfTask(Task):
         assert isinstance(self.model, Hoisdf)
         batch = self.scenes.augmented(self.scenes.choose(count, generator), self.augmentation, generator)
         frame = truth(batch, self.scenes.hand, self.network.root).frame
-        known = torch.rand(count, 1, generator=generator) > 0.1
-        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        known = torch.rand(count, 1, generator=generator).to(self.device) > 0.1
+        with self.half(half):
             seen = self.model.see(_channels_last(batch.image), batch.extents * known, frame.focal)
-        return hoisdf_losses(
-            self.model, seen, batch, self.scenes.hand, self.scenes.objects, progress, generator, half=half
-        )
+        drawn = self.drawing_here(generator)
+        with self.here():
+            return hoisdf_losses(
+                self.model, seen, batch, self.scenes.hand, self.scenes.objects, progress, drawn, half=half
+            )
 
     def measure(self, count: int) -> dict[str, float]:
         assert isinstance(self.model, Hoisdf)
@@ -132,8 +97,9 @@ class HoisdfTask(Task):
         for start in range(0, count, 32):
             batch = self.scenes.batch(np.arange(start, min(start + 32, count)))
             side = batch.maps["depth"].shape[-1]
-            found = predict(self.model, batch.image, batch.matrix, side, batch.extents)
-            results.append((len(batch), measures.pose_errors(found, batch, self.scenes)))
+            with self.here():
+                found = predict(self.model, batch.image, batch.matrix, side, batch.extents)
+                results.append((len(batch), measures.pose_errors(found, batch, self.scenes)))
         return measures.mean_of(results)
 
 
@@ -146,37 +112,31 @@ class DetectorTask(Task):
         return Detector(self.network)
 
     def losses(self, count: int, progress: float, generator: torch.Generator, half: bool) -> dict[str, Tensor]:
-        image, boxes = self._read(self.scenes.choose(count, generator))
+        image, boxes = self.scenes.wholes(self.scenes.choose(count, generator))
         image, boxes = _zoom(image, boxes, generator)
         image = _channels_last(augment_color(image, self.augmentation, generator))
-        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        with self.half(half):
             found = self.model(image)
         return box_losses(found, boxes)
 
     def measure(self, count: int) -> dict[str, float]:
-        image, boxes = self._read(np.arange(count))
+        image, boxes = self.scenes.wholes(np.arange(count))
         return measures.box_errors(self.model(image), boxes)
-
-    def _read(self, indices: np.ndarray) -> tuple[Tensor, Tensor]:
-        gather = self.scenes.shards.gather
-        corners = np.stack([gather(name, indices) for name in ("hand_box", "object_box")], 1).reshape(-1, 2, 2, 2)
-        boxes = (whole_from_image(corners) + 0.5) / WHOLE_SIZE
-        image = torch.from_numpy(gather("whole", indices)).float() / 255
-        return image, torch.from_numpy(boxes).float().flatten(2)
 
 
 def _zoom(image: Tensor, boxes: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Nearer, farther, shifted, sides stretched: other lenses and picture shapes. Boxes are cut at the edge."""
     count = len(image)
-    scale = (
-        0.25 * torch.randn(count, 1, generator=generator) + 0.06 * torch.randn(count, 2, generator=generator)
-    ).exp()
-    scale = scale.clamp(0.55, 1.7)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator).to(image)
+
+    scale = (0.25 * normal(count, 1) + 0.06 * normal(count, 2)).exp().clamp(0.55, 1.7)
     # the middle of the hand and object stays in the picture
     middle = (boxes[..., :2].amin(1) + boxes[..., 2:].amax(1)) - 1
-    target = (middle * scale).clamp(-0.6, 0.6) + 0.2 * torch.randn(count, 2, generator=generator).clamp(-1.5, 1.5)
+    target = (middle * scale).clamp(-0.6, 0.6) + 0.2 * normal(count, 2).clamp(-1.5, 1.5)
     shift = target - middle * scale
-    theta = torch.zeros(count, 2, 3)
+    theta = image.new_zeros(count, 2, 3)
     theta[:, 0, 0], theta[:, 1, 1] = 1 / scale[:, 0], 1 / scale[:, 1]
     theta[:, :, 2] = -shift / scale
     grid = torch.nn.functional.affine_grid(theta, list(image.shape), align_corners=False)
@@ -189,5 +149,7 @@ def _channels_last(image: Tensor) -> Tensor:
     return image.contiguous(memory_format=torch.channels_last)
 
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (FeatureTask, HoisdfTask, DetectorTask)}
-"""By name; the recipes ``configs/train_<name>.yaml`` say with which numbers."""
+TASKS: dict[str, type[Task]] = {task.name: task for task in (FeatureTask, HoisdfTask, DetectorTask, ContactTask)}
+"""By name; the recipes ``configs/train_<name>.yaml`` say with which numbers. Their weights come with horefine."""
+TRAINABLE: dict[str, type[Task]] = {**TASKS, OfficialTask.name: OfficialTask}
+"""All that ``horefine train`` trains."""

@@ -22,7 +22,7 @@ FLOORS = (  # lowest first; modules of one package (losses, render, ...) may imp
     ("losses",),
     ("align",),
     ("objective", "adam", "muon", "tangent"),
-    ("jacobian",),
+    ("jacobian", "factors"),
     ("levenberg_marquardt",),
     ("curvature",),
     ("config", "configs"),

@@ -1,0 +1,105 @@
+"""What a task is: a network, the losses of training scenes, and errors on held-out ones."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from horefine.data import Dataset
+from horefine.data.shards import MAP_SIZE, Shards
+from horefine.errors import ConfigError, suggestion
+from horefine.extractors.batches import Augmentation
+from horefine.extractors.sample_batches import CROP, open_scenes
+from horefine.extractors.shard_batches import ShardScenes
+from horefine.extractors.sizes import network_config
+
+__all__ = ["Task"]
+
+
+class Task(ABC):
+    """A network and what it is trained on."""
+
+    name: str
+    crop: ClassVar[int] = CROP
+    """Side of the pictures that it wants of a dataset, pixels; shards have their own."""
+    side: ClassVar[int] = MAP_SIZE
+    """Side of the maps, likewise."""
+    smoke: ClassVar[Mapping[str, Any]] = {}
+    """Changes of the recipe for a trial of a minute, beside those of every task."""
+
+    def __init__(
+        self, network: dict[str, Any], augmentation: dict[str, float], data: Path | Dataset, held_out: int,
+        *, device: str = "cpu", hand: str = "auto",
+    ) -> None:  # fmt: skip
+        """Builds the network and opens the data.
+
+        Args:
+            network: Changes of the network's sizes.
+            data: A folder of shards, a folder of photographs with truth, or a dataset.
+            device: Where network and batches are.
+            hand: ``auto``, ``embedded`` or ``mano`` (``sample_batches.hand_of``).
+
+        Raises:
+            ConfigError: a size or an augmentation that there is not.
+            InputError: nothing to train on.
+        """
+        self.network = self.configure(network)
+        known = {f.name for f in dataclasses.fields(Augmentation)}
+        for key in augmentation:
+            if key not in known:
+                raise ConfigError(f"augmentation.{key}: no such key{suggestion(key, known)}")
+        self.augmentation = Augmentation(**augmentation)
+        self.folder, self.held_out, self.device, self.hand = data, held_out, device, hand
+        self.model = self.build().to(device)
+        self.open()
+
+    def configure(self, table: dict[str, Any]) -> Any:
+        """The network's configuration, a dataclass, with the entries of ``table`` changed."""
+        return network_config(self.name, table)
+
+    @abstractmethod
+    def build(self) -> nn.Module:
+        """The network, not trained."""
+
+    @abstractmethod
+    def losses(self, count: int, progress: float, generator: torch.Generator, half: bool) -> dict[str, Tensor]:
+        """Weighted losses of ``count`` random training scenes; ``half``: convolutions in bfloat16."""
+
+    @abstractmethod
+    def measure(self, count: int) -> dict[str, float]:
+        """Errors on the first ``count`` held-out scenes, units in the names."""
+
+    def open(self) -> None:
+        """Opens the data."""
+        self.scenes = open_scenes(self.folder, self.hand, self.held_out, self.device, self.crop, self.side)
+
+    def refresh(self) -> None:
+        """Takes in shards written since; the held-out scenes stay."""
+        if isinstance(self.scenes, ShardScenes) and isinstance(self.folder, Path):
+            self.scenes = dataclasses.replace(self.scenes, shards=Shards.open(self.folder))
+
+    def export(self, out: Path, tensors: Mapping[str, Tensor], step: int) -> None:  # noqa: B027
+        """Writes the weights in further formats, if the network has any; called whenever they are saved."""
+
+    def half(self, enabled: bool) -> torch.autocast:
+        """Where convolutions and perceptrons may use bfloat16."""
+        return torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=enabled)
+
+    def here(self) -> contextlib.AbstractContextManager[Any]:
+        """Where tensors made without naming a device are the network's neighbours. Slows every call a little."""
+        on_cpu = torch.device(self.device).type == "cpu"
+        return contextlib.nullcontext() if on_cpu else torch.device(self.device)
+
+    def drawing_here(self, generator: torch.Generator) -> torch.Generator:
+        """For code that draws where its tensors are: the generator, or one on the device begun from it."""
+        if torch.device(self.device).type == "cpu":
+            return generator
+        seed = int(torch.randint(2**62, (1,), generator=generator))
+        return torch.Generator(self.device).manual_seed(seed)
