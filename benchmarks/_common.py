@@ -18,7 +18,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-__all__ = ["RESULTS", "commit", "machine", "markdown_table", "median_interval", "seconds", "write_result"]
+from horefine.export import write_text
+
+__all__ = [
+    "RESULTS", "commit", "machine", "markdown_table", "median_interval", "seconds", "write_picture", "write_result",
+]  # fmt: skip
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -111,18 +115,31 @@ def write_result(
     """Writes ``results/NAME.json`` and returns its path; prints ``rows`` as a table and writes them to ``NAME.md``.
 
     ``record``: what the JSON holds beside rows, notes, command, commit and machine. ``notes``: what a reader must know.
+    Each file appears whole or not at all.
     """
     about = {"command": command(), "commit": commit(), "machine": machine()}
-    RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / f"{name}.json"
     whole = {"name": name, **about, "notes": list(notes), "rows": list(rows), **(record or {})}
-    path.write_text(json.dumps(whole, indent=1, default=_plain) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(whole, indent=1, default=_plain) + "\n")
     if rows:
         table = markdown_table(rows)
         lines = [f"# {name}", "", table, "", *[f"- {note}" for note in notes]]
         lines += [f"- {key}: `{value}`" for key, value in about.items()]
-        path.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        write_text(path.with_suffix(".md"), "\n".join(lines) + "\n")
         print(table)
+    return path
+
+
+def write_picture(name: str, data: bytes) -> Path:
+    """Writes the bytes of a PNG to ``results/NAME.png``, whole or not at all, and returns its path."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    path = RESULTS / f"{name}.png"
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        partial.write_bytes(data)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
     return path
 
 
