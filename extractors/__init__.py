@@ -40,6 +40,7 @@ FEATURES: dict[str, str] = {
     "hand_confidence": MAPS,
     "object_confidence": MAPS,
     "depth_confidence": MAPS,
+    "pose_spread": "horefine.extractors.initial:HoisdfInitializer",
     "image": "horefine.extractors.picture:PictureExtractor",
     "hand_sdf": "horefine.extractors.initial:HoisdfInitializer",
     "object_sdf": "horefine.extractors.initial:HoisdfInitializer",

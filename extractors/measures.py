@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -13,11 +14,12 @@ from horefine.extractors.batches import Batch
 from horefine.extractors.detector import generalised_iou
 from horefine.extractors.shard_batches import Scenes
 from horefine.geometry import axis_angle_to_matrix, project
+from horefine.scene import PoseSpread
 
 if TYPE_CHECKING:
     from horefine.extractors.initial import Found
 
-__all__ = ["box_errors", "calibration", "dense_matches", "map_errors", "mean_of", "pose_errors"]
+__all__ = ["box_errors", "calibration", "dense_matches", "errors_of", "map_errors", "mean_of", "pose_errors"]
 
 
 def mean_of(results: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str, float]:
@@ -65,18 +67,18 @@ def calibration(expected: Float[Tensor, "N"], error: Float[Tensor, "N"]) -> dict
 
     Returns:
         ``ratio``: mean error over mean expected error, 1 when true on the whole. ``rank``: Spearman's rank correlation,
-        1 when they tell the bad from the good. ``worst_decile``: the ratio among the tenth with the largest expected
-        errors. ``sure_half``: mean error of the half with the smallest ones, over the mean of all. NaN without
-        observations.
+        1 when they tell the bad from the good, 0 when all are the same. ``worst_decile``: the ratio among the tenth
+        with the largest expected errors. ``sure_half``: mean error of the half with the smallest ones, over the mean of
+        all. NaN without observations.
     """
     if len(error) < 2:
         return dict.fromkeys(("ratio", "rank", "worst_decile", "sure_half"), float("nan"))
-    order = expected.argsort()
+    order, told = expected.argsort(), bool(expected.max() > expected.min())
     ranks = torch.stack([value.argsort().argsort().double() for value in (expected, error)])
     worst, sure = order[-max(1, len(order) // 10) :], order[: max(1, len(order) // 2)]
     return {
         "ratio": (error.mean() / expected.mean()).item(),
-        "rank": torch.corrcoef(ranks)[0, 1].item(),
+        "rank": torch.corrcoef(ranks)[0, 1].item() if told else 0.0,
         "worst_decile": (error[worst].mean() / expected[worst].mean()).item(),
         "sure_half": (error[sure].mean() / error.mean()).item(),
     }
@@ -142,7 +144,37 @@ def pose_errors(found: Found, batch: Batch, scenes: Scenes) -> dict[str, float]:
         "object_add_s_mm": torch.cdist(true_placed, placed).amin(-1).mean().item() * 1e3,
         "object_rotation_mean_deg": cosine.clamp(-1, 1).acos().rad2deg().mean().item(),
         "object_rotation_median_deg": cosine.clamp(-1, 1).acos().rad2deg().median().item(),
-    }
+    } | _pose_spread_errors(found, batch)
+
+
+def _pose_spread_errors(found: Found, batch: Batch) -> dict[str, float]:
+    """Ratio and rank of :func:`calibration` for each of the pose's spreads."""
+    if found.spread is None:
+        return {}
+    errors = errors_of(found, batch)
+    result: dict[str, float] = {"hand_rotation_mean_deg": errors.hand_rotation.rad2deg().mean().item()}
+    for field in dataclasses.fields(PoseSpread):
+        true = calibration(getattr(found.spread, field.name), getattr(errors, field.name))
+        result |= {f"{field.name}_spread_{key}": true[key] for key in ("ratio", "rank")}
+    return result
+
+
+def errors_of(found: Found, batch: Batch) -> PoseSpread:
+    """The errors that the spread of a pose is an expectation of."""
+    off = found.wrist - batch.joints[:, 0]
+    ray = torch.nn.functional.normalize(batch.joints[:, 0], dim=-1)
+    along = (off * ray).sum(-1)
+    return PoseSpread(
+        _angle(axis_angle_to_matrix(found.hand_rotvec[:, 0]), axis_angle_to_matrix(batch.pose.hand_rotvec[:, 0])),
+        along.abs(),
+        (off - along[:, None] * ray).norm(dim=-1),
+        _angle(found.object_rotation, axis_angle_to_matrix(batch.pose.object_rotvec)),
+        (found.object_center - batch.object_center).norm(dim=-1),
+    )
+
+
+def _angle(one: Float[Tensor, "B 3 3"], other: Float[Tensor, "B 3 3"]) -> Float[Tensor, "B"]:
+    return (((one * other).sum((1, 2)) - 1) / 2).clamp(-1, 1).acos()
 
 
 def _pixels(found: Tensor, true: Tensor, batch: Batch) -> float:
