@@ -3,6 +3,7 @@
     python -m benchmarks.from_pixels --scenes 200
     python -m benchmarks.from_pixels --scenes 200 --config song2022
     python -m benchmarks.from_pixels --scenes 200 --maps exact       # how much of the rest is the maps' fault
+    python -m benchmarks.from_pixels --scenes 500 --init-only        # the networks' poses alone, beside their targets
 
 Each photo (640x480, intrinsics and object mesh known, as in a folder with sidecars) goes the way of ``horefine run``:
 boxes by the detector, crop, first pose by HOISDF, maps by the feature network, refinement. Ground truth is only
@@ -14,7 +15,8 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 
@@ -36,6 +38,8 @@ from horefine.metrics import add_s, hand_error, hand_to_object_error, interactio
 from horefine.scene import Features
 
 Errors = dict[str, torch.Tensor]
+TARGETS = {"MJE_mm": (15, 10), "PA_MJE_mm": (9, 6), "OCE_mm": (25, 15), "ADD_S_mm": (20, 12)}
+"""What the networks' poses should reach, trained on two cores and on a GPU."""
 
 
 def measure(pose: Pose, truth: Pose, mesh: Mesh, hand: HandModel) -> Errors:
@@ -61,18 +65,38 @@ def measure(pose: Pose, truth: Pose, mesh: Mesh, hand: HandModel) -> Errors:
 
 
 def features_of(learned: Learned, crops: Sequence[Sample], truth: Pose, names: Sequence[str], maps: str) -> Features:
-    """The networks' features, or the exact ones with the networks' other fields."""
+    """The networks' features, or the exact ones with the photograph and the distance fields as they are."""
     if maps == "predicted":
         return learned.features(crops, names)
-    return exact_features(truth, learned.hand, mesh_of(crops), map_camera(crops))[0]
+    rest = learned.features(crops, [name for name in names if name in ("image", "hand_sdf", "object_sdf")])
+    exact = exact_features(truth, learned.hand, mesh_of(crops), map_camera(crops))[0]
+    return replace(exact, image=rest.image, hand_sdf=rest.hand_sdf, object_sdf=rest.object_sdf)
+
+
+def crops_of(learned: Learned, samples: Sequence[Sample], boxes: str) -> list[Sample]:
+    """The samples cut to the detector's boxes (``predicted``) or to the true ones (``given``)."""
+    found = [learned.boxes(s) if boxes == "predicted" else (s.hand_box, s.object_box) for s in samples]
+    return [crop_sample(s, crop_box(*pair)) for s, pair in zip(samples, found, strict=True)]
+
+
+def batches(scenes: int, seed: int, batch: int) -> Iterator[tuple[list[Sample], Pose]]:
+    """``scenes`` photos and their true poses, made as they are asked for: no more than ``batch`` are in memory."""
+    dataset = SyntheticDataset(scenes, seed)
+    for first in range(0, scenes, batch):
+        samples = [dataset[i] for i in range(first, min(first + batch, scenes))]
+        yield samples, Pose.cat([s.truth for s in samples if s.truth is not None])
+        print(f"{first + len(samples)} scenes", flush=True)
 
 
 def run(
-    config: Config, scenes: int, seed: int, batch: int, maps: str, boxes: str
+    config: Config | None, scenes: int, seed: int, batch: int, maps: str, boxes: str
 ) -> tuple[Errors, Errors, Errors, dict]:
-    """Errors of the first poses, of the refined ones and of the truth, scene by scene, and seconds by stage."""
+    """Errors of the first poses, of the refined ones and of the truth, scene by scene, and seconds by stage.
+
+    Without a recipe nothing is refined: the refined ones are the first.
+    """
     hand = load_hand(kind="embedded")
-    learned, dataset = Learned(hand=hand), SyntheticDataset(scenes, seed)
+    learned = Learned(hand=hand)
     seconds: dict[str, float] = {"boxes": 0.0, "poses": 0.0, "features": 0.0, "refine": 0.0}
     parts: tuple[list[Errors], ...] = ([], [], [])
 
@@ -81,23 +105,22 @@ def run(
         seconds[stage] += now - start
         return now
 
-    for first in range(0, scenes, batch):
-        samples = [dataset[i] for i in range(first, min(first + batch, scenes))]
-        truth = Pose.cat([s.truth for s in samples if s.truth is not None])
+    for samples, truth in batches(scenes, seed, batch):
         start = time.perf_counter()
-        found = [learned.boxes(s) if boxes == "predicted" else (s.hand_box, s.object_box) for s in samples]
-        crops = [crop_sample(s, crop_box(*pair)) for s, pair in zip(samples, found, strict=True)]
+        crops = crops_of(learned, samples, boxes)
         start = clock("boxes", start)
         pose, _ = learned.poses(crops)
         start = clock("poses", start)
-        features = features_of(learned, crops, truth, extracted_first(config.features), maps)
-        start = clock("features", start)
-        complete = learned.complete if "contact" in config.features else None
-        refined = refine(pose, features, config, hand_model=hand, complete=complete).pose
-        clock("refine", start)
+        mesh = mesh_of(crops)
+        refined = pose
+        if config is not None:
+            features = features_of(learned, crops, truth, extracted_first(config.features), maps)
+            start = clock("features", start)
+            complete = learned.complete if "contact" in config.features else None
+            refined = refine(pose, features, config, hand_model=hand, complete=complete).pose
+            clock("refine", start)
         for part, one in zip(parts, (pose, refined, truth), strict=True):
-            part.append(measure(one, truth, features.object, hand))
-        print(f"{first + len(samples)} scenes", flush=True)
+            part.append(measure(one, truth, mesh, hand))
     before, after, true = ({name: torch.cat([p[name] for p in part]) for name in part[0]} for part in parts)
     return before, after, true, {name: value / scenes for name, value in seconds.items()}
 
@@ -120,6 +143,27 @@ def rows_of(before: Errors, after: Errors, true: Errors) -> list[dict[str, objec
     return rows
 
 
+def first_rows(before: Errors) -> list[dict[str, object]]:
+    """Medians with bootstrap intervals and means of the first poses."""
+    rows = []
+    for name, first in before.items():
+        low, middle, high = median_interval(first.tolist())
+        mean = float(first.mean())
+        rows.append({"error": name, "median": middle, "interval": f"{low:.3g}..{high:.3g}", "mean": mean})
+    return rows
+
+
+def against_targets(before: Errors) -> list[str]:
+    """A line for each number that the networks alone should reach."""
+    lines = []
+    for name, (cores, gpu) in TARGETS.items():
+        mean, median = float(before[name].mean()), median_interval(before[name].tolist())[1]
+        verdict = "reached" if mean <= cores else "not reached"
+        lines.append(f"networks alone, {name}: mean {mean:.1f}, median {median:.1f}; target {cores} ({verdict} by the "
+                     f"mean), with a GPU {gpu}")  # fmt: skip
+    return lines
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default="pixels")
@@ -130,20 +174,27 @@ def main() -> None:
     parser.add_argument("--maps", choices=["predicted", "exact"], default="predicted")
     parser.add_argument("--boxes", choices=["predicted", "given"], default="predicted")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--init-only", action="store_true", help="the networks' poses alone; nothing is refined")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    config = load_config(options.config, options.set)
+    config = None if options.init_only else load_config(options.config, options.set)
     before, after, true, seconds = run(config, options.scenes, options.seed, options.batch, options.maps, options.boxes)
     name = f"from_pixels_{options.config}" + ("" if options.maps == "predicted" else "_exact_maps")
+    name = "from_pixels_init" if config is None else name
+    parts = {"first": before} if config is None else {"first": before, "refined": after}
     record = {
         "options": vars(options), "seconds_per_image": seconds,
-        "weights": {task: read_weights(default_path(task), task).validation for task in TASKS},
-        "scenes": {part: {k: v.tolist() for k, v in e.items()} for part, e in (("first", before), ("refined", after))},
+        "weights": {t: read_weights(default_path(t), t).validation for t in TASKS if default_path(t).exists()},
+        "scenes": {part: {k: v.tolist() for k, v in e.items()} for part, e in parts.items()},
     }  # fmt: skip
-    write_result(name, record, rows=rows_of(before, after, true), notes=[
+    notes = [
         f"{options.scenes} photos of seed {options.seed}; boxes {options.boxes}, maps {options.maps}",
         "seconds an image: " + ", ".join(f"{k} {v:.2f}" for k, v in seconds.items()),
-    ])  # fmt: skip
+        *against_targets(before),
+    ]
+    rows = first_rows(before) if config is None else rows_of(before, after, true)
+    write_result(name, record, rows=rows, notes=notes)
+    print("\n".join(notes))
 
 
 if __name__ == "__main__":
