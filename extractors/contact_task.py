@@ -133,7 +133,7 @@ class ContactTask(Task):
             Camera(known["matrix"], (known["depth"].shape[-2], known["depth"].shape[-1])), self.meshes[which],
             **{name: known[name].float() for name in MAPS},  # type: ignore[arg-type]
         )  # fmt: skip
-        pose = Pose(**{f.name: known[f.name][several, variant] for f in dataclasses.fields(Pose)})
+        pose = Pose(**{name: known[name][several, variant] for name in Pose.names})
         points = Points(self.surface.place[which][:, rows], self.surface.normal[which][:, rows])
         return Given(features, pose, points, Truth(known["region"][:, rows].long(), known["distance"][:, rows].float()))
 
@@ -154,7 +154,7 @@ class ContactTask(Task):
         poses = [aligned(batch.pose, features, hand, generator) for _ in range(VARIANTS)]
         found = {
             **{name: value.half() for name, value in maps.items()},
-            **{f.name: torch.stack([getattr(p, f.name) for p in poses], 1) for f in dataclasses.fields(Pose)},
+            **{name: torch.stack([getattr(p, name) for p in poses], 1) for name in Pose.names},
             "region": contact_from_pose(hand, skin, place).region.to(torch.uint8), "distance": distance.half(),
             "matrix": batch.matrix, "object": batch.object,
         }  # fmt: skip
