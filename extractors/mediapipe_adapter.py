@@ -15,6 +15,7 @@ import dataclasses
 import importlib
 import math
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -108,7 +109,6 @@ def open_hands() -> Any:
     Raises:
         AssetError: it is not installed, broken, or another version; says how to install the right one.
     """
-    os.environ.setdefault("GLOG_minloglevel", "2")  # its C++ part tells of every delegate it makes
     try:
         module = importlib.import_module("mediapipe")
     except ImportError as error:
@@ -215,17 +215,15 @@ class MediapipeDetector:
         shrink = min(1.0, LONGEST_SIDE / max(height, width))
         size = max(1, round(width * shrink)), max(1, round(height * shrink))
         small = np.asarray(picture.resize(size, Image.Resampling.BILINEAR) if shrink < 1 else picture)
-        with self._network() as network:
+        with (
+            _hushed(),
+            self.hands.Hands(
+                static_image_mode=True, max_num_hands=4, model_complexity=1, min_detection_confidence=0.3
+            ) as network,
+        ):
             found = look(network, small)
         factor = np.array([width / size[0], height / size[1]])
         return gather([[(side, (points + 0.5) * factor - 0.5) for side, points in hands] for hands in found])
-
-    @contextlib.contextmanager
-    def _network(self) -> Iterator[Any]:
-        with self.hands.Hands(
-            static_image_mode=True, max_num_hands=4, model_complexity=1, min_detection_confidence=0.3
-        ) as network:
-            yield network
 
     def _held(self, sample: Sample, hand_box: Box, side: Side) -> Box:
         """The object by horefine's detector in a window about the hand; the hand's own box where it finds none near."""
@@ -243,6 +241,20 @@ class MediapipeDetector:
 
 def _touch(first: Box, second: Box) -> bool:
     return first[0] < second[2] and second[0] < first[2] and first[1] < second[3] and second[1] < first[3]
+
+
+@contextlib.contextmanager
+def _hushed() -> Iterator[None]:
+    """Without what MediaPipe's compiled part tells of its own workings on the error stream, whatever one asks it."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def choose(
