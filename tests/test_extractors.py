@@ -448,7 +448,7 @@ def test_a_bad_weight_file_says_what_is_wrong_and_what_to_do(tmp_path, features_
     assert "train" in str(caught.value) and str(path) in str(caught.value)
 
 
-@pytest.mark.parametrize("task", ["features", "hoisdf", "detector"])
+@pytest.mark.parametrize("task", ["features", "hoisdf", "detector", "contact"])
 def test_shipped_weights_load_and_are_small(task):
     path = default_path(task)
     assert path.stat().st_size < 25e6
