@@ -26,7 +26,7 @@ from horefine.train_recipe import TrainConfig, load_train_config
 __all__ = ["TrainConfig", "load_train_config", "train"]
 
 SMOKE = {
-    "steps": 60, "epochs": None, "minutes": 0.5, "held_out": 8, "measured": 8, "batch": 8, "measure_every": 1e9,
+    "steps": 60, "epochs": None, "minutes": 1.0, "held_out": 8, "measured": 8, "batch": 8, "measure_every": 1e9,
     "log_every": 5,
 }  # fmt: skip
 """Changes of a recipe for a trial."""
