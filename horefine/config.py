@@ -16,7 +16,9 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 
 from horefine.align import HANDS, OBJECTS
 from horefine.errors import ConfigError, suggestion
+from horefine.losses.prior import factor_prior
 from horefine.objective import Term, parse_terms
+from horefine.scene import FACTORS
 from horefine.tangent import BLOCKS
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "Skip",
     "Stage",
     "Starts",
+    "Variables",
     "config_names",
     "load_config",
 ]
@@ -46,7 +49,9 @@ class Optimizer(_Table):
     """``tangent``: turns about the middle of hand and object; ``axis_angle``: the papers' plain numbers;
     ``quaternion``: CPF's."""
     rates: dict[str, float] = Field(default_factory=dict)
-    """First step of each block: metres, radians, standard deviations of shape. Not named = held still."""
+    """First step of each block: metres, radians, standard deviations of shape. Not named = held still.
+    ``focal`` and ``object_scale`` (logarithms) only where they are ``variables``; a fifth of their sigma if not named.
+    """
     betas: tuple[float, float] = (0.9, 0.99)
     epsilon: float = Field(default=1e-12, gt=0)
     least_rate: float = Field(default=0.0, ge=0)
@@ -140,6 +145,26 @@ class Skip(_Table):
     """... with a probability above this."""
 
 
+class Variables(_Table):
+    """What is not known besides the poses, and how well: standard deviations of the logarithms of factors about 1."""
+
+    focal: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    """Of the camera's focal length over the given one (0.05: some 5 %); 0: it is known."""
+    object_scale: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    """Of the object's size over its mesh's; 0: the mesh is true to scale."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Those that are not known, keys of ``scene.FACTORS``."""
+        return tuple(name for name in FACTORS if getattr(self, name) > 0)
+
+    @property
+    def terms(self) -> dict[str, Term]:
+        """Their priors, ``NAME_prior``: part of every stage's objective."""
+        options = {name: {"variable": name, "sigma": getattr(self, name)} for name in self.names}
+        return {f"{name}_prior": Term(f"{name}_prior", factor_prior, 1.0, own) for name, own in options.items()}
+
+
 class Config(_Table):
     """One refinement recipe."""
 
@@ -152,6 +177,7 @@ class Config(_Table):
     align: Align = Align()
     starts: Starts = Starts()
     skip: Skip = Skip()
+    variables: Variables = Variables()
 
     def terms(self, stage: str | None = None) -> dict[str, Term]:
         """The terms of one stage, or of all stages together."""
@@ -160,12 +186,18 @@ class Config(_Table):
         chosen = self.stages[stage].losses
         if isinstance(chosen, list):
             everything = parse_terms(self.losses)
-            return {name: everything[name] for name in chosen if name in everything}
+            return {name: everything[name] for name in chosen if name in everything} | self.variables.terms
         changed = {name: _merged_loss(self.losses.get(name), entry) for name, entry in (chosen or {}).items()}
         # A loss switched off as a whole stays off whatever a stage says: that is what an ablation sets.
         off = [n for n in changed if n in self.losses and n not in parse_terms({n: self.losses[n]})]
         table = {**self.losses, **{n: e for n, e in changed.items() if n not in off}}
-        return parse_terms(table)
+        return parse_terms(table) | self.variables.terms
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """Adam's rate of each block, those of the variables included."""
+        assert isinstance(self.optimizer, Optimizer)
+        return {name: getattr(self.variables, name) / 5 for name in self.variables.names} | self.optimizer.rates
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -220,15 +252,19 @@ def _check(config: Config) -> None:
         raise ConfigError("stages: empty; name at least one, e.g. stages: {refine: {steps: 300}}")
     if isinstance(config.optimizer, Optimizer):
         for name in config.optimizer.rates:
-            if name not in BLOCKS:
-                raise ConfigError(f"optimizer.rates.{name}: no such block{suggestion(name, BLOCKS)}")
+            if name not in BLOCKS and name not in FACTORS:
+                raise ConfigError(f"optimizer.rates.{name}: no such block{suggestion(name, [*BLOCKS, *FACTORS])}")
+            if name in FACTORS and name not in config.variables.names:
+                raise ConfigError(
+                    f"optimizer.rates.{name}: not a variable; set variables.{name}, or leave the rate out"
+                )
     parse_terms(config.losses)
     for key, stage in config.stages.items():
         for name in stage.losses or ():
             if isinstance(stage.losses, list) and name not in config.losses:
                 raise ConfigError(f"stages.{key}.losses: {name!r} is not in losses{suggestion(name, config.losses)}")
         config.terms(key)
-    if not config.terms():
+    if not set(config.terms()) - set(config.variables.terms):
         raise ConfigError("losses: every loss is off; there is nothing to minimise")
 
 
@@ -308,7 +344,7 @@ def _explain(error: Any, table: Mapping[str, Any]) -> str:
 
 def _known(parents: Sequence[Any], table: Mapping[str, Any]) -> list[str]:
     optimizer = OPTIMIZERS.get(_optimizer_name(table.get("optimizer")))
-    tables = {"optimizer": optimizer, "starts": Starts, "align": Align, "skip": Skip}
+    tables = {"optimizer": optimizer, "starts": Starts, "align": Align, "skip": Skip, "variables": Variables}
     model = {0: Config, 1: tables.get(str(parents[0])) if parents else None, 2: Stage}
     chosen = model.get(len(parents))
     return list(chosen.model_fields) if chosen else []

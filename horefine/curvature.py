@@ -1,13 +1,13 @@
 """How sure a result is: the spread of its numbers under the objective's own curvature where the search ended.
 
 With residuals in sigmas the cost is twice a negative log likelihood, so the inverse of ``J'J`` is the covariance of the
-67 numbers (Laplace's approximation; Gauss-Newton's Hessian). It is right as far as the weights say what evidence is
-worth; of another basin (a flipped object) it knows nothing.
+67 numbers and of the recipe's variables (Laplace's approximation; Gauss-Newton's Hessian). It is right as far as the
+weights say what evidence is worth; of another basin (a flipped object) it knows nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -17,11 +17,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from horefine.anatomy import JOINT_ORDERS, JOINTS
+from horefine.factors import factor_columns
 from horefine.geometry import axis_angle_to_matrix
 from horefine.jacobian import chart_matrix, hand_jacobian, hand_tables
 from horefine.levenberg_marquardt import Rooted, Workspace, forms_of, normal_equations
 from horefine.objective import Objective
-from horefine.scene import Scene
+from horefine.scene import FACTORS, Scene
 
 __all__ = ["Sigmas", "sigmas"]
 
@@ -37,41 +38,54 @@ class Sigmas:
     object_center: Float[Tensor, "B"]
     """Of the place of the centre of the object's box: root of its three variances' sum."""
     object_depth: Float[Tensor, "B"]
+    focal_factor: Float[Tensor, "B"] | None = None
+    """Of ``Pose.focal_factor``, no unit; None where it is not a variable. The others then take it into account."""
+    object_scale: Float[Tensor, "B"] | None = None
+    """Of ``Pose.object_scale``, likewise."""
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Sigmas:
         """With ``function`` applied to every tensor."""
-        return Sigmas(*(function(getattr(self, f.name)) for f in fields(self)))
+        found = ((f.name, getattr(self, f.name)) for f in fields(self))
+        return Sigmas(**{name: function(value) for name, value in found if value is not None})
 
 
 @torch.no_grad()
-def sigmas(objective: Objective, scene: Scene) -> Sigmas:
+def sigmas(objective: Objective, scene: Scene, variables: Sequence[str] = ()) -> Sigmas:
     """Standard deviations at ``scene``, on the CPU.
 
     Args:
         objective: settled. One of its losses without a form as squares (the papers' have none): all are infinite.
+        variables: keys of ``scene.FACTORS`` that are not known.
     """
     batch = len(scene.pose)
     forms = {name: form.freeze(scene) for name, form in forms_of(objective, scene).items()}
     if any(isinstance(form, Rooted) for form in forms.values()):
         nothing = scene.pose.hand_transl.new_full((batch,), torch.inf)
-        return Sigmas(nothing[:, None].expand(-1, 21), nothing, nothing, nothing)
-    normal, right = np.zeros((batch, 67, 67)), np.zeros((batch, 67))
-    normal_equations(scene, forms, torch.ones(batch, dtype=torch.bool), Workspace(), normal, right)
-    charts, joints = chart_matrix(scene).double().numpy(), _joint_slopes(scene)
-    variances = np.full((batch, 22, 3), np.inf)
+        own = {FACTORS[name]: nothing for name in variables}
+        return Sigmas(nothing[:, None].expand(-1, 21), nothing, nothing, nothing, **own)
+    size, count = 67 + len(variables), 66 + len(variables)
+    normal, right = np.zeros((batch, size, size)), np.zeros((batch, size))
+    normal_equations(scene, forms, torch.ones(batch, dtype=torch.bool), Workspace(), normal, right, variables)
+    charts = torch.cat([chart_matrix(scene), factor_columns(scene, variables)], 2).double().numpy()
+    joints, variances = _joint_slopes(scene), np.full((batch, count), np.inf)
     for i in range(batch):
-        slopes = np.zeros((22, 3, 67))
-        slopes[:21, :, :61] = joints[i]
-        slopes[21, :, 61:64] = np.eye(3)
-        slopes = (slopes @ charts[i]).reshape(66, 67)
+        plain = np.zeros((22, 3, 67))
+        plain[:21, :, :61] = joints[i]
+        plain[21, :, 61:64] = np.eye(3)
+        slopes = np.zeros((count, size))
+        slopes[:66] = (plain @ charts[i]).reshape(66, size)
+        slopes[66:, 67:] = np.eye(len(variables))
         try:
             factor = scipy.linalg.cho_factor(normal[i])
         except (np.linalg.LinAlgError, ValueError):  # some direction is free, or a number is not finite
             continue
-        variances[i] = (slopes * scipy.linalg.cho_solve(factor, slopes.T).T).sum(1).reshape(22, 3)
-    found = torch.from_numpy(variances).to(scene.pose.hand_transl)
+        variances[i] = (slopes * scipy.linalg.cho_solve(factor, slopes.T).T).sum(1)
+    every = torch.from_numpy(variances).to(scene.pose.hand_transl)
+    found = every[:, :66].unflatten(1, (22, 3))
     place = found.sum(-1).sqrt()
-    return Sigmas(place[:, :21], found[:, 0, 2].sqrt(), place[:, 21], found[:, 21, 2].sqrt())
+    fields_ = [FACTORS[name] for name in variables]  # of the logarithm, so relative
+    own = {name: getattr(scene.pose, name) * every[:, 66 + k].sqrt() for k, name in enumerate(fields_)}
+    return Sigmas(place[:, :21], found[:, 0, 2].sqrt(), place[:, 21], found[:, 21, 2].sqrt(), **own)
 
 
 def _joint_slopes(scene: Scene) -> Float[np.ndarray, "B 21 3 61"]:

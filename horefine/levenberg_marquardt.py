@@ -1,8 +1,9 @@
 """Damped Gauss-Newton (Levenberg 1944, Marquardt 1963) on a batch of images, each with its own damping and verdicts.
 
-Each step writes the losses as squares (``losses.squares``), solves the 67 normal equations of every image and tries the
-step. What jumps in the objective (which face a pixel sees) is held still while a step is tried, so the cost that
-decides over it is smooth; the objective as it is, is looked at where a step was taken, and the best pose is kept by it.
+Each step writes the losses as squares (``losses.squares``), solves the 67 normal equations of every image (more where
+focal length or object size are variables: :mod:`horefine.factors`) and tries the step. What jumps in the objective
+(which face a pixel sees) is held still while a step is tried, so the cost that decides over it is smooth; the objective
+as it is, is looked at where a step was taken, and the best pose is kept by it.
 
 Scene depth, hand size and reprojection form a valley whose floor is 1e-5 as steep as its walls: the damping has to
 start that small, or the solver stops on the wall.
@@ -10,7 +11,7 @@ start that small, or the solver stops on the wall.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -21,6 +22,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from horefine import jacobian_kernels as kernels
+from horefine.factors import border, chart_for, dense_border, value_slopes
 from horefine.geometry import axis_angle_to_matrix
 from horefine.jacobian import chart_matrix, hand_jacobian, hand_tables
 from horefine.losses.forms import DenseRows, EdgeRows, Form, PointRows
@@ -80,6 +82,7 @@ def minimise(
     steps: int,
     damping: Damping,
     report: Callable[[int], Any] = lambda step: None,
+    variables: Sequence[str] = (),
 ) -> Descent:
     """At most ``steps`` steps from ``pose``; stops when every image is done.
 
@@ -87,8 +90,9 @@ def minimise(
         objective: settled.
         scene_of: the scene of a pose of the whole batch.
         report: called with the number of steps after each.
+        variables: keys of ``scene.FACTORS`` that are solved for too; the pose has those factors.
     """
-    walk = _Walker.begin(objective, scene_of(pose), damping)
+    walk = _Walker.begin(objective, scene_of(pose), damping, tuple(variables))
     values, best_step = [], torch.zeros(len(pose), dtype=torch.long)
     for step in range(steps):
         values.append(walk.values)
@@ -109,8 +113,8 @@ class _Walker:
     """Frozen at ``scene``."""
     values: dict[str, Float[Tensor, "B"]]
     """Cost of each form there."""
-    normal: Float[np.ndarray, "B 67 67"]
-    right: Float[np.ndarray, "B 67"]
+    normal: Float[np.ndarray, "B P P"]
+    right: Float[np.ndarray, "B P"]
     options: Damping
     damping: Float[Tensor, "B"]
     harder: Float[Tensor, "B"]
@@ -121,26 +125,27 @@ class _Walker:
     improved: Bool[Tensor, "B"]
     """Whether ``best`` is of the last step."""
     work: Workspace = field(repr=False)
+    variables: tuple[str, ...] = ()
 
     @staticmethod
-    def begin(objective: Objective, scene: Scene, options: Damping) -> _Walker:
+    def begin(objective: Objective, scene: Scene, options: Damping, variables: tuple[str, ...] = ()) -> _Walker:
         forms = {name: form.freeze(scene) for name, form in forms_of(objective, scene).items()}
         values = {name: form.cost(scene) for name, form in forms.items()}
         total = torch.stack(list(values.values())).sum(0)
-        work, batch = Workspace(), len(total)
-        normal, right = np.zeros((batch, 67, 67)), np.zeros((batch, 67))
+        work, batch, size = Workspace(), len(total), 67 + len(variables)
+        normal, right = np.zeros((batch, size, size)), np.zeros((batch, size))
         everything = torch.ones(batch, dtype=torch.bool)
-        normal_equations(scene, forms, everything, work, normal, right)
+        normal_equations(scene, forms, everything, work, normal, right, variables)
         return _Walker(
             scene, forms, values, normal, right, options, torch.full_like(total, options.first),
-            torch.full_like(total, 4.0), ~total.isfinite(), scene.pose, total, ~everything, work,
+            torch.full_like(total, 4.0), ~total.isfinite(), scene.pose, total, ~everything, work, variables,
         )  # fmt: skip
 
     def step(self, scene_of: Callable[[Pose], Scene]) -> _Walker:
         """Tries one step for every image that is not done."""
         total = torch.stack(list(self.values.values())).sum(0)
         delta = _solve(self.normal, self.right, self.damping, self.done, self.options.turn).to(total)
-        tried = scene_of(CHARTS["tangent"].move(self.scene, delta))
+        tried = scene_of(chart_for("tangent", self.variables).move(self.scene, delta))
         smooth = torch.stack([form.cost(tried) for form in self.forms.values()]).sum(0)
         taken = (smooth < total) & ~self.done
         damping = torch.where(taken, (self.damping * EASE).clamp(min=LEAST), self.damping * self.harder)
@@ -152,11 +157,12 @@ class _Walker:
         forms = {name: form.freeze(scene) for name, form in self.forms.items()}
         values = {name: form.cost(scene) for name, form in forms.items()}
         total = torch.stack(list(values.values())).sum(0)
-        normal_equations(scene, forms, taken & ~done, self.work, self.normal, self.right)
+        normal_equations(scene, forms, taken & ~done, self.work, self.normal, self.right, self.variables)
         improved = taken & (total < self.lowest)
         return _Walker(
             scene, forms, values, self.normal, self.right, self.options, damping, harder, done,
             _choose(improved, scene.pose, self.best), torch.where(improved, total, self.lowest), improved, self.work,
+            self.variables,
         )  # fmt: skip
 
 
@@ -179,13 +185,18 @@ def normal_equations(
     forms: Mapping[str, Form],
     wanted: Bool[Tensor, "B"],
     work: Workspace,
-    normal: Float[np.ndarray, "B 67 67"],
-    right: Float[np.ndarray, "B 67"],
+    normal: Float[np.ndarray, "B P P"],
+    right: Float[np.ndarray, "B P"],
+    variables: Sequence[str] = (),
 ) -> None:
-    """``J'J`` and ``J'r`` of the wanted images in the tangent chart, written into ``normal`` and ``right``."""
+    """``J'J`` and ``J'r`` of the wanted images in the tangent chart, written into ``normal`` and ``right``.
+
+    67 columns, and one for each of ``variables`` (:mod:`horefine.factors`).
+    """
     if not wanted.any():
         return
-    rows = [row for form in forms.values() for row in form.rows(scene)]
+    by_form = {name: form.rows(scene) for name, form in forms.items()}
+    rows = [row for found in by_form.values() for row in found]
     points = [_arrays(row) for row in rows if isinstance(row, PointRows)]
     edges = [row for row in rows if isinstance(row, EdgeRows)]
     dense = [row for row in rows if isinstance(row, DenseRows)]
@@ -200,12 +211,19 @@ def normal_equations(
     rotations = axis_angle_to_matrix(scene.pose.hand_rotvec.double()).numpy()
     shape, transl = scene.pose.hand_shape.double().numpy(), scene.pose.hand_transl.double().numpy()
     charts = chart_matrix(scene).double().numpy()
+    slopes = value_slopes(scene, forms, by_form, variables) if variables else []
+    edge = dense_border(rows, slopes, len(wanted), len(variables)) if variables else None
     for i in wanted.nonzero().flatten().tolist():
         hand_jacobian(tables, rotations[i], shape[i], transl[i], work.points, work.jacobian)
         whole, gradient = base[i].copy(), pull[i].copy()
-        _add_rows(i, points, edges, work, whole, gradient)
-        normal[i] = charts[i].T @ whole @ charts[i]
-        right[i] = charts[i].T @ gradient
+        last = _add_rows(i, points, edges, work, whole, gradient)
+        normal[i, :67, :67] = charts[i].T @ whole @ charts[i]
+        right[i, :67] = charts[i].T @ gradient
+        if edge is not None:
+            cross, square, own = (part[i] for part in edge)
+            border(i, rows, slopes, work.matrix[:last], work.right[:last], (cross, square, own))
+            normal[i, :67, 67:], normal[i, 67:, 67:], right[i, 67:] = charts[i].T @ cross, square, own
+            normal[i, 67:, :67] = normal[i, :67, 67:].T
 
 
 def _add_rows(
@@ -215,8 +233,11 @@ def _add_rows(
     work: Workspace,
     whole: Float[np.ndarray, "67 67"],
     gradient: Float[np.ndarray, "67"],
-) -> None:
-    """Adds one image's rows to its plain normal equations; those of the object alone fill a corner of six."""
+) -> int:
+    """Adds one image's rows to its plain normal equations; those of the object alone fill a corner of six.
+
+    Returns how many rows of ``work`` it filled.
+    """
     last = 0
     for values, slope, wrench, point, share, weight in (tuple(part[image] for part in p) for p in points):
         if point.shape[1]:
@@ -237,6 +258,7 @@ def _add_rows(
     matrix = work.matrix[:last]
     whole += matrix.T @ matrix
     gradient += matrix.T @ work.right[:last]
+    return last
 
 
 def _arrays(row: PointRows) -> tuple[np.ndarray, ...]:
@@ -244,7 +266,7 @@ def _arrays(row: PointRows) -> tuple[np.ndarray, ...]:
     return tuple(np.ascontiguousarray(part.numpy()) for part in parts)
 
 
-def _solve(normal: np.ndarray, right: np.ndarray, damping: Tensor, done: Tensor, turn: float) -> Float[Tensor, "B 67"]:
+def _solve(normal: np.ndarray, right: np.ndarray, damping: Tensor, done: Tensor, turn: float) -> Float[Tensor, "B P"]:
     """The damped step of each image, no turn longer than ``turn``; zero for images that are done."""
     steps = np.zeros_like(right)
     for i, (relative, over) in enumerate(zip(damping.tolist(), done.tolist(), strict=True)):
@@ -309,7 +331,7 @@ class Rooted:
             total = self.cost(there)
         values = [value for _, value in leaf.items()]
         found = torch.autograd.grad(total, values, torch.ones_like(total), allow_unused=True)
-        slopes = Pose(*(torch.zeros_like(v) if g is None else g for v, g in zip(values, found, strict=True)))
+        slopes = leaf.like(torch.zeros_like(v) if g is None else g for v, g in zip(values, found, strict=True))
         gradient = torch.nan_to_num(CHARTS["tangent"].gradient(scene, slopes))
         plain = torch.linalg.solve(chart_matrix(scene).mT, gradient[..., None])[..., 0]
         root = total.detach().clamp(min=1e-12).sqrt()

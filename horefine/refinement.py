@@ -22,11 +22,12 @@ from horefine.align import align
 from horefine.config import Config, LevenbergMarquardt, Optimizer, Stage, load_config
 from horefine.curvature import Sigmas, sigmas
 from horefine.errors import ConfigError, InputError
+from horefine.factors import chart_for
 from horefine.hand import HandModel, load_hand
 from horefine.levenberg_marquardt import Damping, minimise
 from horefine.objective import Objective, prepare, usable
 from horefine.render import OUTPUTS, Renderer, make_renderer
-from horefine.scene import CONFIDENCES, Features, Pose, Scene
+from horefine.scene import CONFIDENCES, FACTORS, Features, Pose, Scene
 from horefine.starts import directions, needed
 from horefine.tangent import CHARTS, flat_rates
 
@@ -91,6 +92,7 @@ def refine(
         return _moved(refine(*near, hand_model=hand_model, seed=seed, progress=progress, complete=complete), device)
     hand_model = (hand_model or load_hand()).to(device)
     pose = pose.to(device=device, dtype=torch.float32).detach()
+    pose = pose.with_factors(FACTORS[name] for name in config.variables.names)
     begin = _aligned(pose, features, config, hand_model, renderer)
     features = complete(begin, features) if complete is not None else features
     count = config.starts.count
@@ -160,7 +162,8 @@ def _joined(parts: Sequence[Refinement], order: Int[Tensor, "B"]) -> Refinement:
     sure = [part.sigma for part in parts if part.sigma is not None]
     sigma = None
     if len(sure) == len(parts):
-        sigma = type(sure[0])(**{f.name: merged([getattr(s, f.name) for s in sure]) for f in fields(sure[0])})
+        names = [f.name for f in fields(sure[0]) if getattr(sure[0], f.name) is not None]
+        sigma = Sigmas(**{name: merged([getattr(s, name) for s in sure]) for name in names})
     status, reason = ([v for part in parts for v in getattr(part, name)] for name in ("status", "reason"))
     return Refinement(
         Pose.cat([part.pose for part in parts])[order], Pose.cat([part.initial for part in parts])[order], history,
@@ -231,8 +234,9 @@ def _descend(
     """One stage: ``stage.steps`` Adam steps from ``pose``; returns the best pose each image passed through."""
     options = setting.config.optimizer
     assert isinstance(options, Optimizer)
-    objective, chart = setting.objective(pose, name), CHARTS[options.parameters]()
-    rates = flat_rates(options.rates, pose.hand_transl, chart.blocks) * stage.rate
+    variables = setting.config.variables.names
+    objective, chart = setting.objective(pose, name), chart_for(options.parameters, variables)
+    rates = flat_rates(setting.config.rates, pose.hand_transl, chart.blocks) * stage.rate
     adam = Adam(rates, options.betas, options.epsilon, options.least_rate)
     plateau = Plateau(len(pose), stage.patience, stage.cut) if stage.patience else None
     best, lowest, best_step = pose, pose.hand_transl.new_full((len(pose),), torch.inf), None
@@ -274,7 +278,10 @@ def _damped(
     assert isinstance(options, LevenbergMarquardt)
     first = len(history)
     damping = Damping(options.damping, options.tolerance, options.turn)
-    descent = minimise(objective, pose, setting.scene, stage.steps, damping, lambda step: report(first + step))
+    descent = minimise(
+        objective, pose, setting.scene, stage.steps, damping, lambda step: report(first + step),
+        setting.config.variables.names,
+    )  # fmt: skip
     for values in descent.values:
         history.append({"total": torch.stack(list(values.values())).sum(0), **values})
     return _Walk(descent.pose, first + descent.best_step, objective)
@@ -285,7 +292,7 @@ def _gradient(total: Float[Tensor, "B"], leaf: Pose) -> Pose:
     values = [value for _, value in leaf.items()]
     # not of total.sum(): outside, gradients may be off, and the sum would have none
     gradients = torch.autograd.grad(total, values, torch.ones_like(total), allow_unused=True)
-    return Pose(*(torch.zeros_like(v) if g is None else g for v, g in zip(values, gradients, strict=True)))
+    return leaf.like(torch.zeros_like(v) if g is None else g for v, g in zip(values, gradients, strict=True))
 
 
 def _finite(gradient: Float[Tensor, "B P"]) -> Float[Tensor, "B P"]:
@@ -346,7 +353,7 @@ def _sureness(
     """Of the chosen rows; infinite for rejected ones."""
     if chosen.device.type != "cpu":
         return None
-    found = sigmas(objective, setting.scene(pose)).map(lambda value: value[chosen])
+    found = sigmas(objective, setting.scene(pose), setting.config.variables.names).map(lambda value: value[chosen])
     return found.map(lambda v: v.masked_fill(rejected.view(-1, *(1,) * (v.dim() - 1)), torch.inf))
 
 

@@ -7,10 +7,10 @@ kept, so an objective that does not look at pictures renders none.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -21,15 +21,20 @@ from horefine.hand import Hand, HandModel
 from horefine.mesh import DistanceGrid, Mesh
 from horefine.render import Render, Renderer
 
-__all__ = ["CONFIDENCES", "Contact", "Features", "Pose", "PoseSpread", "Scene"]
+__all__ = ["CONFIDENCES", "FACTORS", "Contact", "Features", "Pose", "PoseSpread", "Scene", "focal_stretch"]
 
 CONFIDENCES = {"hand_coords": "hand_confidence", "object_coords": "object_confidence", "depth": "depth_confidence"}
 """Maps of :class:`Features` that may come with a confidence, and its name."""
+FACTORS = {"focal": "focal_factor", "object_scale": "object_scale"}
+"""What a recipe may leave open besides the poses (``variables``), and its field of :class:`Pose`."""
 
 
 @dataclass(frozen=True)
 class Pose:
-    """Poses of B hands and the objects they hold, camera frame, metres and radians."""
+    """Poses of B hands and the objects they hold, camera frame, metres and radians; two factors that may be unknown."""
+
+    names: ClassVar[tuple[str, ...]] = ("hand_rotvec", "hand_shape", "hand_transl", "object_rotvec", "object_transl")
+    """Of the fields that every pose has."""
 
     hand_rotvec: Float[Tensor, "B 16 3"]
     """Axis-angle of wrist, index 1-3, middle 1-3, pinky 1-3, ring 1-3, thumb 1-3, relative to the FLAT hand."""
@@ -39,7 +44,11 @@ class Pose:
     """smplx's ``transl``: the wrist joint is at ``J0(shape) + hand_transl``."""
     object_rotvec: Float[Tensor, "B 3"]
     object_transl: Float[Tensor, "B 3"]
-    """``X_cam = R X_object + object_transl``."""
+    """``X_cam = object_scale R X_object + object_transl``."""
+    focal_factor: Float[Tensor, "B"] | None = None
+    """The camera's true focal lengths over the given ones; None: 1, they are known."""
+    object_scale: Float[Tensor, "B"] | None = None
+    """The object's true size over its mesh's, about the origin of its frame; None: 1, the mesh is true to scale."""
 
     def __len__(self) -> int:
         return len(self.hand_rotvec)
@@ -50,11 +59,17 @@ class Pose:
         return self.map(lambda value: value[chosen])
 
     def items(self) -> Iterator[tuple[str, Tensor]]:
-        return ((f.name, getattr(self, f.name)) for f in dataclasses.fields(self))
+        """Names and tensors of the fields that are not None."""
+        pairs = ((f.name, getattr(self, f.name)) for f in dataclasses.fields(self))
+        return ((name, value) for name, value in pairs if value is not None)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Pose:
         """The pose with ``function`` applied to every tensor."""
         return Pose(**{name: function(value) for name, value in self.items()})
+
+    def like(self, values: Iterable[Tensor]) -> Pose:
+        """The pose made of other tensors for the same names, in the order of :meth:`items`."""
+        return Pose(**{name: value for (name, _), value in zip(self.items(), values, strict=True)})
 
     def to(self, *args: Any, **kwargs: Any) -> Pose:
         return self.map(lambda value: value.to(*args, **kwargs))
@@ -62,10 +77,39 @@ class Pose:
     def detach(self) -> Pose:
         return self.map(lambda value: value.detach())
 
+    def with_factors(self, names: Iterable[str]) -> Pose:
+        """The pose with those factors (field names) 1 that are None."""
+        missing = [name for name in names if getattr(self, name) is None]
+        return dataclasses.replace(self, **{name: torch.ones_like(self.hand_transl[:, 0]) for name in missing})
+
     @staticmethod
     def cat(poses: list[Pose]) -> Pose:
-        """One batch from several."""
-        return Pose(**{f.name: torch.cat([getattr(p, f.name) for p in poses]) for f in dataclasses.fields(Pose)})
+        """One batch from several; a factor that only some have is 1 for the others."""
+        names = dict.fromkeys(name for pose in poses for name, _ in pose.items())
+        whole = [pose.with_factors(names) for pose in poses]
+        return Pose(**{name: torch.cat([getattr(pose, name) for pose in whole]) for name in names})
+
+    def sized(self, points: Float[Tensor, "B N 3"]) -> Float[Tensor, "B N 3"]:
+        """Points of the mesh at the object's true size, object frame."""
+        return points if self.object_scale is None else points * self.object_scale[:, None, None]
+
+    def place(self, points: Float[Tensor, "B N 3"]) -> Float[Tensor, "B N 3"]:
+        """Points of the mesh (object frame) in the camera frame."""
+        return self.sized(points) @ axis_angle_to_matrix(self.object_rotvec).mT + self.object_transl[:, None]
+
+    def seen(self, points: Float[Tensor, "B N 3"]) -> Float[Tensor, "B N 3"]:
+        """Where the *given* camera would have to have camera-frame points to show them where the true one does.
+
+        A camera whose focal length is e times as long shows a point as the given one shows (e x, e y, z).
+        """
+        if self.focal_factor is None:
+            return points
+        return points * focal_stretch(self.focal_factor)[:, None]
+
+
+def focal_stretch(factor: Float[Tensor, "B"]) -> Float[Tensor, "B 3"]:
+    """What x, y and z are multiplied with where the focal length is: ``(e, e, 1)``."""
+    return torch.stack([factor, factor, torch.ones_like(factor)], 1)
 
 
 @dataclass(frozen=True)
@@ -189,19 +233,33 @@ class Scene:
     @cached_property
     def object(self) -> Float[Tensor, "B V 3"]:
         """Object vertices in the camera frame."""
-        return self.features.object.vertices @ self.object_rotation.mT + self.pose.object_transl[:, None]
+        return self.place(self.features.object.vertices)
 
     @cached_property
     def object_center(self) -> Float[Tensor, "B 3"]:
         """Centre of the object's bounding box, camera frame."""
-        centre = self.features.object.center[:, None] @ self.object_rotation.mT
-        return centre[:, 0] + self.pose.object_transl
+        return self.place(self.features.object.center[:, None])[:, 0]
+
+    @property
+    def seen(self) -> tuple[Float[Tensor, "B N 3"], Float[Tensor, "B V 3"]]:
+        """Vertices of hand and object as the given camera sees them: the true ones unless ``pose.focal_factor``."""
+        return self.pose.seen(self.hand.vertices), self.pose.seen(self.object)
 
     @cached_property
     def render(self) -> Render:
         """Hand and object, each rendered alone, at the size of the maps."""
-        return self.renderer(self.hand.vertices, self.object)
+        return self.renderer(*self.seen)
+
+    def place(self, points: Float[Tensor, "B N 3"]) -> Float[Tensor, "B N 3"]:
+        """Points of the object's mesh (object frame) in the camera frame."""
+        return self.pose.sized(points) @ self.object_rotation.mT + self.pose.object_transl[:, None]
 
     def to_object_frame(self, points: Float[Tensor, "B N 3"]) -> Float[Tensor, "B N 3"]:
-        """Camera-frame points in the object's frame."""
-        return (points - self.pose.object_transl[:, None]) @ self.object_rotation
+        """Camera-frame points in the object's frame, at the mesh's size."""
+        local, scale = (points - self.pose.object_transl[:, None]) @ self.object_rotation, self.pose.object_scale
+        return local if scale is None else local / scale[:, None, None]
+
+    def object_distance(self, points: Float[Tensor, "B N 3"]) -> Float[Tensor, "B N"]:
+        """Signed distance (metres, negative inside) of camera-frame points to the posed object."""
+        distance, scale = self.features.object.distance(self.to_object_frame(points)), self.pose.object_scale
+        return distance if scale is None else distance * scale[:, None]

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -92,7 +93,7 @@ class AxisAngle(_Plain):
     @staticmethod
     def move(scene: Scene, step: Float[Tensor, "B 67"]) -> Pose:
         """The pose reached from ``scene.pose`` by a step."""
-        return _split(_flatten(scene.pose.detach()) + step)
+        return _moved(scene, _split(_flatten(scene.pose.detach()) + step))
 
 
 class Tangent(_Plain):
@@ -126,13 +127,14 @@ class Tangent(_Plain):
         along = delta.object_transl[:, 2:]
         hand = _sideways(delta.hand_transl) + (delta.hand_transl[:, 2:] + along) * ray(hand_middle)
         thing = _sideways(delta.object_transl) + along * ray(object_middle)
-        return Pose(
+        moved = Pose(
             rotvec[:, :16],
             pose.hand_shape + delta.hand_shape,
             pose.hand_transl + hand + (turns[:, 0] @ wrist_arm[..., None])[..., 0] - wrist_arm,
             rotvec[:, 16],
             pose.object_transl + thing + (turns[:, 16] @ object_arm[..., None])[..., 0] - object_arm,
         )
+        return _moved(scene, moved)
 
 
 class Quaternion:
@@ -158,8 +160,8 @@ class Quaternion:
         with torch.enable_grad():
             numbers = self._at(scene).requires_grad_()
             pose = self._pose(scene, numbers)
-            outputs = [value for _, value in pose.items()] + [quaternion_norm(self._quaternions(numbers))]
-            weights = [value for _, value in gradient.items()] + [torch.ones_like(numbers[:, 0])]
+            outputs = [getattr(pose, name) for name in Pose.names] + [quaternion_norm(self._quaternions(numbers))]
+            weights = [getattr(gradient, name) for name in Pose.names] + [torch.ones_like(numbers[:, 0])]
             return torch.autograd.grad(outputs, numbers, weights)[0]
 
     def move(self, scene: Scene, step: Float[Tensor, "B 83"]) -> Pose:
@@ -186,8 +188,9 @@ class Quaternion:
         rotvec, turn = quaternion_to_rotvec(Quaternion._quaternions(numbers)), numbers[:, 80:]
         shape, none = numbers[:, 67:77], torch.zeros_like(numbers[:, :3])
         arm = knuckle(scene.hand_model, Pose(rotvec, shape, none, none, none))
-        middle = (axis_angle_to_matrix(turn) @ scene.features.object.center[..., None])[..., 0]
-        return Pose(rotvec, shape, numbers[:, :3] - arm, turn, numbers[:, 77:80] - middle)
+        center = scene.pose.detach().sized(scene.features.object.center[:, None])
+        middle = (axis_angle_to_matrix(turn) @ center.mT)[..., 0]
+        return _moved(scene, Pose(rotvec, shape, numbers[:, :3] - arm, turn, numbers[:, 77:80] - middle))
 
 
 def middles(scene: Scene) -> tuple[Float[Tensor, "B 3"], Float[Tensor, "B 3"]]:
@@ -198,6 +201,12 @@ def middles(scene: Scene) -> tuple[Float[Tensor, "B 3"], Float[Tensor, "B 3"]]:
 def ray(middle: Float[Tensor, "B 3"]) -> Float[Tensor, "B 3"]:
     """The direction that moves a point in depth and not in the picture, one metre of depth long."""
     return middle / middle[:, 2:].clamp_min(1e-3)
+
+
+def _moved(scene: Scene, pose: Pose) -> Pose:
+    """The pose with the factors of the scene's, which these charts leave as they are."""
+    there = scene.pose.detach()
+    return replace(pose, focal_factor=there.focal_factor, object_scale=there.object_scale)
 
 
 def _sideways(transl: Float[Tensor, "B 3"]) -> Float[Tensor, "B 3"]:

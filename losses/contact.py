@@ -39,7 +39,7 @@ def inside_depth(
     reach = torch.cat([torch.zeros_like(points[:, : -len(surface.radius), 0]), radius], 1)
     share = (surface.area.sum() / len(surface.radius)).expand(len(surface.radius))
     area = torch.cat([surface.area, share]) * 1e4
-    distance = scene.features.object.distance(scene.to_object_frame(points))
+    distance = scene.object_distance(points)
     return (reach - distance - tolerance).relu(), area, points
 
 
@@ -87,6 +87,6 @@ def palmar_distances(scene: Scene, softness: float) -> tuple[Float[Tensor, "B 17
     """Signed distances (metres) of each region's palmar vertices, and softmax(-d / softness); 0 for padding."""
     surface = hand_surface(scene.hand_model)
     points = scene.hand.vertices[:, surface.palmar.flatten()]
-    distance = scene.features.object.distance(scene.to_object_frame(points)).unflatten(1, surface.palmar.shape)
+    distance = scene.object_distance(points).unflatten(1, surface.palmar.shape)
     absent = (1 - surface.palmar_real) * -1e4
     return distance, torch.softmax(absent - distance / softness, -1)

@@ -256,8 +256,8 @@ def cpf_offset(
     now, start = scene.pose, scene.initial
     turned, before = (rotvec_to_quaternion(p.hand_rotvec[:, 1:]) for p in (now, start))
     same_side = torch.where((turned * before).sum(-1, keepdim=True) < 0, -before, before)  # CPF's numbers cannot jump
-    middle = (axis_angle_to_matrix(start.object_rotvec) @ scene.features.object.center[..., None])[..., 0]
-    moved = scene.object_center - middle - start.object_transl
+    middle = axis_angle_to_matrix(start.object_rotvec) @ start.sized(scene.features.object.center[:, None]).mT
+    moved = scene.object_center - middle[..., 0] - start.object_transl
     return (
         pose * quaternion_offset(turned, same_side)
         + shape * (now.hand_shape - start.hand_shape).square().sum(1)

@@ -29,7 +29,7 @@ def sdf_consistency(
     with the distance to the grid, towards the full price of 1, so that leaving the grid never pays. Metres.
     """
     area = hand_surface(scene.hand_model).area
-    points = object_points.points @ scene.object_rotation.mT + scene.pose.object_transl[:, None]
+    points = scene.place(object_points.points)
     hand = _miss(hand_sdf, scene.hand.vertices, sigma, margin)
     return hand @ (area / area.sum()) + _miss(object_sdf, points, sigma, margin).mean(1)
 

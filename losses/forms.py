@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from horefine.scene import Scene
+from horefine.scene import Scene, focal_stretch
 
 __all__ = [
     "DenseRows",
@@ -19,11 +19,13 @@ __all__ = [
     "Observed",
     "PointRows",
     "Rows",
+    "Values",
     "gather",
     "kernel_weight",
     "observed_rows",
     "packed_vertices",
     "spread_of",
+    "values_at",
 ]
 
 COLUMNS = 67
@@ -67,6 +69,8 @@ class EdgeRows:
 
 
 Rows = PointRows | DenseRows | EdgeRows
+Values = Tensor | tuple[list[np.ndarray], list[np.ndarray]]
+"""The values of rows; of :class:`EdgeRows` those of hand and object, image by image."""
 
 
 @runtime_checkable
@@ -78,6 +82,21 @@ class Form(Protocol):
     def cost(self, scene: Scene) -> Float[Tensor, "B"]: ...
 
     def rows(self, scene: Scene) -> list[Rows]: ...
+
+
+def values_at(form: Form, scene: Scene, there: Scene) -> list[Values]:
+    """The values that the rows of ``scene`` have at the scene ``there``.
+
+    A form whose rows elsewhere are others has a method of this name.
+    """
+    own = getattr(form, "values_at", None)
+    if own is not None:
+        return own(scene, there)
+    found: list[Values] = []
+    for row in form.rows(there):
+        edges = isinstance(row, EdgeRows)
+        found.append(([h[0] for h in row.hand], [o[0] for o in row.object]) if edges else row.values)
+    return found
 
 
 def kernel_weight(square: Tensor, kernel: float) -> Tensor:
@@ -100,7 +119,8 @@ class Observed:
 
 
 def packed_vertices(scene: Scene) -> Float[Tensor, "B V 3"]:
-    return torch.cat([scene.hand.vertices, scene.object], 1)
+    """The hand's vertices, then the object's, as the given camera sees them (``Scene.seen``)."""
+    return torch.cat(scene.seen, 1)
 
 
 def gather(values: Float[Tensor, "B V C"], index: Int[Tensor, "B *n"]) -> Float[Tensor, "B *n C"]:
@@ -113,6 +133,7 @@ def observed_rows(
     scene: Scene, seen: Observed, used: Float[Tensor, "B 2 N"], sigma: Tensor, kernel: float, weight: float
 ) -> list[Rows]:
     """Rows of the hand's and of the object's observations."""
+    seen = _true(scene, seen)
     values = seen.values / sigma[..., None, None]
     slope = seen.slope / sigma[..., None, None, None]
     root = seen.root / sigma
@@ -127,6 +148,14 @@ def observed_rows(
         PointRows(values[:, 0], slope[:, 0], wrench[:, 0], seen.corners[:, 0], seen.barycentric[:, 0], weights[:, 0]),
         PointRows(values[:, 1], slope[:, 1], wrench[:, 1], none, seen.barycentric[:, 1, :, :0], weights[:, 1]),
     ]
+
+
+def _true(scene: Scene, seen: Observed) -> Observed:
+    """Points of :func:`packed_vertices` and slopes per metre there as those of the camera frame."""
+    if scene.pose.focal_factor is None:
+        return seen
+    stretch = focal_stretch(scene.pose.focal_factor)[:, None, None]
+    return replace(seen, slope=seen.slope * stretch[..., None, :], point=seen.point / stretch)
 
 
 def spread_of(sigma: Any, like: Tensor) -> Float[Tensor, "B 2"]:

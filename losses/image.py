@@ -65,7 +65,7 @@ def dense_mapping(
     ``threshold`` is the largest distance in code space (the paper: 0.05 for FHB and HO3Dv1, 0.1 for HO3Dv2-).
     """
     total = torch.zeros_like(scene.object_center[:, 0])
-    for vertices, pairs in _sides(scene, vertex_pairs):
+    for vertices, pairs in zip(scene.seen, (vertex_pairs.hand, vertex_pairs.object), strict=True):
         gap = project(vertices, scene.features.camera.matrix) - pairs.pixel
         total = total + _over_kept(gap.square().sum(-1), pairs.distance < threshold, reduction)
     return total

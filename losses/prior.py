@@ -18,9 +18,9 @@ from horefine.losses.cpf import (
     quaternion_offset,
     rotvec_to_quaternion,
 )
-from horefine.scene import Scene
+from horefine.scene import FACTORS, Scene
 
-__all__ = ["anatomy", "offset", "pose_prior", "shape_prior"]
+__all__ = ["anatomy", "factor_prior", "offset", "pose_prior", "shape_prior"]
 
 
 def anatomy(scene: Scene, *, variant: str = "limits", sigma: float = 0.1) -> Float[Tensor, "B"]:
@@ -60,6 +60,14 @@ def pose_prior(scene: Scene, *, width: float = 1.0) -> Float[Tensor, "B"]:
 def shape_prior(scene: Scene) -> Float[Tensor, "B"]:
     """Sum of squared shape values: they are standard deviations of the hand model."""
     return scene.pose.hand_shape.square().sum(1)
+
+
+def factor_prior(scene: Scene, *, variable: str, sigma: float) -> Float[Tensor, "B"]:
+    """A factor of the pose (a key of ``scene.FACTORS``) is near 1: the square of its logarithm in ``sigma``.
+
+    Comes with a recipe's ``variables``; no loss of the YAML.
+    """
+    return (getattr(scene.pose, FACTORS[variable]).log() / sigma).square()
 
 
 def offset(

@@ -13,12 +13,14 @@ from horefine.anatomy import anatomy_angles
 from horefine.geometry import axis_angle_to_matrix, matrix_to_axis_angle, skew
 from horefine.losses import prior
 from horefine.losses.forms import COLUMNS, DenseRows, Rows
-from horefine.scene import Scene
+from horefine.scene import FACTORS, Scene
 
 __all__ = [
+    "FactorPrior",
     "OffsetSquares",
     "PosePrior",
     "ShapePrior",
+    "factor_prior_squares",
     "joint_angle_slopes",
     "offset_squares",
     "pose_prior_squares",
@@ -97,6 +99,29 @@ class ShapePrior:
 
 def shape_prior_squares(scene: Scene, weight: float, **_: Any) -> ShapePrior:
     return ShapePrior(weight)
+
+
+@dataclass(frozen=True)
+class FactorPrior:
+    """``factor_prior``: a row that none of the 67 numbers moves."""
+
+    variable: str
+    sigma: float
+    weight: float
+
+    def freeze(self, scene: Scene) -> FactorPrior:
+        return self
+
+    def cost(self, scene: Scene) -> Float[Tensor, "B"]:
+        return self.weight * prior.factor_prior(scene, variable=self.variable, sigma=self.sigma)
+
+    def rows(self, scene: Scene) -> list[Rows]:
+        values = self.weight**0.5 * getattr(scene.pose, FACTORS[self.variable]).log()[:, None] / self.sigma
+        return [DenseRows(values, values.new_zeros(len(values), 1, COLUMNS))]
+
+
+def factor_prior_squares(scene: Scene, weight: float, *, variable: str, sigma: float, **_: Any) -> FactorPrior:
+    return FactorPrior(variable, sigma, weight)
 
 
 @dataclass(frozen=True)

@@ -280,9 +280,8 @@ def silhouette(
 
 
 def _paired(scene: Scene, pairs: SurfacePairs) -> Float[Tensor, "B 2 P 3"]:
-    """Camera-frame surface points that the map's pixels name."""
-    surfaces = (scene.hand.vertices, scene.object)
-    return torch.stack([named_points(vertices, pairs, side) for side, vertices in enumerate(surfaces)], 1)
+    """Surface points that the map's pixels name, where the given camera sees them."""
+    return torch.stack([named_points(vertices, pairs, side) for side, vertices in enumerate(scene.seen)], 1)
 
 
 def _reprojection_residuals(

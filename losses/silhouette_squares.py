@@ -14,9 +14,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from horefine.losses import robust, square_kernels
-from horefine.losses.forms import EdgeRows, Rows
+from horefine.losses.forms import EdgeRows, Rows, Values, packed_vertices
 from horefine.render import kernels
-from horefine.scene import Scene
+from horefine.scene import Scene, focal_stretch
 
 __all__ = ["SilhouetteSquares", "silhouette_squares"]
 
@@ -39,14 +39,29 @@ class SilhouetteSquares:
         hand, thing = self.masks.unbind(1)
         return self.weight * robust.silhouette(scene, hand, thing, sigma=self.sigma, other=self.other)
 
-    def rows(self, scene: Scene) -> list[Rows]:
-        scale = self.weight**0.5 / self.sigma
+    def values_at(self, scene: Scene, there: Scene) -> list[Values]:
+        """The values of the rows of ``scene`` at the scene ``there``, which may clamp other pixels."""
+        lost, gap = self._counted(_outlines(scene)[2]), self._gap(there)
+        hand, thing = ([gap[i, side][lost[2 * i + side]] for i in range(len(gap))] for side in (0, 1))
+        return [(hand, thing)]
+
+    def _gap(self, scene: Scene) -> np.ndarray:
+        """Residual of each pixel, "B 2 H W"."""
+        return ((scene.render.masks - self.masks) * (self.weight**0.5 / self.sigma)).float().numpy()
+
+    def _counted(self, mode: np.ndarray) -> np.ndarray:
+        """Pixels with a row, hand and object by turns: of nothing else's, and not clamped."""
         keep = self.masks.flip(1) <= self.other
-        gap = ((scene.render.masks - self.masks) * scale).float().numpy()
+        return keep.flatten(0, 1).numpy() & ((mode & kernels.CLAMPED) == 0)
+
+    def rows(self, scene: Scene) -> list[Rows]:
+        scale, gap = self.weight**0.5 / self.sigma, self._gap(scene)
         outline, count, mode, pixels = _outlines(scene)
         topology, matrix = scene.renderer.topology, scene.renderer.matrix.float().numpy()
-        lost = keep.flatten(0, 1).numpy() & ((mode & kernels.CLAMPED) == 0)
+        lost = self._counted(mode)
         object_points, centre = scene.object.float().numpy(), scene.object_center.float().numpy()
+        factor = scene.pose.focal_factor
+        stretch = None if factor is None else focal_stretch(factor).double().numpy()
         sides: list[list[tuple[np.ndarray, ...]]] = [[], []]
         for item, (first, vertices) in enumerate(topology.items[:, :2]):
             image, side = divmod(item, 2)
@@ -57,21 +72,22 @@ class SilhouetteSquares:
                 number.astype(np.int64), np.float64(scale),
             )  # fmt: skip
             values = gap[image, side][lost[item]].astype(np.float64)
+            row, vertex, slope = entries
+            slope = slope if stretch is None else slope * stretch[image]
             if side:
-                row, vertex, slope = entries
                 arm = object_points[image, vertex].astype(np.float64) - centre[image]
                 wrench = np.zeros((len(values), 6))
                 np.add.at(wrench, row, np.concatenate([slope, np.cross(arm, slope)], 1))
                 sides[1].append((values, wrench))
             else:
-                sides[0].append((values, *entries))
+                sides[0].append((values, row, vertex, slope))
         return [EdgeRows(sides[0], sides[1])]
 
 
 def _outlines(scene: Scene) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Outline edges and their number, whether pixels are clamped, and projected vertices, of hands and objects."""
     topology, size = scene.renderer.topology, scene.renderer.size
-    vertices = torch.cat([scene.hand.vertices, scene.object], 1).reshape(-1, 3).float().contiguous().numpy()
+    vertices = packed_vertices(scene).reshape(-1, 3).float().contiguous().numpy()
     matrix = scene.renderer.matrix.float().contiguous().numpy()
     items = len(topology)
     mask, mode = np.empty((items, *size), np.float32), np.empty((items, *size), np.uint8)

@@ -22,7 +22,12 @@ from horefine.losses.contact_squares import contact_squares, penetration_squares
 from horefine.losses.forms import DenseRows, Form, PointRows, Rows
 from horefine.losses.image_squares import code_squares, depth_squares, pair_squares, see_depth, see_reprojection
 from horefine.losses.photometric_squares import photometric_squares
-from horefine.losses.prior_squares import offset_squares, pose_prior_squares, shape_prior_squares
+from horefine.losses.prior_squares import (
+    factor_prior_squares,
+    offset_squares,
+    pose_prior_squares,
+    shape_prior_squares,
+)
 from horefine.losses.silhouette_squares import silhouette_squares
 
 __all__ = ["SQUARES", "DenseRows", "Form", "PointRows", "Rows"]
@@ -38,6 +43,7 @@ SQUARES: Mapping[Callable[..., Tensor], Maker] = {
     contact.contact: contact_squares,
     contact.spring_length: spring_squares,
     contact.penetration: penetration_squares,
+    prior.factor_prior: factor_prior_squares,
     prior.offset: offset_squares,
     prior.pose_prior: pose_prior_squares,
     prior.shape_prior: shape_prior_squares,
