@@ -14,7 +14,8 @@ PIP_ARGS ?=
 PYTEST_ARGS ?= -n auto --dist loadfile
 DEMO_ARGS ?=
 
-# parity_hoisdf wants a folder of recordings
+# Each takes minutes as called here; with more scenes: python -m benchmarks.NAME --help. Some of them only:
+# make bench BENCHMARKS='sensitivity recipes'. parity_hoisdf wants a folder of recordings.
 BENCHMARKS ?= $(filter-out parity_hoisdf,$(patsubst benchmarks/%.py,%,$(wildcard benchmarks/[a-z]*.py)))
 
 BIN := .venv/bin

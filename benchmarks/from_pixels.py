@@ -17,6 +17,7 @@ import argparse
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
@@ -179,7 +180,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     config = None if options.init_only else load_config(options.config, options.set)
     before, after, true, seconds = run(config, options.scenes, options.seed, options.batch, options.maps, options.boxes)
-    name = f"from_pixels_{options.config}" + ("" if options.maps == "predicted" else "_exact_maps")
+    name = f"from_pixels_{Path(options.config).stem}" + ("" if options.maps == "predicted" else "_exact_maps")
     name = "from_pixels_init" if config is None else name
     parts = {"first": before} if config is None else {"first": before, "refined": after}
     record = {
