@@ -31,7 +31,8 @@ def mean_of(results: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str, flo
 def map_errors(maps: Mapping[str, Tensor], batch: Batch) -> dict[str, float]:
     """Overlap, share of dense matches within 3 pixels, and depth error of the predicted maps.
 
-    Where the network says how far off it may be, also how true that is (:func:`calibration`).
+    Where the network says how far off it may be, also how true that is (:func:`calibration`), and the median of it
+    (codes, metres; ``maps.GOOD`` is that of the shipped network).
     """
     result: dict[str, float] = {}
     for which, channel in (("hand", 1), ("object", 2)):
@@ -57,7 +58,8 @@ def _spread_errors(maps: Mapping[str, Tensor], batch: Batch) -> dict[str, float]
         if f"{name}_spread" in maps:
             true = batch.maps[name] if batch.maps[name].dim() == 4 else batch.maps[name][:, None]
             error = (maps[name] - true).abs().mean(1)[mask]
-            found = calibration(maps[f"{name}_spread"][:, 0][mask], error)
+            expected = maps[f"{name}_spread"][:, 0][mask]
+            found = {"median": expected.median().item(), **calibration(expected, error)}
             result |= {f"{name.removesuffix('_coords')}_spread_{key}": value for key, value in found.items()}
     return result
 

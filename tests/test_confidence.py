@@ -217,6 +217,7 @@ def test_recipes_take_the_confidences_of_the_maps_that_they_use() -> None:
     off = [f"losses.{name}.confidence=false" for name in LOSSES]
     assert not set(CONFIDENCES.values()) & set(load_config("default", off).features)
     assert not set(CONFIDENCES.values()) & set(load_config("song2022").features)  # as published
+    assert not set(CONFIDENCES.values()) & set(load_config("pixels").features)  # switched off: measured, no help
     coded = ["losses.surface_depth=0", "losses.rendered_depth=0"]
     assert "depth_confidence" not in load_config("default", coded).features
 
