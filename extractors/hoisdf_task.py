@@ -110,8 +110,9 @@ def pool(
     batch, near = len(surface), count // 2
     chosen = torch.randint(surface.shape[1], (batch, near, 1), generator=generator).expand(-1, -1, 3)
     spread = 0.06 * (torch.rand(batch, near, 3, generator=generator) - 0.5)
-    anywhere = half * (2 * torch.rand(batch, count - near, 3, generator=generator) - 1) + center[:, None]
-    return torch.cat([surface.gather(1, chosen) + spread, anywhere], 1)
+    anywhere = half * (2 * torch.rand(batch, count - near, 3, generator=generator) - 1)
+    picked = surface.gather(1, chosen.to(surface.device))
+    return torch.cat([picked + spread.to(surface), center[:, None] + anywhere.to(surface)], 1)
 
 
 def centers(true: Truth, seen: Seen, trusted: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -125,12 +126,11 @@ def centers(true: Truth, seen: Seen, trusted: float, generator: torch.Generator)
 
     def noise(scale: float) -> Tensor:
         ray = torch.nn.functional.normalize(true.wrist, dim=-1)
-        return torch.randn(true.wrist.shape, generator=generator) * 0.006 + ray * (
-            torch.randn(len(ray), 1, generator=generator) * scale
-        )
+        anywhere = torch.randn(true.wrist.shape, generator=generator).to(ray)
+        return anywhere * 0.006 + ray * (torch.randn(len(ray), 1, generator=generator).to(ray) * scale)
 
     hand, other = (value.detach() for value in seen.root.points(true.frame))
-    use = torch.rand(len(hand), 1, generator=generator) < trusted
+    use = torch.rand(len(hand), 1, generator=generator).to(hand) < trusted
     use &= ((hand - true.wrist).norm(dim=-1, keepdim=True) < 0.1) & (
         (other - true.object_center).norm(dim=-1, keepdim=True) < 0.1
     )
@@ -190,7 +190,7 @@ def _tokens(
     """
     config, coarse = model.config, 11
     count = config.hand_points if which == "hand" else config.object_points
-    shift = (2 * torch.rand(center.shape, generator=generator) - 1) * (1 / config.scale / coarse)
+    shift = (2 * torch.rand(center.shape, generator=generator) - 1).to(center) * (1 / config.scale / coarse)
     with torch.no_grad():
         chosen = sampled_points(
             config.sampling, lambda x: model.field(which, seen, x, center, projection), center + shift, config.scale,

@@ -170,7 +170,8 @@ def shipped(tmp_path_factory):
     with torch.no_grad():
         seen = model.see(batch.image, batch.extents, frame.focal)
         assert seen.root is not None
-        centers = dict(zip(("hand", "object"), seen.root.points(frame), strict=True))
+        hand, other = seen.root.points(frame)
+    centers: dict[str, Tensor] = {"hand": hand, "object": other}
 
     @torch.no_grad()
     def field(which: str, points: Tensor) -> Tensor:
