@@ -147,7 +147,7 @@ class HoisdfInitializer:
     def initialize(self, crops: Sequence[Sample], fields: Sequence[str] = ()) -> tuple[Pose, dict[str, Any]]:
         """Poses of B crops (camera frame), their ``pose_spread``, and the named fields as grids about hand and object.
 
-        Grids (``hand_sdf``, ``object_sdf``) take four times as long as the pose, so they are made only when named.
+        Grids (``hand_sdf``, ``object_sdf``) take several times as long as the pose, so they are made only when named.
 
         The network knows the embedded hand's shapes; a user's MANO hand gets its own mean shape.
         """

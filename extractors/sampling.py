@@ -111,7 +111,8 @@ def field_grid(
     interpolated, with the corners' sign. All nodes of the other cells are asked. So the zero level is that of the grid
     with every node asked, cell by cell, as long as L holds. A distance has L = 1. A learned field is steeper in places
     and flatter in most: L is ``steepness`` times the rise seen between the corners of the cell, and not less than
-    ``steepness``. Where corners differ in sign, the whole cell is refined whatever L is.
+    ``steepness``. Where corners differ in sign, the whole cell is refined whatever L is. What can be missed is a
+    thing within one cell, steeper than that, of which no corner of the cell shows anything.
 
     Args:
         resolution: Nodes along a side. Cheap where ``resolution - 1`` is a multiple of a power of two (33, 65, 129).
