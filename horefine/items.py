@@ -25,7 +25,7 @@ from horefine.distance import DistanceGrid
 from horefine.errors import InputError
 from horefine.exchange import find_item, read_features, read_pose
 from horefine.extractors.detector import Located
-from horefine.geometry import Box, Camera, axis_angle_to_matrix, project
+from horefine.geometry import Box, Camera, project
 from horefine.hand import HandModel
 from horefine.mesh import Mesh
 from horefine.scene import Contact, Features, Pose
@@ -39,6 +39,9 @@ LEAST_CLEAR = 0.004
 
 ``python -m benchmarks.no_hand`` measures how many photographs with and without a hand that tells apart.
 """
+
+FEW_CLEAR = 0.02
+"""Below this share the result carries a warning."""
 
 
 @dataclass
@@ -149,13 +152,18 @@ def features_from_file(item: Item, folder: Path, dataset: FolderDataset, wanted:
 
 
 def check_hand(item: Item) -> None:
-    """Whether the mask that a network made of a guessed crop shows a hand.
+    """Whether the mask that a network made of a guessed crop shows a hand; a note where it is in doubt.
 
     Raises:
         InputError: it does not.
     """
     mask = None if item.features is None else item.features.hand_mask
-    if not item.guessed or mask is None or float((mask > CLEAR).float().mean()) >= LEAST_CLEAR:
+    if not item.guessed or mask is None:
+        return
+    share = float((mask > CLEAR).float().mean())
+    if share >= LEAST_CLEAR:
+        if share < FEW_CLEAR:
+            item.notes.append(f"only {share:.1%} of the crop is clearly a hand: is there one? Boxes say where it is")
         return
     said = "; ".join(note for note in item.notes if "mediapipe" in note)
     raise InputError(
@@ -179,8 +187,7 @@ def box_of_pose(pose: Pose, model: HandModel, mesh: Mesh, camera: Camera) -> Box
     """The square of the photograph about a posed hand and object."""
     with torch.no_grad():
         hand = model(pose.hand_rotvec, pose.hand_shape, pose.hand_transl).vertices
-        held = mesh.vertices @ axis_angle_to_matrix(pose.object_rotvec).mT + pose.object_transl[:, None]
-        points = torch.cat([hand, held], 1)
+        points = pose.seen(torch.cat([hand, pose.place(mesh.vertices)], 1))
         points = points[:, points[0, :, 2] > 0.02]
         if not points.numel():
             raise InputError("the pose lies behind the camera")

@@ -82,6 +82,9 @@ def test_a_guess_without_enough_clear_pixels_is_no_hand(clear: int, value: float
     one.place(Located(HAND, HELD, notes=("mediapipe sees no hand", "boxes by another")))
     if seen:
         check_hand(with_mask(one, clear, value))
+        assert one.notes[-1].startswith("only 0.4% of the crop is clearly a hand")
+        check_hand(with_mask(one, 100, value))
+        assert len(one.notes) == 3  # nothing is said of 2.4 %
         return
     with pytest.raises(InputError, match=r"a: no hand was found .*\(mediapipe sees no hand\).*'hand_box'.*--boxes"):
         check_hand(with_mask(one, clear, value))
