@@ -7,7 +7,7 @@ smooth because pictures are rendered larger and averaged down.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -225,11 +225,16 @@ def compare(
     *,
     side: int = 400,
     title: str = "",
+    stretch: float = 1.0,
 ) -> Image.Image:
-    """One image's sheet: before, after and the photo; below, the outline after and both poses from the side."""
-    points = np.concatenate([s.vertices for s in (*before, *after)])
+    """One image's sheet: before, after and the photo; below, the outline after and both poses from the side.
+
+    ``stretch``: the focal length before over that of ``matrix``, where it was refined too.
+    """
+    shown = before if stretch == 1 else [replace(s, vertices=s.vertices * [stretch, stretch, 1.0]) for s in before]
+    points = np.concatenate([s.vertices for s in (*shown, *after)])
     part, camera = crop_photo(photo, matrix, view_box(points, matrix, photo.shape[:2]), side)
-    old, new = (paint(surfaces, camera, (side, side)) for surfaces in (before, after))
+    old, new = (paint(surfaces, camera, (side, side)) for surfaces in (shown, after))
     tiles = [
         Tile(overlay(part, old), "before"),
         Tile(overlay(part, new), "after"),

@@ -21,7 +21,7 @@ from horefine.distance import DistanceGrid
 from horefine.errors import InputError
 from horefine.geometry import Camera, matrix_to_axis_angle
 from horefine.mesh import Mesh
-from horefine.scene import CONFIDENCES, Contact, Features, Pose
+from horefine.scene import CONFIDENCES, FACTORS, Contact, Features, Pose
 
 __all__ = ["ForeignPose", "find_item", "read_features", "read_pose"]
 
@@ -104,7 +104,17 @@ def read_pose(path: Path, mean_rotvec: Float[Tensor, "16 3"] | None = None) -> F
     side = str(np.asarray(table["side"])) if "side" in table else None
     if side not in (None, "right", "left"):
         raise InputError(f"{where}: side: {side!r}; known: right, left")
-    return ForeignPose(Pose(hand[None], shape[None], transl[None], rotation[None], object_transl[None]), side)
+    pose = Pose(hand[None], shape[None], transl[None], rotation[None], object_transl[None], **_factors(table, where))
+    return ForeignPose(pose, side)
+
+
+def _factors(table: Mapping[str, Any], where: str) -> dict[str, Tensor]:
+    """The factors that an earlier run found, where it looked for them."""
+    found = {name: _array(table, name, (1,), where) for name in FACTORS.values() if name in table}
+    for name, value in found.items():
+        if not 0.1 < float(value) < 10:
+            raise InputError(f"{where}: {name}: {float(value):g}; a factor is about 1: leave it out if it is not known")
+    return found
 
 
 def read_features(path: Path, camera: Camera, mesh: Mesh, size: tuple[int, int]) -> Features:

@@ -26,7 +26,7 @@ from horefine.hand import HandModel
 from horefine.items import Item, to_numpy
 from horefine.metrics import interaction
 from horefine.refinement import Refinement
-from horefine.scene import Pose
+from horefine.scene import FACTORS, Pose
 
 __all__ = ["COLUMNS", "Outcome", "assemble", "row_of", "versions", "write_item", "write_summary"]
 
@@ -81,16 +81,17 @@ def assemble(item: Item, refinement: Refinement, row: int, model: HandModel, abo
         initial_object_vertices=before["object_vertices"][: len(vertices)],
         object_matrix=posed["object_matrix"],
         wrist_matrix=posed["wrist_matrix"],
-        matrix=to_numpy(item.sample.camera.matrix[0]).astype(np.float64),
+        matrix=_refined_matrix(item, pose),
         image_size=item.sample.camera.size,
         crop=item.box,
         history={name: to_numpy(values[:, row]) for name, values in refinement.history.items()},
         best_step=int(refinement.best_step[row]),
         about={
             **about,
+            "camera": {**about.get("camera", {}), **_given_camera(item, pose)},
             "notes": notes,
             "errors": _errors(item, pose, initial, model),
-            "sigma_mm": _sigmas(refinement, row),
+            **_sigmas(refinement, row),
             "interaction": {"start": _touch(before, item, model), "end": _touch(posed, item, model)},
             "seconds": _rounded(item.seconds),
         },
@@ -102,10 +103,10 @@ def _posed(pose: Pose, item: Item, model: HandModel) -> dict[str, np.ndarray]:
     mesh = item.mesh()
     with torch.no_grad():
         hand = model(pose.hand_rotvec, pose.hand_shape, pose.hand_transl)
-        rotation = axis_angle_to_matrix(pose.object_rotvec)
-        held = mesh.vertices @ rotation.mT + pose.object_transl[:, None]
+        held = pose.place(mesh.vertices)
+        turned = pose.sized(axis_angle_to_matrix(pose.object_rotvec))
     matrix = np.eye(4)
-    matrix[:3, :3], matrix[:3, 3] = to_numpy(rotation[0]), to_numpy(pose.object_transl[0])
+    matrix[:3, :3], matrix[:3, 3] = to_numpy(turned[0]), to_numpy(pose.object_transl[0])
     wrist = to_numpy(hand.transforms[0, 0]).astype(np.float64)
     found = {
         "hand_vertices": to_numpy(hand.vertices[0]),
@@ -138,12 +139,29 @@ def _errors(item: Item, pose: Pose, initial: Pose, model: HandModel) -> dict[str
     return found
 
 
-def _sigmas(refinement: Refinement, row: int) -> dict[str, Any] | None:
-    """How sure the result is (``curvature.Sigmas``), mm; None where the recipe says nothing of it."""
+def _refined_matrix(item: Item, pose: Pose) -> np.ndarray:
+    """The intrinsics that show the result where it belongs: the given ones, or those with the focal length found."""
+    matrix = to_numpy(item.sample.camera.matrix[0]).astype(np.float64)
+    if pose.focal_factor is not None:
+        matrix[[0, 1], [0, 1]] *= float(pose.focal_factor[0])
+    return matrix
+
+
+def _given_camera(item: Item, pose: Pose) -> dict[str, Any]:
+    """What to say of the camera where its focal length was refined too."""
+    return {} if pose.focal_factor is None else {"given_matrix": to_numpy(item.sample.camera.matrix[0]).tolist()}
+
+
+def _sigmas(refinement: Refinement, row: int) -> dict[str, Any]:
+    """How sure the result is (``curvature.Sigmas``): ``sigma_mm``, None where the recipe says nothing of it, and
+    ``sigma`` for the factors that were variables."""
     if refinement.sigma is None or not bool(refinement.sigma.joints[row].isfinite().all()):
-        return None
-    numbers = {f.name: getattr(refinement.sigma, f.name)[row] * 1000 for f in dataclasses.fields(refinement.sigma)}
-    return {name: np.round(to_numpy(value).astype(float), 2).tolist() for name, value in numbers.items()}
+        return {"sigma_mm": None}
+    numbers = {f.name: getattr(refinement.sigma, f.name) for f in dataclasses.fields(refinement.sigma)}
+    found = {name: to_numpy(value[row]).astype(float) for name, value in numbers.items() if value is not None}
+    factors = {name: np.round(found.pop(name), 5).tolist() for name in FACTORS.values() if name in found}
+    lengths = {name: np.round(value * 1000, 2).tolist() for name, value in found.items()}
+    return {"sigma_mm": lengths, **({"sigma": factors} if factors else {})}
 
 
 def _touch(posed: Mapping[str, np.ndarray], item: Item, model: HandModel) -> dict[str, float]:
@@ -192,7 +210,9 @@ def write_item(folder: Path, result: Result, photo: np.ndarray, *, pictures: boo
         )
         after = Surface(result.hand_vertices, hand, HAND_COLOR), Surface(result.object_vertices, held, OBJECT_COLOR)
         title = f"{result.name}: {result.status}"
-        compare(photo, result.matrix, before, after, title=title).save(folder / "overlay.png")
+        longer = (np.asarray(pose.get("focal_factor", 1.0)) for pose in (result.initial, result.pose))
+        stretch = float(next(longer) / next(longer))
+        compare(photo, result.matrix, before, after, title=title, stretch=stretch).save(folder / "overlay.png")
         loss_chart(result.history, result.best_step).save(folder / "loss.png")
         seconds = {**result.about.get("seconds", {}), "draw": round(time.perf_counter() - start, 4)}
         result = dataclasses.replace(result, about={**result.about, "seconds": seconds})

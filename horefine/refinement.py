@@ -189,7 +189,7 @@ def _aligned(pose: Pose, features: Features, config: Config, hand_model: HandMod
         if getattr(features, name) is None:
             ways = f"align.hand: {config.align.hand}, align.object: {config.align.object}"
             raise ConfigError(f"{ways}: needs features.{name}, which is missing: extract it, or set both to given")
-    return align(pose, features, hand_model, **config.align.model_dump(), renderer=renderer)
+    return align(pose, features.under(pose), hand_model, **config.align.model_dump(), renderer=renderer)
 
 
 @dataclass(frozen=True)
@@ -436,7 +436,7 @@ def check_inputs(pose: Pose, features: Features) -> None:
 
 
 def _check_finite(name: str, value: Tensor) -> None:
-    bad = ~value.isfinite().flatten(1).all(1)
+    bad = ~value.isfinite().reshape(len(value), -1).all(1)
     if bad.any():
         images = ", ".join(str(i) for i in bad.nonzero().flatten().tolist())
         raise InputError(f"{name} has NaN or infinite values (image {images}); repair the source or leave it out")

@@ -193,6 +193,15 @@ class Features:
         """The chosen images."""
         return dataclasses.replace(self.map(lambda value: value[index]), object=self.object[index])
 
+    def under(self, pose: Pose) -> Features:
+        """The same features with the pose's factors in camera and mesh, for what knows no factors."""
+        camera, thing = self.camera, self.object
+        if pose.focal_factor is not None:
+            camera = Camera(camera.matrix @ focal_stretch(pose.focal_factor).diag_embed(), camera.size)
+        if pose.object_scale is not None:
+            thing = dataclasses.replace(thing, vertices=pose.sized(thing.vertices), sdf=None)
+        return dataclasses.replace(self, camera=camera, object=thing)
+
     def to(self, *args: Any, **kwargs: Any) -> Features:
         """``Tensor.to`` on every tensor; integers keep their dtype."""
         device = self.camera.matrix.to(*args, **kwargs).device

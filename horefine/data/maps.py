@@ -7,7 +7,7 @@ seen there, and to the mean of the seen samples where only a pixel's rim shows i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -288,7 +288,8 @@ def disturb(
         transl = transl + model.rest_joints(pose.hand_shape)[:, 0] - model.rest_joints(shape)[:, 0]
     centre = object_center if object_center is not None else torch.zeros_like(pose.object_transl)
     back = ((object_old - object_new) @ centre[..., None])[..., 0]
-    return Pose(
-        matrix_to_axis_angle(turned), shape, transl,
-        matrix_to_axis_angle(object_new), pose.object_transl + back + unit[:, 18] * millimetres / 1000,
+    return replace(
+        pose, hand_rotvec=matrix_to_axis_angle(turned), hand_shape=shape, hand_transl=transl,
+        object_rotvec=matrix_to_axis_angle(object_new),
+        object_transl=pose.object_transl + back + unit[:, 18] * millimetres / 1000,
     )  # fmt: skip

@@ -22,12 +22,12 @@ __all__ = ["mirror_features", "mirror_mesh", "mirror_pose", "mirror_sample"]
 def mirror_pose(pose: Pose) -> Pose:
     """The pose of the mirrored hand and the mirrored object (see :func:`mirror_mesh`)."""
     flip = pose.hand_transl.new_tensor([-1.0, 1.0, 1.0])
-    return Pose(
-        mirror_rotvec(pose.hand_rotvec),
-        pose.hand_shape,
-        pose.hand_transl * flip,
-        mirror_rotvec(pose.object_rotvec),
-        pose.object_transl * flip,
+    return dataclasses.replace(
+        pose,
+        hand_rotvec=mirror_rotvec(pose.hand_rotvec),
+        hand_transl=pose.hand_transl * flip,
+        object_rotvec=mirror_rotvec(pose.object_rotvec),
+        object_transl=pose.object_transl * flip,
     )
 
 
