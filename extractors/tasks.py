@@ -21,7 +21,7 @@ from horefine.extractors.initial import predict
 from horefine.extractors.official_task import OfficialTask
 from horefine.extractors.task import Task
 
-__all__ = ["TASKS", "TRAINABLE", "Task"]
+__all__ = ["ON_CPU", "TASKS", "TRAINABLE", "Task"]
 
 
 class FeatureTask(Task):
@@ -153,3 +153,5 @@ TASKS: dict[str, type[Task]] = {task.name: task for task in (FeatureTask, Hoisdf
 """By name; the recipes ``configs/train_<name>.yaml`` say with which numbers. Their weights come with horefine."""
 TRAINABLE: dict[str, type[Task]] = {**TASKS, OfficialTask.name: OfficialTask}
 """All that ``horefine train`` trains."""
+ON_CPU = frozenset({ContactTask.name})
+"""Tasks whose batches are made for the CPU: ``device: auto`` takes it for them."""

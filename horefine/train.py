@@ -18,7 +18,7 @@ import yaml
 
 from horefine.data import DATASETS, Dataset, load_dataset
 from horefine.errors import ConfigError
-from horefine.extractors.tasks import TRAINABLE
+from horefine.extractors.tasks import ON_CPU, TRAINABLE
 from horefine.train_devices import open_devices
 from horefine.train_loop import Loop
 from horefine.train_recipe import TrainConfig, load_train_config
@@ -51,7 +51,7 @@ def train(
             one); ``synthetic``: shards that are written under ``out`` first; a dataset by name and options
             (``synthetic:count=400,seed=1``, ``dexycb:root=DIR``); or any ``horefine.data.Dataset``.
         out: Gets the weights, ``log.jsonl``, ``validation.json`` and ``state.safetensors`` (to resume from).
-        smoke: A minute or less on few scenes, to see that the loss falls.
+        smoke: About a minute on few scenes (:data:`SMOKE`), to see that the loss falls.
         resume: Go on from ``state.safetensors`` when it is there.
         overrides: ``key=value`` changes of the recipe.
 
@@ -64,7 +64,7 @@ def train(
     kind = TRAINABLE[recipe.task]
     if smoke:
         recipe = replace(recipe, **{**SMOKE, **kind.smoke})
-    devices = open_devices(recipe.device)
+    devices = open_devices("cpu" if recipe.device == "auto" and recipe.task in ON_CPU else recipe.device)
     torch.set_num_threads(recipe.threads)
     torch.manual_seed(recipe.seed)
     out = Path(out)
