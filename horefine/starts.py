@@ -42,10 +42,10 @@ def needed(spread: Float[Tensor, "B 5"] | None, options: Starts, align: Align, b
 def directions(count: int, seed: int) -> Float[Tensor, "count 4 3"]:
     """Unit steps of ``count`` starts: hand and object moved, hand and object turned; the first start is not.
 
-    The first starts of many are those of few: each is drawn by itself.
+    Equal numbers and seeds give equal steps, whoever decided over the number.
     """
     generator = torch.Generator().manual_seed(seed)
-    noise = torch.stack([torch.randn(4, 3, generator=generator) for _ in range(count)])
+    noise = torch.randn(count, 4, 3, generator=generator)
     noise = noise / noise.norm(dim=-1, keepdim=True)
     noise[0] = 0
     return noise
