@@ -5,7 +5,8 @@ coordinates creep on within each row (up to one spacing). Networks trained on it
 the lattice as the paper describes it.
 
 All points of the lattice in the box are asked (``dense``, as published), or only those that can be among the nearest
-(``coarse_to_fine``, :func:`nearest_points`): the same points for a fraction of the queries.
+(``coarse_to_fine``, :func:`nearest_points`): the same points where the field is like a distance. How much it saves
+depends on the field and on the box, which alone leaves out most of the lattice (``benchmarks.fields``).
 """
 
 from __future__ import annotations
