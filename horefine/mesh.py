@@ -17,7 +17,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from horefine.distance import RESOLUTION, DistanceGrid, cached_grid
-from horefine.mesh_file import MeshError, MeshReport, read_mesh
+from horefine.mesh_file import UNITS, MeshError, MeshReport, read_mesh
+from horefine.symmetry import find_symmetries
 
 __all__ = ["DistanceGrid", "Mesh", "MeshError", "MeshReport"]
 
@@ -37,6 +38,8 @@ class Mesh:
     """How many vertices and faces of each mesh are real (default: all)."""
     sdf: DistanceGrid | None = None
     """Signed distance; :meth:`distance` builds it when it is not here."""
+    symmetries: Float[Tensor, "B S 4 4"] | None = None
+    """Motions of the object's frame (metres) after which it is the same, the identity first and as padding."""
 
     def __post_init__(self) -> None:
         """Fill in the counts and names that were left out."""
@@ -60,6 +63,7 @@ class Mesh:
             tuple(self.name[place] for place in places),
             self.counts[chosen],
             None if self.sdf is None else self.sdf[chosen],
+            None if self.symmetries is None else self.symmetries[chosen],
         )
 
     @staticmethod
@@ -88,9 +92,12 @@ class Mesh:
         Raises:
             AssetError: there is no such file.
             MeshError: it cannot be read, has no surface, has values that are not finite, or its size fits no unit.
+            InputError: symmetries beside it (:mod:`horefine.symmetry`) that cannot be used.
         """
         vertices, faces, colors, report = read_mesh(path, unit, max_faces)
-        return Mesh.from_arrays(vertices, faces, colors, Path(path).stem), report
+        mesh = Mesh.from_arrays(vertices, faces, colors, Path(path).stem)
+        found = find_symmetries(Path(path), UNITS[report.unit])
+        return (mesh if found is None else dataclasses.replace(mesh, symmetries=found[None])), report
 
     @staticmethod
     def cat(meshes: list[Mesh]) -> Mesh:
@@ -114,6 +121,7 @@ class Mesh:
             tuple(name for mesh in meshes for name in mesh.name),
             torch.cat([mesh.counts for mesh in meshes]),
             sdf,
+            _joined([mesh.symmetries for mesh in meshes], [len(mesh) for mesh in meshes]),
         )
 
     def to(self, *args: object, **kwargs: object) -> Mesh:
@@ -126,6 +134,7 @@ class Mesh:
             self.name,
             self.counts.to(device),
             None if self.sdf is None else self.sdf.to(*args, **kwargs),
+            None if self.symmetries is None else self.symmetries.to(*args, **kwargs),  # type: ignore[arg-type]
         )
 
     def trimmed(self, index: int = 0) -> tuple[Float[Tensor, "V 3"], Int[Tensor, "F 3"]]:
@@ -195,6 +204,19 @@ class Mesh:
     def distance(self, points: Float[Tensor, "B N 3"]) -> Float[Tensor, "B N"]:
         """Signed distance of points (object frame, metres) to the meshes, negative inside; differentiable."""
         return self.grid.sample(points)
+
+
+def _joined(symmetries: list[Tensor | None], counts: list[int]) -> Float[Tensor, "B S 4 4"] | None:
+    """Symmetries of one batch, padded with the identity; None where no mesh has any."""
+    known = [value for value in symmetries if value is not None]
+    if not known:
+        return None
+    most = max(value.shape[1] for value in known)
+    rows = []
+    for value, count in zip(symmetries, counts, strict=True):
+        alone = torch.eye(4).to(known[0]).expand(count, most, 4, 4)
+        rows.append(alone if value is None else torch.cat([value, alone[:, value.shape[1] :]], 1))
+    return torch.cat(rows)
 
 
 def _repeat_last(values: Float[Tensor, "B V C"], count: int) -> Float[Tensor, "B N C"]:

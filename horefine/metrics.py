@@ -16,6 +16,7 @@ from torch import Tensor
 from horefine import intersection
 from horefine.distance import signed_distance, winding_number
 from horefine.mesh import Mesh
+from horefine.scene import Pose
 
 __all__ = [
     "add",
@@ -23,6 +24,7 @@ __all__ = [
     "auc",
     "contact_regions",
     "disjointness",
+    "equivalents",
     "f_score",
     "hand_error",
     "hand_to_object_error",
@@ -30,11 +32,13 @@ __all__ = [
     "intersection_volume",
     "mce",
     "mean_joint_error",
+    "mssd",
     "object_error",
     "oce",
     "penetration_depth",
     "procrustes",
     "scale_translation",
+    "symmetric_object_error",
     "voxel_intersection_volume",
 ]
 
@@ -126,6 +130,34 @@ def scale_translation(
     length = (predicted[:, end] - predicted[:, root]).norm(dim=-1)
     scale = (true[:, end] - true[:, root]).norm(dim=-1) / length
     return (predicted - predicted[:, root, None]) * scale[:, None, None] + true[:, root, None]
+
+
+def mssd(
+    predicted: Float[Tensor, "B V 3"], equivalents: Float[Tensor, "B S V 3"], mask: Bool[Tensor, "B V"] | None = None
+) -> Float[Tensor, "B"]:
+    """MSSD: largest distance of corresponding points, over the true symmetric pose for which it is smallest. mm.
+
+    BOP (Hodan et al. 2020). ``equivalents``: the object in each of its true symmetric poses (:func:`equivalents`).
+    """
+    distance = (predicted[:, None] - equivalents).norm(dim=-1) * MILLIMETRES
+    distance = distance if mask is None else distance.masked_fill(~mask[:, None], 0.0)
+    return distance.amax(-1).amin(-1)
+
+
+def symmetric_object_error(
+    predicted: Float[Tensor, "B V 3"], equivalents: Float[Tensor, "B S V 3"], mask: Bool[Tensor, "B V"] | None = None
+) -> Float[Tensor, "B"]:
+    """OE of a symmetric object: :func:`object_error` to the nearest of its true symmetric poses. mm."""
+    rows = [object_error(predicted, true, mask) for true in equivalents.unbind(1)]
+    return torch.stack(rows, 1).amin(1)
+
+
+def equivalents(mesh: Mesh, pose: Pose) -> Float[Tensor, "B S V 3"]:
+    """Vertices of the posed object in each of its symmetric poses (one without ``mesh.symmetries``)."""
+    vertices, motions = mesh.vertices[:, None], mesh.symmetries
+    if motions is not None:
+        vertices = vertices @ motions[:, :, :3, :3].mT + motions[:, :, None, :3, 3]
+    return pose.place(vertices.flatten(1, 2)).unflatten(1, vertices.shape[1:3])
 
 
 def oce(predicted: Float[Tensor, "B 3"], true: Float[Tensor, "B 3"]) -> Float[Tensor, "B"]:

@@ -24,7 +24,7 @@ from horefine.export import Result, write_json, write_result, write_text
 from horefine.geometry import axis_angle_to_matrix
 from horefine.hand import HandModel
 from horefine.items import Item, to_numpy
-from horefine.metrics import interaction
+from horefine.metrics import equivalents, interaction, symmetric_object_error
 from horefine.refinement import Refinement
 from horefine.scene import FACTORS, Pose
 
@@ -129,13 +129,16 @@ def _errors(item: Item, pose: Pose, initial: Pose, model: HandModel) -> dict[str
     truth = item.sample.truth
     if truth is None:
         return None
-    wanted = _posed(mirror_pose(truth) if item.left else truth, item, model)
-    found = {}
+    truth = mirror_pose(truth) if item.left else truth
+    wanted, found = _posed(truth, item, model), {}
     for suffix, guess in (("_start_mm", initial), ("_mm", pose)):
         posed = _posed(guess, item, model)
         for part in ("hand", "object"):
             away = np.linalg.norm(posed[f"{part}_vertices"] - wanted[f"{part}_vertices"], axis=1)
             found[f"{part}_error{suffix}"] = round(float(away.mean()) * 1000, 3)
+        if item.mesh().symmetries is not None:  # any symmetric pose is right
+            error = symmetric_object_error(guess.place(item.mesh().vertices), equivalents(item.mesh(), truth))
+            found[f"object_error{suffix}"] = round(float(error[0]), 3)
     return found
 
 

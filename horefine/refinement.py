@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from horefine.adam import Adam, Plateau
-from horefine.align import align
+from horefine.align import align, align_symmetric
 from horefine.config import Config, LevenbergMarquardt, Optimizer, Stage, load_config
 from horefine.curvature import Sigmas, sigmas
 from horefine.errors import ConfigError, InputError
@@ -189,7 +189,8 @@ def _aligned(pose: Pose, features: Features, config: Config, hand_model: HandMod
         if getattr(features, name) is None:
             ways = f"align.hand: {config.align.hand}, align.object: {config.align.object}"
             raise ConfigError(f"{ways}: needs features.{name}, which is missing: extract it, or set both to given")
-    return align(pose, features.under(pose), hand_model, **config.align.model_dump(), renderer=renderer)
+    found = align(pose, features.under(pose), hand_model, **config.align.model_dump(), renderer=renderer)
+    return align_symmetric(found, features, hand_model)
 
 
 @dataclass(frozen=True)

@@ -199,7 +199,7 @@ class Features:
         if pose.focal_factor is not None:
             camera = Camera(camera.matrix @ focal_stretch(pose.focal_factor).diag_embed(), camera.size)
         if pose.object_scale is not None:
-            thing = dataclasses.replace(thing, vertices=pose.sized(thing.vertices), sdf=None)
+            thing = dataclasses.replace(thing, vertices=pose.sized(thing.vertices), sdf=None, symmetries=None)
         return dataclasses.replace(self, camera=camera, object=thing)
 
     def to(self, *args: Any, **kwargs: Any) -> Features:

@@ -13,7 +13,7 @@ FLOORS = (  # lowest first; modules of one package (losses, render, ...) may imp
     ("assets", "cache", "distance_kernels", "jacobian_kernels", "anatomy"),
     ("repair", "mano"),
     ("distance", "object_meshing"),
-    ("mesh_file", "intersection", "object_shapes"),
+    ("mesh_file", "intersection", "object_shapes", "symmetry"),
     ("mesh", "object_textures"),
     ("objects", "hand"),
     ("render",),

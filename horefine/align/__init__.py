@@ -7,11 +7,12 @@ of its orientation; but its mesh, its looks and the maps do. No start is needed 
 from __future__ import annotations
 
 from horefine.align.rigid import align_hand
+from horefine.align.symmetric import align_symmetric
 from horefine.align.templates import align_object
 from horefine.hand import HandModel
 from horefine.scene import Features, Pose
 
-__all__ = ["HANDS", "OBJECTS", "align", "align_hand", "align_object"]
+__all__ = ["HANDS", "OBJECTS", "align", "align_hand", "align_object", "align_symmetric"]
 
 HANDS: dict[str, tuple[str, ...]] = {
     "given": (),

@@ -41,7 +41,13 @@ def mirror_mesh(mesh: Mesh) -> Mesh:
         mesh.name,
         mesh.counts,
         None if mesh.sdf is None else _mirror_grid(mesh.sdf),
+        None if mesh.symmetries is None else _mirror_motions(mesh.symmetries),
     )
+
+
+def _mirror_motions(motions: Tensor) -> Tensor:
+    flip = motions.new_tensor([-1.0, 1.0, 1.0, 1.0])
+    return flip[:, None] * motions * flip
 
 
 def mirror_sample(sample: Sample) -> Sample:
