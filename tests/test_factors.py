@@ -62,7 +62,7 @@ def off_pose():
     """Not the truth, with factors that are not 1."""
     center = true_features().object.center
     pose = disturb(true_pose(), 3, 8.0, 6.0, 6.0, model=hand_model(), object_center=center).to(dtype=DOUBLE)
-    focal, scale = torch.tensor([[1.04, 0.95, 1.1], [0.93, 1.06, 1.0]], dtype=DOUBLE)
+    focal, scale = torch.tensor([[1.04, 0.95, 1.1], [0.93, 1.06, 0.98]], dtype=DOUBLE)
     return dataclasses.replace(pose, focal_factor=focal, object_scale=scale)
 
 
