@@ -19,7 +19,7 @@ from torch import Tensor
 from horefine import load_config, load_hand, refine
 from horefine.align import align, align_hand, align_object
 from horefine.align.kernels import match_templates
-from horefine.align.rigid import fit_rigid
+from horefine.align.rigid import _Observed, _residuals, fit_rigid
 from horefine.align.rotations import angle_between, best_apart, even_rotations
 from horefine.data.crop import crop_box, crop_sample
 from horefine.data.maps import disturb, exact_features
@@ -413,3 +413,42 @@ def test_linear_picture() -> None:
     checkers = (torch.arange(8)[:, None] + torch.arange(8)) % 2.0
     half = linear_picture(checkers.expand(1, 3, 8, 8), 4)
     torch.testing.assert_close(half, torch.full_like(half, 0.5))  # half the light, not the light of half the number
+
+
+def test_depth_tells_a_flat_thing_from_its_mirror_image() -> None:
+    """Far away, a plane tilted forth looks like one tilted back; depths up to an offset decide."""
+    generator = torch.Generator().manual_seed(3)
+    plane = torch.rand(80, 3, generator=generator) * torch.tensor([0.16, 0.12, 0.0]) - torch.tensor([0.08, 0.06, 0.0])
+    turn = axis_angle_to_matrix(torch.tensor([0.0, 0.7, 0.0]))
+    placed = plane @ turn.mT + CENTER
+    pixels = project(placed[None], MATRIX[None])[0]
+    noisy = pixels + 2.0 * torch.randn(pixels.shape, generator=generator)  # more than perspective shows
+    flipped = placed[:, 2] * -1 + 2.0
+    for depth, sign in ((placed[:, 2] + 5.0, 1.0), (flipped, -1.0)):
+        found, _ = fit_rigid(plane, noisy, MATRIX, CENTER, depth)
+        tilt = (plane @ found.mT)[:, 2]
+        assert sign * float(torch.corrcoef(torch.stack([tilt, placed[:, 2]]))[0, 1]) > 0.9
+
+
+def test_slopes_of_picture_and_depth() -> None:
+    """Against finite differences, weights held still."""
+    generator = torch.Generator().manual_seed(4)
+    points = torch.randn(12, 3, generator=generator).double() * 0.05
+    seen = _Observed(
+        torch.rand(12, 2, generator=generator).double() * 64, torch.rand(12, generator=generator).double(), 75.0
+    )
+    weight = torch.rand(1, 12, generator=generator).double()
+    place, matrix = CENTER[None].double(), MATRIX.double()
+    jacobian = _residuals(points[None], place, seen, matrix, weight)[1]
+    for column in range(6):
+        ends = []
+        for sign in (1, -1):
+            step = torch.zeros(6, dtype=torch.float64)
+            step[column] = sign * 1e-6
+            moved = points @ axis_angle_to_matrix(step[3:]).mT
+            residual = _residuals(moved[None], place + step[:3], seen, matrix, weight)[0]
+            ends.append(residual)
+        slope = (ends[0] - ends[1]) / 2e-6
+        if column < 3:  # the offset of the depths takes a common one up
+            slope[..., 2] = 0
+        torch.testing.assert_close(jacobian[..., column], slope, atol=1e-4, rtol=1e-5)

@@ -3,14 +3,16 @@
 Each pixel of the map names a point of the hand's surface. Whichever way the hand is turned, size and place of its
 picture then follow in closed form (weak perspective), so every orientation of a spread over all of them is tried, and
 the best are improved by Gauss-Newton on the points' perspective images, both with a robust kernel: codes of a network
-are often wrong altogether. Noisy codes say little about depth (they shrink or blur the picture), so depth is then taken
-from the relative depth map and the object.
+are often wrong altogether. A nearly flat hand looks like its mirror image; the relative depth map tells which it is.
+Noisy codes say little about depth (they shrink or blur the picture), so the hand's own is then taken from the relative
+depth map and the object.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -26,6 +28,8 @@ __all__ = ["align_hand", "fit_rigid"]
 
 SIGMA = 3.0
 """Of a point's image, pixels of the map."""
+IN_DEPTH = SIGMA / 0.04
+"""Errors in depth have a sigma of 4 cm: enough to tell a flat hand from its mirror image, no more."""
 RANGE = 0.3
 """Share by which the depth may differ from the given one."""
 LEAST = 20
@@ -66,8 +70,9 @@ def align_hand(pose: Pose, features: Features, hand_model: HandModel, *, rotatio
         if int(used.sum()) < LEAST:
             continue
         turn[image], moved[image] = fit_rigid(
-            points[image, used], pairs.pixel[image, 0, used], features.camera.matrix[image], middle[image], rotations
-        )
+            points[image, used], pairs.pixel[image, 0, used], features.camera.matrix[image], middle[image],
+            None if features.depth is None else pairs.depth[image, 0, used], rotations,
+        )  # fmt: skip
     if features.depth is not None:
         moved = _at_depth(turn, moved, points, pairs, weight, pose, features)
     return _turned(pose, turn, moved, middle, hand.joints[:, 0])
@@ -78,46 +83,71 @@ def fit_rigid(
     pixels: Float[Tensor, "N 2"],
     matrix: Float[Tensor, "3 3"],
     center: Float[Tensor, "3"],
+    depth: Float[Tensor, "N"] | None = None,
     rotations: int = 576,
-    finalists: int = 4,
+    finalists: int = 6,
 ) -> tuple[Float[Tensor, "3 3"], Float[Tensor, "3"]]:
     """Rotation and translation that put ``points`` (about their middle) on ``pixels``, from any orientation.
+
+    A nearly flat hand looks alike in two orientations; depths, if there are any, tell them apart.
 
     Args:
         points: metres, about the origin that is turned about.
         matrix: intrinsics.
         center: where the origin is now, camera frame; its depth may change by 30 %.
+        depth: of each point, metres, up to a common offset, which is not used.
         rotations: orientations that are tried first.
         finalists: how many of them are improved.
     """
     spread = torch.cat([torch.eye(3, device=points.device)[None], even_rotations(rotations).to(points)])
-    cost, scale, offset = _weak_perspective(points, pixels, matrix, center[2], spread)
+    seen = (
+        _Observed(pixels, torch.zeros_like(pixels[:, 0]), 0.0) if depth is None else _Observed(pixels, depth, IN_DEPTH)
+    )
+    cost, scale, offset = _weak_perspective(points, seen, matrix, center[2], spread)
     chosen = best_apart(cost, spread, finalists, APART)
     focal = (matrix[0, 0] * matrix[1, 1]).sqrt()
-    depth = focal / scale[chosen]
+    away = focal / scale[chosen]
     ray = (offset[chosen] - matrix[:2, 2]) / torch.stack([matrix[0, 0], matrix[1, 1]])
-    translation = torch.cat([ray * depth[:, None], depth[:, None]], 1)
-    turn, translation, cost = _gauss_newton(points, pixels, matrix, spread[chosen], translation)
+    translation = torch.cat([ray * away[:, None], away[:, None]], 1)
+    turn, translation, cost = _gauss_newton(points, seen, matrix, spread[chosen], translation)
     best = cost.argmin()
     return turn[best], translation[best]
 
 
+@dataclass(frozen=True)
+class _Observed:
+    """Where the points are seen."""
+
+    pixels: Float[Tensor, "N 2"]
+    depth: Float[Tensor, "N"]
+    """Metres, up to a common offset."""
+    pixels_a_metre: float
+    """What an error in depth counts, in errors of the picture; 0: depths are not known."""
+
+    def behind(self, z: Float[Tensor, "R N"], weight: Float[Tensor, "R N"]) -> Float[Tensor, "R N"]:
+        """Errors of depths ``z`` in pixels, after the offset that fits the weighted points best."""
+        away = z - self.depth
+        mean = (weight * away).sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp_min(1e-6)
+        return self.pixels_a_metre * (away - mean)
+
+
 def _weak_perspective(
-    points: Tensor, pixels: Tensor, matrix: Tensor, depth: Tensor, rotations: Float[Tensor, "R 3 3"], rounds: int = 4
+    points: Tensor, seen: _Observed, matrix: Tensor, depth: Tensor, rotations: Float[Tensor, "R 3 3"], rounds: int = 4
 ) -> tuple[Float[Tensor, "R"], Float[Tensor, "R"], Float[Tensor, "R 2"]]:
     """Robust cost, scale (pixels a metre) and image of the origin for each orientation, by reweighted least squares."""
-    flat = torch.einsum("rij,nj->rni", rotations[:, :2], points)
+    turned = torch.einsum("rij,nj->rni", rotations, points)
+    flat = turned[..., :2]
     usual = (matrix[0, 0] * matrix[1, 1]).sqrt() / depth
     weight = torch.ones_like(flat[..., 0])
     square = scale = target = middle = kernel = weight  # replaced in the first round
     for done in range(rounds + 1):
         total = weight.sum(1, keepdim=True).clamp_min(1e-6)
         middle = (weight[..., None] * flat).sum(1) / total
-        target = (weight[..., None] * pixels).sum(1) / total
-        a, b = flat - middle[:, None], pixels - target[:, None]
+        target = (weight[..., None] * seen.pixels).sum(1) / total
+        a, b = flat - middle[:, None], seen.pixels - target[:, None]
         scale = (weight[..., None] * a * b).sum((1, 2)) / (weight[..., None] * a * a).sum((1, 2)).clamp_min(1e-9)
         scale = scale.clamp(usual / (1 + RANGE), usual * (1 + RANGE))
-        square = (scale[:, None, None] * a - b).square().sum(-1)
+        square = (scale[:, None, None] * a - b).square().sum(-1) + seen.behind(turned[..., 2], weight).square()
         width = SIGMA * (4.0, 2.0, 1.0)[min(done, 2)]
         kernel = 1 / (1 + square / width**2)
         weight = kernel.square()
@@ -125,27 +155,21 @@ def _weak_perspective(
 
 
 def _gauss_newton(
-    points: Tensor, pixels: Tensor, matrix: Tensor, turn: Float[Tensor, "K 3 3"], translation: Float[Tensor, "K 3"]
+    points: Tensor, seen: _Observed, matrix: Tensor, turn: Float[Tensor, "K 3 3"], translation: Float[Tensor, "K 3"]
 ) -> tuple[Tensor, Tensor, Float[Tensor, "K"]]:
-    """Fifteen damped steps on the perspective images, reweighted by a Geman-McClure kernel; and the cost reached."""
-    fx, fy = matrix[0, 0], matrix[1, 1]
+    """Fifteen damped steps on perspective images and depths, reweighted by a Geman-McClure kernel; and the cost."""
     eye = torch.eye(6, device=points.device)
-    cost = torch.zeros_like(translation[:, 0])
+    cost, weight = torch.zeros_like(translation[:, 0]), torch.ones(len(turn), len(points), device=points.device)
     for done in range(16):
         moved = points @ turn.mT
-        x, y, z = (moved + translation[:, None]).unbind(-1)
-        z = z.clamp_min(0.05)
-        residual = torch.stack([fx * x / z, fy * y / z], -1) + matrix[:2, 2] - pixels
+        residual, jacobian = _residuals(moved, translation, seen, matrix, weight)
         square = residual.square().sum(-1)
         width = SIGMA * (2.0 if done < 4 else 1.0)
         kernel = 1 / (1 + square / width**2)
-        cost = (square * kernel).mean(1)
+        weight, cost = kernel.square(), (square * kernel).mean(1)
         if done == 15:  # the last pose is judged, but not moved
             break
-        zero = torch.zeros_like(z)
-        across = torch.stack([fx / z, zero, -fx * x / z**2, zero, fy / z, -fy * y / z**2], -1).unflatten(-1, (2, 3))
-        jacobian = torch.cat([across, -across @ skew(moved)], -1)
-        weighted = jacobian * kernel.square()[..., None, None]
+        weighted = jacobian * weight[..., None, None]
         normal = torch.einsum("knij,knil->kjl", weighted, jacobian)
         gradient = torch.einsum("knij,kni->kj", weighted, residual)
         damping = 1e-3 * torch.diagonal(normal, dim1=1, dim2=2).clamp_min(1e-3)
@@ -153,6 +177,24 @@ def _gauss_newton(
         translation = translation + step[:, :3].clamp(-0.1, 0.1)
         turn = axis_angle_to_matrix(step[:, 3:].clamp(-0.6, 0.6)) @ turn
     return turn, translation, cost
+
+
+def _residuals(
+    moved: Float[Tensor, "K N 3"], translation: Float[Tensor, "K 3"], seen: _Observed, matrix: Tensor, weight: Tensor
+) -> tuple[Float[Tensor, "K N 3"], Float[Tensor, "K N 3 6"]]:
+    """Errors of picture and depth, pixels, and their change with the translation and a turn about the origin."""
+    fx, fy = matrix[0, 0], matrix[1, 1]
+    x, y, z = (moved + translation[:, None]).unbind(-1)
+    z = z.clamp_min(0.05)
+    flat = torch.stack([fx * x / z, fy * y / z], -1) + matrix[:2, 2] - seen.pixels
+    residual = torch.cat([flat, seen.behind(z, weight)[..., None]], -1)
+    zero = torch.zeros_like(z)
+    across = torch.stack([fx / z, zero, -fx * x / z**2, zero, fy / z, -fy * y / z**2], -1).unflatten(-1, (2, 3))
+    arm = skew(moved)
+    along = seen.pixels_a_metre * -arm[..., 2:, :]  # a common depth is the offset, which is not used
+    along = along - (weight[..., None, None] * along).sum(1, keepdim=True) / weight.sum(1)[:, None, None, None]
+    behind = torch.cat([torch.zeros_like(along), along], -1)
+    return residual, torch.cat([torch.cat([across, -across @ arm], -1), behind], -2)
 
 
 def _at_depth(
