@@ -54,7 +54,7 @@ def scene_of(index: int, shift: np.ndarray | float = 0.0) -> Scene:
         hand=SimpleNamespace(vertices=hand.requires_grad_()), object=thing.requires_grad_(),
         object_rotation=torch.eye(3, dtype=torch.float64)[None], features=SimpleNamespace(object=mesh),
         hand_model=SimpleNamespace(faces=tensor(arrays.faces), tips=torch.tensor([745, 317, 444, 556, 673])),
-        pose=SimpleNamespace(object_transl=torch.zeros(1, 3, dtype=torch.float64)),
+        pose=SimpleNamespace(object_transl=torch.zeros(1, 3, dtype=torch.float64), object_scale=None),
     )  # fmt: skip
     return scene
 

@@ -214,7 +214,7 @@ def _maps(features: Features, **changes: object) -> dict[str, Any]:
 
 
 def _posed(scene: Scene) -> dict[str, object]:
-    return {"hand": scene.hand, "object": scene.object, "object_center": scene.object_center}
+    return {"pose": scene.pose, "hand": scene.hand, "object": scene.object, "object_center": scene.object_center}
 
 
 # ---------------------------------------------------------------- prepared quantities

@@ -191,6 +191,7 @@ def song_scene() -> tuple[SimpleNamespace, Scene]:
     )  # fmt: skip
     center = torch.tensor([[0.0, 0.0, float(oracle.z_root)]], dtype=torch.float64)
     scene = make_scene(
+        pose=Pose(*(torch.zeros(1, *size) for size in ((16, 3), (10,), (3,), (3,), (3,)))),
         render=render, object_center=center, object=tensor(oracle.V_o)[None],
         hand=SimpleNamespace(vertices=tensor(oracle.V_h)[None]),
         features=SimpleNamespace(camera=Camera(tensor(oracle.K)[None], (16, 16))),
