@@ -31,7 +31,9 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Looks at everything; never raises."""
-    checks: Iterable[Callable[[], list[Finding]]] = (_python, _packages, _device, _renderers, _hand, _weights, _cache)
+    checks: Iterable[Callable[[], list[Finding]]] = (
+        _python, _packages, _device, _renderers, _hand, _weights, _detectors, _cache,
+    )  # fmt: skip
     findings: list[Finding] = []
     for check in checks:
         try:
@@ -95,6 +97,18 @@ def _renderers() -> list[Finding]:
             state = "missing" if name == used else "note"
             findings.append(Finding(f"renderer {name}", state, "not installed", str(error).splitlines()[0]))
     return findings
+
+
+def _detectors() -> list[Finding]:
+    from horefine.extractors.mediapipe_adapter import RECIPE
+
+    try:
+        found = version("mediapipe")
+    except PackageNotFoundError:
+        return [Finding("mediapipe", "note", "not installed: our detector finds the hands", RECIPE)]
+    if found.startswith("0.10."):
+        return [Finding("mediapipe", "ok", f"{found}, with --detector mediapipe")]
+    return [Finding("mediapipe", "note", f"{found} is not used: its models are not in its wheel", RECIPE)]
 
 
 def _hand() -> list[Finding]:

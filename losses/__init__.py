@@ -4,7 +4,8 @@ To write one::
 
     def name(scene: Scene, hand_mask: ..., vertex_pairs: ..., *, option: float = 1.0) -> Float[Tensor, "B"]:
 
-Parameters after ``scene`` are fields of ``Features`` or names in :data:`PREPARED`, given by name and never None;
+Parameters after ``scene`` are fields of ``Features`` or names in :data:`PREPARED`, given by name and never None
+(a parameter with the default None, as a confidence, is given when it is there);
 keyword-only ones are options of the YAML. The weight is not its business. Then its name in the tuple below, and a
 line in the YAML. Somebody else's loss needs neither: name it ``package.module:function`` in the YAML.
 """

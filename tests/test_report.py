@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
@@ -24,7 +25,7 @@ from horefine.items import cat_features
 from horefine.mesh import DistanceGrid, Mesh
 from horefine.objects import embedded_object
 from horefine.outcome import Outcome, row_of, write_item, write_summary
-from horefine.scene import Contact, Features
+from horefine.scene import CONFIDENCES, Contact, Features
 
 CAMERA = np.array([[200.0, 0, 49.5], [0, 200, 39.5], [0, 0, 1]])
 RED, BLUE = (0.9, 0.2, 0.2), (0.2, 0.3, 0.9)
@@ -260,8 +261,12 @@ def test_features_come_back_from_their_file(tmp_path: Path) -> None:
 
 def test_mirrored_features_are_their_own_inverse() -> None:
     features = full_features()
+    noise = torch.rand(3, *features.camera.size, generator=torch.Generator().manual_seed(2))
+    sure = {name: noise[None, row] for row, name in enumerate(CONFIDENCES.values())}
+    features = dataclasses.replace(features, **sure)
     twice = mirror_features(mirror_features(features))
-    for name in ("hand_mask", "hand_coords", "object_coords", "depth", "image"):
+    assert not torch.equal(mirror_features(features).hand_confidence, features.hand_confidence)
+    for name in ("hand_mask", "hand_coords", "object_coords", "depth", "image", *CONFIDENCES.values()):
         assert torch.allclose(getattr(twice, name), getattr(features, name), atol=1e-6), name
     once = mirror_features(features)
     assert once.image is not None and features.image is not None

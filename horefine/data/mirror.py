@@ -94,6 +94,9 @@ def mirror_features(features: Features) -> Features:
         object_coords=coords,
         depth=flip(features.depth),
         image=flip(features.image),
+        hand_confidence=flip(features.hand_confidence),
+        object_confidence=flip(features.object_confidence),
+        depth_confidence=flip(features.depth_confidence),
         hand_sdf=None if features.hand_sdf is None else _mirror_grid(features.hand_sdf),
         object_sdf=None if features.object_sdf is None else _mirror_grid(features.object_sdf),
     )
