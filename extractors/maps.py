@@ -17,7 +17,7 @@ from horefine.scene import CONFIDENCES
 
 __all__ = ["GOOD", "MapExtractor", "confidence"]
 
-GOOD = {"hand_coords": 0.036, "object_coords": 0.094, "depth": 0.02}
+GOOD = {"hand_coords": 0.028, "object_coords": 0.07, "depth": 0.016}
 """Mean absolute error (codes, metres) below which a pixel is trusted fully: the medians that the network expects of
 held-out scenes (``*_spread_median`` of ``python -m benchmarks.trained``). So a recipe's sigmas, which were chosen for
 ordinary pixels, keep their meaning, and only what is worse than ordinary weighs less."""
