@@ -1,8 +1,8 @@
 """Muon (Jordan et al. 2024): the step of a matrix is its momentum with all singular values made equal.
 
-Directions that the gradient hardly shows move as far as those that rule it. ``optimizer: muon`` in the training recipes;
-compare the ``log.jsonl`` of a run with ``--set optimizer=adamw``. torch's Muon takes matrices only; here the kernel of a
-convolution is the matrix (outputs, inputs x window), and what is no matrix goes to AdamW.
+Directions that the gradient hardly shows move as far as those that rule it. It is ``optimizer: muon`` in the training
+recipes; compare the ``log.jsonl`` of a run with ``--set optimizer=adamw``. torch's Muon takes matrices only; here the
+kernel of a convolution is the matrix (outputs, inputs x window), and what is no matrix goes to AdamW.
 """
 
 from __future__ import annotations
