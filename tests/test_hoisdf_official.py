@@ -331,7 +331,7 @@ def test_other_files_and_no_file(tmp_path):
         load_official(tmp_path / "a.pth.tar")
     with pytest.raises(AssetError, match="no such file; give a snapshot"):
         load_official(tmp_path / "b.pth.tar")
-    with pytest.raises(AssetError, match="no such file"):
+    with pytest.raises(AssetError, match="is a folder; give a snapshot"):
         load_official(tmp_path)
 
 

@@ -120,10 +120,9 @@ def test_checkpoint_of_learned(tmp_path, hand):
     assert isinstance(own._get(HoisdfInitializer), HoisdfInitializer)
     path = tmp_path / "snapshot_1.pth.tar"
     torch.save([1], path)
-    with pytest.raises(AssetError, match=r"MANO's, and the hand here is the embedded one.*--mano-dir"):
-        Learned(checkpoint=path)
-    with pytest.raises(AssetError, match="holds a list"):
-        Learned(checkpoint=path, hand=hand)
+    for given in (None, hand):  # the file's own fault comes before that there is no MANO hand
+        with pytest.raises(AssetError, match="holds a list"):
+            Learned(checkpoint=path, hand=given)
     with pytest.raises(ConfigError, match="goes with the initializer hoisdf"):
         Learned("horefine.extractors.initial:HoisdfInitializer", checkpoint=path)
 
@@ -144,8 +143,9 @@ def test_the_command_says_what_is_wrong_with_a_checkpoint(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_command_with_a_published_checkpoint(tmp_path):
+def test_the_command_with_a_published_checkpoint(tmp_path, monkeypatch):
     """From a file as the authors write it to refined poses; weights made up, so the poses mean nothing."""
+    monkeypatch.setattr("horefine.items.LEAST_CLEAR", 0.0)  # the pictures are noise: no hand is to be seen
     photos, path = write_photo_folder(tmp_path, 2, left=(1,)), tmp_path / "snapshot_3_100.pth.tar"
     made = parity.made_up("dexycb", "", {})
     halved = {name: value.half() if value.is_floating_point() else value for name, value in made.items()}
