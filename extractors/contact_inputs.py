@@ -16,7 +16,7 @@ from torch import Tensor
 from horefine.extractors import COMPLETED
 from horefine.geometry import axis_angle_to_matrix, project
 from horefine.hand import HandModel
-from horefine.mesh import Mesh
+from horefine.mesh import Mesh, even_samples
 from horefine.scene import Features, Pose
 
 __all__ = [
@@ -111,14 +111,8 @@ def even_points(mesh: Mesh, count: int) -> Points:
 
 def _even(mesh: Mesh, index: int, count: int) -> tuple[Float[Tensor, "N 3"], Float[Tensor, "N 3"]]:
     vertices, faces = mesh.trimmed(index)
-    generator = torch.Generator().manual_seed(0)  # drawn on the CPU: the same on every device
-    corners = vertices[faces]
-    area = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0], dim=-1).norm(dim=-1)
-    place = torch.multinomial(area.cpu().clamp(min=1e-12), count, replacement=True, generator=generator)
-    share = torch.rand(count, 2, generator=generator)
-    share = torch.where(share.sum(1, keepdim=True) > 1, 1 - share, share)
-    weight = torch.cat([1 - share.sum(1, keepdim=True), share], 1)[..., None].to(vertices)
-    chosen = faces[place.to(faces.device)]
+    place, share = even_samples(vertices, faces, count)
+    chosen, weight = faces[place], share[..., None]
     normal = (weight * mesh.normals[index][chosen]).sum(1)
     return (weight * vertices[chosen]).sum(1), torch.nn.functional.normalize(normal, dim=-1)
 

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from horefine.anatomy import vertex_normals
 from horefine.extractors.batches import Batch
 from horefine.extractors.dense import bin_loss, from_bins
 from horefine.extractors.heads import masked_mean
@@ -71,16 +72,6 @@ def posed_hand(
     posed = hand(rotvec, shape, torch.zeros_like(shape[:, :3]))
     wrist, turn = posed.joints[:, :1], rotations[:, 0].mT
     return (posed.vertices - wrist) @ turn, (posed.joints - wrist) @ turn
-
-
-def vertex_normals(vertices: Float[Tensor, "B V 3"], faces: Tensor) -> Float[Tensor, "B V 3"]:
-    """Unit normals, faces weighted by their area."""
-    corners = vertices[:, faces]
-    areas = torch.linalg.cross(corners[:, :, 1] - corners[:, :, 0], corners[:, :, 2] - corners[:, :, 0], dim=-1)
-    total = torch.zeros_like(vertices)
-    for corner in range(3):
-        total = total.index_add(1, faces[:, corner], areas)
-    return torch.nn.functional.normalize(total, dim=-1)
 
 
 def hand_distance(points: Float[Tensor, "B N 3"], vertices: Tensor, normals: Tensor) -> Float[Tensor, "B N"]:

@@ -18,7 +18,7 @@ from horefine.distance import DistanceGrid
 from horefine.errors import InputError
 from horefine.extractors.batches import Augmentation, Batch, augment_color, augment_view
 from horefine.hand import HandModel
-from horefine.mesh import Mesh
+from horefine.mesh import Mesh, even_samples
 from horefine.scene import Pose
 
 __all__ = ["Objects", "Scenes", "ShardScenes", "batch_of", "surface_points"]
@@ -64,14 +64,8 @@ class Objects:
 
 def surface_points(vertices: Tensor, faces: Tensor, count: int = 1024) -> Tensor:
     """``count`` points "N 3" on a mesh, as dense everywhere; the same ones each time."""
-    generator = torch.Generator().manual_seed(0)
-    corners = vertices[faces]
-    edges = corners[:, 1:] - corners[:, :1]
-    area = torch.linalg.cross(edges[:, 0], edges[:, 1], dim=-1).norm(dim=-1)
-    chosen = torch.multinomial(area, count, replacement=True, generator=generator)
-    weights = torch.rand(count, 2, 1, generator=generator)
-    weights = torch.where(weights.sum(1, keepdim=True) > 1, 1 - weights, weights)
-    return corners[chosen, 0] + (weights * edges[chosen]).sum(1)
+    chosen, share = even_samples(vertices, faces, count)
+    return (share[..., None] * vertices[faces[chosen]]).sum(1)
 
 
 class Scenes(ABC):

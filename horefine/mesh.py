@@ -23,6 +23,19 @@ from horefine.symmetry import find_symmetries
 __all__ = ["DistanceGrid", "Mesh", "MeshError", "MeshReport"]
 
 
+def even_samples(
+    vertices: Float[Tensor, "V 3"], faces: Int[Tensor, "F 3"], count: int
+) -> tuple[Int[Tensor, "N"], Float[Tensor, "N 3"]]:
+    """Faces and barycentric coordinates of ``count`` points, as dense everywhere; the same ones each time."""
+    generator = torch.Generator().manual_seed(0)  # drawn on the CPU: the same on every device
+    corners = vertices[faces]
+    area = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0], dim=-1).norm(dim=-1)
+    chosen = torch.multinomial(area.cpu().clamp(min=1e-12), count, replacement=True, generator=generator)
+    share = torch.rand(count, 2, generator=generator)
+    share = torch.where(share.sum(1, keepdim=True) > 1, 1 - share, share)
+    return chosen.to(faces.device), torch.cat([1 - share.sum(1, keepdim=True), share], 1).to(vertices)
+
+
 @dataclass(frozen=True)
 class Mesh:
     """B triangle meshes, object frame, metres."""

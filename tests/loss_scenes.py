@@ -124,3 +124,46 @@ def value_of(name: str, scene: Scene, **options: Any) -> torch.Tensor:
     """A loss from ``LOSSES`` at a scene, its inputs prepared."""
     assert name in LOSSES
     return objective_of(name, scene.features, **options).evaluate(scene)[name]
+
+
+# --- the same in double precision: what slopes are checked with -------------------------------------------------------
+
+DOUBLE = torch.float64
+SQUARES = {
+    "surface_reprojection": {"sigma": 1.0, "kernel": 10.0},
+    "surface_depth": {"sigma": 0.005, "kernel": 10.0},
+    "rendered_code": {"sigma": 0.01, "kernel": 3.0},
+    "rendered_depth": {"sigma": 0.01, "kernel": 3.0},
+    "silhouette": {"weight": 2.0, "sigma": 0.5},
+    "spring_length": {"weight": 300.0},
+    "penetration": {},
+    "contact": {"radius": 0.03, "weight": 2.0},
+    "photometric": {"weight": 0.5},
+    "offset": {"pose": 3.0, "shape": 0.5, "transl": 400.0, "object": 2000.0},
+}
+"""Losses of images and contact that are written as squares, with sigmas."""
+
+
+@functools.lru_cache(maxsize=1)
+def double_parts() -> tuple[HandModel, Features, Any]:
+    """Hand, features and their renderer."""
+    model, features = hand_model().to(dtype=DOUBLE), true_features().to(dtype=DOUBLE)
+    want = OUTPUTS | {"colors"}
+    return (
+        model,
+        features,
+        make_renderer(model.faces, model.codes, features.object, features.camera, "torch", want=want),
+    )
+
+
+def double_scene(pose: Pose) -> Scene:
+    """Of a pose of all three grasps that began at the truth."""
+    model, features, renderer = double_parts()
+    return Scene(pose, true_pose().to(dtype=DOUBLE), features, model, renderer)
+
+
+def double_objective(terms: dict[str, Any]) -> Objective:
+    """Of a ``losses:`` table."""
+    model, features, _ = double_parts()
+    parsed = parse_terms(terms)
+    return Objective(parsed, prepare(parsed, features, model))

@@ -1,12 +1,12 @@
 """ContactOpt's capsules and penetration and obman's contact losses equal what the official code gave."""
 
 import functools
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from oracles import load, tensor
 
 from horefine.losses.contactopt import (
     KINDS,
@@ -21,17 +21,6 @@ from horefine.losses.contactopt import (
 )
 from horefine.mesh import Mesh
 from horefine.scene import Contact, Scene
-
-DATA = Path(__file__).parent / "data"
-
-
-def load(name: str) -> SimpleNamespace:
-    with np.load(DATA / f"{name}.npz") as stored:
-        return SimpleNamespace(**{key: stored[key] for key in stored.files})
-
-
-def tensor(array: np.ndarray) -> torch.Tensor:
-    return torch.as_tensor(np.asarray(array)).to(torch.float64 if np.asarray(array).dtype.kind == "f" else torch.int64)
 
 
 @functools.lru_cache(maxsize=2)

@@ -1,12 +1,14 @@
 """The recipe ``cpf`` walks as CPF's own ``GeOptimizer`` does: total, gradients and iterations from the same inputs."""
 
 import dataclasses
-from pathlib import Path
+import functools
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from oracles import load, recorded_hand
+from oracles import tensor as recorded
 from scipy.spatial.transform import Rotation
 
 from horefine import refine
@@ -23,38 +25,18 @@ from horefine.losses.cpf import (
     rotvec_to_quaternion,
 )
 from horefine.losses.prior import anatomy, offset
-from horefine.mano import HandData
 from horefine.mesh import Mesh
 from horefine.objective import Objective, prepare
 from horefine.scene import Contact, Features, Pose, Scene
 from horefine.tangent import QUATERNION_BLOCKS, Quaternion
 
-DATA = Path(__file__).parent / "data"
+tensor = functools.partial(recorded, dtype=torch.float32)
 NAMES = ("geo_hand_obj_0", "geo_hand_obj_1", "geo_hand_0", "geo_hand_1")
-
-
-def load(name: str) -> SimpleNamespace:
-    with np.load(DATA / f"{name}.npz") as stored:
-        return SimpleNamespace(**{key: stored[key] for key in stored.files})
-
-
-def tensor(array: np.ndarray) -> torch.Tensor:
-    return torch.as_tensor(np.asarray(array)).to(torch.float32 if np.asarray(array).dtype.kind == "f" else torch.int64)
 
 
 @pytest.fixture(scope="module")
 def model() -> HandModel:
-    """The hand with which the oracles were recorded, with their regions and anchors."""
-    arrays, regions = load("synth_hand"), load("synth_hand_regions")
-    data = HandData(
-        arrays.v_template, arrays.faces, arrays.weights, arrays.J_regressor, arrays.shapedirs, arrays.posedirs,
-        np.zeros((16, 3)),
-    )  # fmt: skip
-    return dataclasses.replace(
-        HandModel.from_data(data, "oracle"),
-        regions=tensor(regions.vertex_region), anchor_faces=tensor(regions.anchor_faces),
-        anchor_weights=tensor(regions.anchor_weights), anchor_region=tensor(regions.anchor_region),
-    )  # fmt: skip
+    return recorded_hand(torch.float32)
 
 
 def start(model: HandModel, oracle: SimpleNamespace) -> tuple[Pose, Features]:

@@ -4,22 +4,15 @@ import dataclasses
 
 import pytest
 import torch
-from loss_scenes import hand_model, true_features, true_pose
+from loss_scenes import DOUBLE, double_objective, double_scene, hand_model, true_features, true_pose
 
 from horefine import load_config, refine
 from horefine.curvature import sigmas
 from horefine.data.maps import disturb
-from horefine.objective import Objective, parse_terms, prepare
-from horefine.render import make_renderer
-from horefine.scene import Scene
 
 
-def scene_and(terms, dtype=torch.float64):
-    model, features, pose = hand_model().to(dtype=dtype), true_features().to(dtype=dtype), true_pose().to(dtype=dtype)
-    renderer = make_renderer(model.faces, model.codes, features.object, features.camera, "torch")
-    parsed = parse_terms(terms)
-    scene = Scene(pose, pose, features, model, renderer)
-    return scene, Objective(parsed, prepare(parsed, features, model))
+def scene_and(terms):
+    return double_scene(true_pose().to(dtype=DOUBLE)), double_objective(terms)
 
 
 def test_priors_alone_give_their_own_widths():

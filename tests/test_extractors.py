@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from horefine.anatomy import vertex_normals
 from horefine.data.mirror import mirror_features, mirror_sample
 from horefine.errors import AssetError, ConfigError, InputError
 from horefine.extractors import FEATURES, Learned, load_default, load_model
@@ -18,7 +19,7 @@ from horefine.extractors.detector import Detector, detect, generalised_iou, lett
 from horefine.extractors.encoder_decoder import COMPACT, HEADS, PAPER, FeatureNet, needed_heads
 from horefine.extractors.field import density, point_features, to_grid
 from horefine.extractors.hoisdf import OFFICIAL, Hoisdf, HoisdfConfig, Points
-from horefine.extractors.hoisdf_task import hand_distance, posed_hand, vertex_normals
+from horefine.extractors.hoisdf_task import hand_distance, posed_hand
 from horefine.extractors.initial import HoisdfInitializer, predict
 from horefine.extractors.joints import heat_maps
 from horefine.extractors.maps import MapExtractor

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from loss_scenes import hand_model, true_features, true_pose
+from loss_scenes import DOUBLE, SQUARES, double_parts, double_scene, hand_model, true_features, true_pose
 
 from horefine import load_config, refine
 from horefine.data.maps import corrupt, disturb
@@ -24,37 +24,8 @@ from horefine.render import OUTPUTS, make_renderer
 from horefine.scene import FACTORS, Pose, Scene
 from horefine.tangent import CHARTS
 
-DOUBLE = torch.float64
 BOTH = tuple(FACTORS)
-TERMS = {
-    "surface_reprojection": {"sigma": 1.0, "kernel": 10.0},
-    "surface_depth": {"sigma": 0.005, "kernel": 10.0},
-    "rendered_code": {"sigma": 0.01, "kernel": 3.0},
-    "rendered_depth": {"sigma": 0.01, "kernel": 3.0},
-    "silhouette": {"weight": 2.0, "sigma": 0.5},
-    "spring_length": {"weight": 300.0},
-    "penetration": {},
-    "contact": {"radius": 0.03, "weight": 2.0},
-    "photometric": {"weight": 0.5},
-    "offset": {"pose": 3.0, "shape": 0.5, "transl": 400.0, "object": 2000.0},
-    "sdf_consistency": {},
-}
-
-
-@functools.lru_cache(maxsize=1)
-def parts():
-    model, features = hand_model().to(dtype=DOUBLE), true_features().to(dtype=DOUBLE)
-    wanted = OUTPUTS | {"colors"}
-    return (
-        model,
-        features,
-        make_renderer(model.faces, model.codes, features.object, features.camera, "torch", want=wanted),
-    )
-
-
-def scene_at(pose):
-    model, features, renderer = parts()
-    return Scene(pose, true_pose().to(dtype=DOUBLE), features, model, renderer)
+TERMS = {**SQUARES, "sdf_consistency": {}}
 
 
 @functools.lru_cache(maxsize=1)
@@ -71,8 +42,8 @@ def off_pose():
 
 def test_a_factor_is_another_camera_or_another_mesh():
     """Rendering with a factor is rendering with that camera (that mesh) and none."""
-    pose, (model, features, _) = off_pose(), parts()
-    scene = scene_at(pose)
+    pose, (model, features, _) = off_pose(), double_parts()
+    scene = double_scene(pose)
     matrix = features.camera.matrix.clone()
     matrix[:, [0, 1], [0, 1]] *= pose.focal_factor[:, None]
     vertices = features.object.vertices * pose.object_scale[:, None, None]
@@ -119,7 +90,7 @@ def test_gradient_is_the_slope_along_the_new_columns(name):
         return chart_for(name, BOTH)
 
     leaf = off_pose().map(lambda value: value.clone().requires_grad_())
-    scene = scene_at(leaf)
+    scene = double_scene(leaf)
     found = torch.autograd.grad(smooth(scene).sum(), [v for _, v in leaf.items()])
     flat, count = chart().gradient(scene, leaf.like(found)), chart().first
     assert flat.shape[1] == count + 2 and sum(map(len, chart().blocks.values())) == count + 2
@@ -130,21 +101,21 @@ def test_gradient_is_the_slope_along_the_new_columns(name):
         for sign in (1, -1):
             own = chart()
             own.gradient(scene, leaf.like(found))  # a chart that remembers begins here
-            ends.append(smooth(scene_at(own.move(scene, sign * step))).detach())
+            ends.append(smooth(double_scene(own.move(scene, sign * step))).detach())
         slope = (ends[0] - ends[1]) / 2e-6
         assert torch.allclose(flat[:, column], slope, rtol=1e-4, atol=1e-4 * float(slope.abs().max())), column
 
 
 def test_a_step_in_size_keeps_the_middle_and_one_in_focal_length_the_pictures():
-    scene = scene_at(off_pose())
+    scene = double_scene(off_pose())
     step = torch.zeros(3, 69, dtype=DOUBLE)
     step[:, 68] = 0.1
-    grown = scene_at(chart_for("tangent", BOTH).move(scene, step))
+    grown = double_scene(chart_for("tangent", BOTH).move(scene, step))
     assert torch.allclose(grown.object_center, scene.object_center)
     assert torch.allclose(grown.pose.object_scale, scene.pose.object_scale * float(np.exp(0.1)))
     step = torch.zeros(3, 69, dtype=DOUBLE)
     step[:, 67] = 0.05
-    longer, matrix = scene_at(chart_for("tangent", BOTH).move(scene, step)), scene.features.camera.matrix
+    longer, matrix = double_scene(chart_for("tangent", BOTH).move(scene, step)), scene.features.camera.matrix
     middles = [project(s.pose.seen(s.object_center[:, None]), matrix) for s in (scene, longer)]
     assert torch.allclose(*middles)
     moved = (project(longer.seen[0], matrix) - project(scene.seen[0], matrix)).norm(dim=-1)
@@ -159,8 +130,8 @@ def test_a_step_in_size_keeps_the_middle_and_one_in_focal_length_the_pictures():
 @pytest.mark.parametrize("name", [*TERMS, "factor_prior"])
 def test_cost_is_the_loss_and_rows_are_its_slope(name):
     """As in test_levenberg_marquardt, along the new columns and with factors that are not 1."""
-    scene = scene_at(off_pose())
-    model, features, _ = parts()
+    scene = double_scene(off_pose())
+    model, features, _ = double_parts()
     parsed = parse_terms({name: TERMS[name]}) if name in TERMS else {
         name: Term(name, factor_prior, 2.0, {"variable": "object_scale", "sigma": 0.1})
     }  # fmt: skip
@@ -174,7 +145,7 @@ def test_cost_is_the_loss_and_rows_are_its_slope(name):
     for column in columns:
         step = torch.zeros(3, 69, dtype=DOUBLE)
         step[:, column] = 1e-6
-        ends = [form.cost(scene_at(chart.move(scene, s))) for s in (step, -step)]
+        ends = [form.cost(double_scene(chart.move(scene, s))) for s in (step, -step)]
         slope[:, column] = ((ends[0] - ends[1]) / 2e-6).numpy()
     scale = np.abs(slope).max(1, keepdims=True)
     assert (scale > 0).all(), "the test must see a slope"
@@ -185,12 +156,12 @@ def test_cost_is_the_loss_and_rows_are_its_slope(name):
 
 
 def test_factor_columns_are_what_the_chart_does_to_the_pose():
-    scene = scene_at(off_pose())
+    scene = double_scene(off_pose())
     columns = factor_columns(scene, BOTH)
     for place in range(2):
         step = torch.zeros(3, 69, dtype=DOUBLE)
         step[:, 67 + place] = 1e-6
-        moved = scene_at(chart_for("tangent", BOTH).move(scene, step))
+        moved = double_scene(chart_for("tangent", BOTH).move(scene, step))
         hand = (moved.pose.hand_transl - scene.pose.hand_transl) / 1e-6
         thing = (moved.object_center - scene.object_center) / 1e-6
         assert torch.allclose(hand, columns[:, :3, place], atol=1e-5)
@@ -309,7 +280,7 @@ def test_factors_go_to_a_file_and_come_back(tmp_path):
 
 
 def test_the_mirror_and_other_code_keep_factors():
-    pose, (_, features, _) = off_pose(), parts()
+    pose, (_, features, _) = off_pose(), double_parts()
     assert torch.equal(mirror_pose(pose).focal_factor, pose.focal_factor)
     assert torch.equal(disturb(pose, 0, 5.0, 5.0, 5.0).object_scale, pose.object_scale)
     plain = features.under(pose)

@@ -7,7 +7,16 @@ import re
 import numpy as np
 import pytest
 import torch
-from loss_scenes import hand_model, true_features, true_pose
+from loss_scenes import (
+    DOUBLE,
+    SQUARES,
+    double_objective,
+    double_parts,
+    double_scene,
+    hand_model,
+    true_features,
+    true_pose,
+)
 
 from horefine import load_config, refine
 from horefine.data.maps import disturb
@@ -18,27 +27,10 @@ from horefine.levenberg_marquardt import Damping, Workspace, forms_of, minimise,
 from horefine.losses.forms import DenseRows, packed_vertices
 from horefine.losses.image_squares import see, see_code, see_rendered_depth
 from horefine.losses.robust import Residuals, count_repeats
-from horefine.objective import Objective, Term, parse_terms, prepare
-from horefine.render import OUTPUTS, make_renderer
-from horefine.scene import Scene
+from horefine.objective import Objective, Term
 from horefine.tangent import CHARTS
 
-DOUBLE = torch.float64
-TERMS = {
-    "surface_reprojection": {"sigma": 1.0, "kernel": 10.0},
-    "surface_depth": {"sigma": 0.005, "kernel": 10.0},
-    "rendered_code": {"sigma": 0.01, "kernel": 3.0},
-    "rendered_depth": {"sigma": 0.01, "kernel": 3.0},
-    "silhouette": {"weight": 2.0, "sigma": 0.5},
-    "spring_length": {"weight": 300.0},
-    "penetration": {},
-    "contact": {"radius": 0.03, "weight": 2.0},
-    "photometric": {"weight": 0.5},
-    "offset": {"pose": 3.0, "shape": 0.5, "transl": 400.0, "object": 2000.0},
-    "pose_prior": {},
-    "shape_prior": {"weight": 2.0},
-    "anatomy": {},
-}
+TERMS = {**SQUARES, "pose_prior": {}, "shape_prior": {"weight": 2.0}, "anatomy": {}}
 
 
 @functools.lru_cache(maxsize=1)
@@ -47,27 +39,6 @@ def start():
     pose = disturb(true_pose(), 3, 12.0, 10.0, 8.0, model=hand_model(), object_center=center)
     shape = torch.randn(3, 10, generator=torch.Generator().manual_seed(2)) * 0.5
     return dataclasses.replace(pose, hand_shape=shape)
-
-
-@functools.lru_cache(maxsize=1)
-def double_parts():
-    model, features = hand_model().to(dtype=DOUBLE), true_features().to(dtype=DOUBLE)
-    return (
-        model,
-        features,
-        make_renderer(model.faces, model.codes, features.object, features.camera, "torch", want=OUTPUTS | {"colors"}),
-    )
-
-
-def scene_at(pose):
-    model, features, renderer = double_parts()
-    return Scene(pose, true_pose().to(dtype=DOUBLE), features, model, renderer)
-
-
-def objective(terms):
-    model, features, _ = double_parts()
-    parsed = parse_terms(terms)
-    return Objective(parsed, prepare(parsed, features, model))
 
 
 def test_points_of_the_hand_move_as_the_twin_says():
@@ -89,8 +60,8 @@ def test_points_of_the_hand_move_as_the_twin_says():
 @pytest.mark.parametrize("name", TERMS)
 def test_cost_is_the_loss_and_rows_are_its_slope(name):
     """At a pose off the truth: the form's cost equals the loss; 2 J'r is the slope of its cost along all 67 columns."""
-    scene = scene_at(start().to(dtype=DOUBLE))
-    whole = objective({name: TERMS[name]})
+    scene = double_scene(start().to(dtype=DOUBLE))
+    whole = double_objective({name: TERMS[name]})
     form = forms_of(whole, scene)[name].freeze(scene)
     assert torch.allclose(form.cost(scene), whole.evaluate(scene)[name], rtol=1e-5)
     normal, right = np.zeros((3, 67, 67)), np.zeros((3, 67))
@@ -99,7 +70,7 @@ def test_cost_is_the_loss_and_rows_are_its_slope(name):
     for column in range(67):
         step = torch.zeros(3, 67, dtype=DOUBLE)
         step[:, column] = size
-        moved = [form.cost(scene_at(CHARTS["tangent"].move(scene, s))) for s in (step, -step)]
+        moved = [form.cost(double_scene(CHARTS["tangent"].move(scene, s))) for s in (step, -step)]
         slope[:, column] = ((moved[0] - moved[1]) / (2 * size)).numpy()
     scale = np.abs(slope).max(1, keepdims=True)
     assert (scale > 0).all(), "the test must see a slope"
@@ -112,8 +83,8 @@ def test_cost_is_the_loss_and_rows_are_its_slope(name):
 @pytest.mark.parametrize("name", ["rendered_code", "rendered_depth"])
 @pytest.mark.parametrize("dtype", [torch.float32, DOUBLE])
 def test_what_a_pixel_sees_is_what_the_twin_says(name, dtype):
-    scene = scene_at(start().to(dtype=DOUBLE))
-    form = forms_of(objective({name: TERMS[name]}), scene)[name].freeze(scene)
+    scene = double_scene(start().to(dtype=DOUBLE))
+    form = forms_of(double_objective({name: TERMS[name]}), scene)[name].freeze(scene)
     pixels = dataclasses.replace(
         form.pixels, **{k: getattr(form.pixels, k).to(dtype) for k in ("valid", "ray", "target", "codes")}
     )
@@ -134,7 +105,7 @@ def test_what_a_pixel_sees_is_what_the_twin_says(name, dtype):
 
 def test_the_chart_matrix_is_the_slope_of_the_chart():
     """Plain translation of hand and object that a step in the chart gives, by finite differences."""
-    scene = scene_at(start().to(dtype=DOUBLE))
+    scene = double_scene(start().to(dtype=DOUBLE))
     matrix, size = chart_matrix(scene), 1e-6
     for column in (0, 2, 63, 61):
         step = torch.zeros(3, 67, dtype=DOUBLE)
@@ -180,7 +151,7 @@ def wishing(honest):
 def test_a_good_step_is_taken_and_a_bad_one_refused_image_by_image():
     form, whole = wishing([True, False, True])
     pose = start().to(dtype=DOUBLE)
-    found = minimise(whole, pose, scene_at, 40, Damping(first=1e-5, tolerance=1e-9))
+    found = minimise(whole, pose, double_scene, 40, Damping(first=1e-5, tolerance=1e-9))
     assert torch.allclose(found.pose.hand_shape[[0, 2]], form.wish[[0, 2]], atol=1e-6)
     assert torch.equal(found.pose.hand_shape[1], pose.hand_shape[1]), "every step of it was worse"
     assert torch.allclose(found.pose.hand_rotvec, pose.hand_rotvec, atol=1e-9), "nothing asks it to move"
@@ -192,7 +163,7 @@ def test_a_good_step_is_taken_and_a_bad_one_refused_image_by_image():
 def test_a_step_turns_no_joint_too_far():
     terms = {"surface_reprojection": {"sigma": 1.0, "kernel": 60.0}}
     pose, seen = start().to(dtype=DOUBLE), []
-    minimise(objective(terms), pose, lambda p: seen.append(p) or scene_at(p), 1, Damping(turn=0.01))
+    minimise(double_objective(terms), pose, lambda p: seen.append(p) or double_scene(p), 1, Damping(turn=0.01))
     turn = axis_angle_to_matrix(seen[0].hand_rotvec).mT @ axis_angle_to_matrix(seen[1].hand_rotvec)
     angle = torch.acos(((turn.diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2).clamp(-1, 1))
     assert 0.005 < angle.max() < 0.0101

@@ -1,12 +1,11 @@
 """The losses equal what official code (CPF) and a literal reading of Song et al. 2022 computed from the same inputs."""
 
-import dataclasses
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from oracles import load, recorded_hand, tensor
 from scipy.spatial.transform import Rotation
 
 from horefine.anatomy import JOINTS
@@ -17,20 +16,8 @@ from horefine.losses.cpf import attraction, axis_terms, edge_length, quaternion_
 from horefine.losses.image import correspondence_depth, dense_mapping, relative_depth, segmentation
 from horefine.losses.pairs import VertexPairs, nearest_pixels
 from horefine.losses.prior import anatomy, offset
-from horefine.mano import HandData
 from horefine.mesh import Mesh
 from horefine.scene import Contact, Pose, Scene
-
-DATA = Path(__file__).parent / "data"
-
-
-def load(name: str) -> SimpleNamespace:
-    with np.load(DATA / f"{name}.npz") as stored:
-        return SimpleNamespace(**{key: stored[key] for key in stored.files})
-
-
-def tensor(array: np.ndarray | float, dtype: torch.dtype = torch.float64) -> torch.Tensor:
-    return torch.as_tensor(np.asarray(array)).to(dtype if np.asarray(array).dtype.kind == "f" else torch.int64)
 
 
 def make_scene(**parts: object) -> Scene:
@@ -42,19 +29,7 @@ def make_scene(**parts: object) -> Scene:
 
 @pytest.fixture(scope="module")
 def model() -> HandModel:
-    """The hand with which the oracles were recorded, with their regions and anchors."""
-    arrays, regions = load("synth_hand"), load("synth_hand_regions")
-    data = HandData(
-        arrays.v_template, arrays.faces, arrays.weights, arrays.J_regressor, arrays.shapedirs, arrays.posedirs,
-        np.zeros((16, 3)),
-    )  # fmt: skip
-    palmar = torch.zeros(778, dtype=torch.bool)
-    palmar[regions.palm_vertices.astype(np.int64)] = True
-    return dataclasses.replace(
-        HandModel.from_data(data, "oracle").to(dtype=torch.float64),
-        regions=tensor(regions.vertex_region), palmar=palmar, anchor_faces=tensor(regions.anchor_faces),
-        anchor_weights=tensor(regions.anchor_weights), anchor_region=tensor(regions.anchor_region),
-    )  # fmt: skip
+    return recorded_hand()
 
 
 def test_elasticity() -> None:

@@ -25,7 +25,7 @@ from horefine.hand import load_hand
 from horefine.objects import embedded_object
 from horefine.scene import Pose
 from tests.photo_folder import write_photo_folder
-from tests.toy_shard import write_toy_shard
+from tests.toy_shard import small_network, write_toy_shard
 
 
 @pytest.fixture(scope="module")
@@ -221,16 +221,7 @@ def test_the_hand_is_the_one_the_truth_was_made_with(photos, tmp_path, hand):
 
 @pytest.mark.parametrize("name", ["features", "hoisdf", "detector"])
 def test_every_task_learns_from_samples(name, photos):
-    small = {
-        "features": {"width": 16, "decoder": [16, 16, 8], "head_width": 8},
-        "hoisdf": {
-            "width": 16, "unet": {"deconvs": [16, 16, 8], "fuses": [16, 16, 8], "heads": []}, "hidden": 64,
-            "feedforward": 64, "token_mlp": [32], "field_mlp": [32, 16], "field_width": 64, "hand_points": 16,
-            "object_points": 16,
-        },
-        "detector": {"width": 16, "decoder": [16, 16, 8]},
-    }[name]  # fmt: skip
-    task = TASKS[name](small, {}, photos, 2, hand="embedded")
+    task = TASKS[name](small_network(name, 16), {}, photos, 2, hand="embedded")
     assert isinstance(task.scenes, Scenes) and isinstance(task.scenes.objects, Objects)
     losses = task.losses(3, 0.5, torch.Generator().manual_seed(0), False)
     sum(losses.values()).backward()

@@ -24,21 +24,11 @@ from horefine.extractors.weights import read_weights
 from horefine.train import TrainConfig, load_train_config, train
 from horefine.train_devices import open_devices
 from horefine.train_log import TrainLog
-from tests.toy_shard import write_toy_shard
+from tests.toy_shard import small_network, write_toy_shard
 
 ROOT = Path(__file__).resolve().parents[1]
 STEADY = ("hand_field", "object_field", "hand_seg", "obj_seg")
 """HOISDF's losses that fall from the first step on."""
-
-SMALL = {
-    "features": {"width": 8, "decoder": [16, 16, 8], "head_width": 8},
-    "hoisdf": {
-        "width": 8, "unet": {"deconvs": [16, 16, 8], "fuses": [16, 16, 8], "heads": []}, "hidden": 64,
-        "feedforward": 64, "token_mlp": [32], "field_mlp": [32, 16], "field_width": 64, "hand_points": 16,
-        "object_points": 16,
-    },
-    "detector": {"width": 8, "decoder": [16, 16, 8]},
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +38,16 @@ def data(tmp_path_factory):
 
 def recipe(task: str, **changes) -> TrainConfig:
     base = TrainConfig(
-        task, SMALL[task], batch=4, steps=24, rate=4e-3, held_out=4, measured=4, log_every=4, ema=0.9, minutes=None
+        task,
+        small_network(task, 8),
+        batch=4,
+        steps=24,
+        rate=4e-3,
+        held_out=4,
+        measured=4,
+        log_every=4,
+        ema=0.9,
+        minutes=None,
     )
     return dataclasses.replace(base, **changes)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,19 @@ from horefine.hand import load_hand
 from horefine.mesh import Mesh
 from horefine.objects import OBJECTS, embedded_object
 from horefine.scene import Pose
+
+
+def small_network(task: str, width: int) -> dict[str, Any]:
+    """Sizes at which a task's network learns in seconds; ``width``: of its encoder."""
+    return {
+        "features": {"width": width, "decoder": [16, 16, 8], "head_width": 8},
+        "hoisdf": {
+            "width": width, "unet": {"deconvs": [16, 16, 8], "fuses": [16, 16, 8], "heads": []}, "hidden": 64,
+            "feedforward": 64, "token_mlp": [32], "field_mlp": [32, 16], "field_width": 64, "hand_points": 16,
+            "object_points": 16,
+        },
+        "detector": {"width": width, "decoder": [16, 16, 8]},
+    }[task]  # fmt: skip
 
 
 def _box(points: torch.Tensor) -> tuple[float, float, float, float]:
