@@ -8,6 +8,7 @@ import torch
 import trimesh
 
 from horefine import metrics
+from horefine.distance import winding_number
 from horefine.geometry import axis_angle_to_matrix
 from horefine.intersection import close_holes, intersection_volume, signed_volume
 from horefine.mesh import Mesh
@@ -273,7 +274,7 @@ def test_contact_regions_grow_with_the_threshold() -> None:
     triangles = np.repeat(vertices[faces][None], len(hand), 0).reshape(-1, 3, 3)
     nearest = trimesh.triangles.closest_point(triangles, np.repeat(hand, len(faces), 0)).reshape(len(hand), -1, 3)
     near = np.linalg.norm(nearest - hand[:, None], axis=-1).min(1) < 3e-3
-    inside = metrics.winding_number(hand, vertices, faces) > 0.5
+    inside = winding_number(hand, vertices, faces) > 0.5
     assert counts[1] == len(np.unique(regions[near | inside]))
     apart, *_ = scene(1, "apart")
     assert metrics.contact_regions(apart, regions, vertices, faces) == 0

@@ -1,0 +1,43 @@
+"""The field's error and quality measures: one function each, with its paper, unit and variant.
+
+Metres in; millimetres, cubic centimetres or counts out, as papers print them. Functions of point sets are batched torch
+("B V 3" -> "B"); functions of solid meshes take one scene in numpy, and :func:`interaction` does a batch.
+What a name means differs between papers (three penetration depths, two ADD-S); the docstring says which one this is.
+"""
+
+from horefine.metrics.alignment import procrustes, scale_translation
+from horefine.metrics.contact import (
+    contact_regions,
+    disjointness,
+    interaction,
+    intersection_volume,
+    penetration_depth,
+    voxel_intersection_volume,
+)
+from horefine.metrics.hand import auc, hand_error, hand_to_object_error, mean_joint_error
+from horefine.metrics.objects import add, add_s, equivalents, mce, mssd, object_error, oce, symmetric_object_error
+from horefine.metrics.surfaces import f_score
+
+__all__ = [
+    "add",
+    "add_s",
+    "auc",
+    "contact_regions",
+    "disjointness",
+    "equivalents",
+    "f_score",
+    "hand_error",
+    "hand_to_object_error",
+    "interaction",
+    "intersection_volume",
+    "mce",
+    "mean_joint_error",
+    "mssd",
+    "object_error",
+    "oce",
+    "penetration_depth",
+    "procrustes",
+    "scale_translation",
+    "symmetric_object_error",
+    "voxel_intersection_volume",
+]
