@@ -7,6 +7,7 @@ they came about, ``scene.glb`` hand and object for any viewer. ``docs/input.md``
 from __future__ import annotations
 
 import errno
+import io
 import json
 import math
 import os
@@ -29,6 +30,8 @@ __all__ = [
     "disk_full",
     "load_result",
     "new_folder",
+    "write_arrays",
+    "write_bytes",
     "write_glb",
     "write_json",
     "write_result",
@@ -206,14 +209,26 @@ def _alive(path: Path) -> bool:
 
 
 def write_text(path: Path, text: str) -> None:
+    """:func:`write_bytes` of a text in UTF-8."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
     """Writes a file under a temporary name and renames it: readers see the old one or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{_PREFIX}{os.getpid()}-{path.name}")
     try:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_bytes(data)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_arrays(path: Path, arrays: Mapping[str, ndarray]) -> None:
+    """:func:`write_bytes` of a compressed npz file."""
+    stream = io.BytesIO()
+    np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
+    write_bytes(path, stream.getvalue())
 
 
 def write_json(path: Path, table: Mapping[str, Any]) -> None:
