@@ -356,6 +356,9 @@ def report(
 @guarded
 def synthesize(
     folder: Annotated[Path, typer.Argument(help="Gets images, sidecars, depth, truth and exact maps.")],
+    suite: Annotated[
+        str | None, _option("The fixed scenes of a benchmark suite: standard (100) or small (12); also first poses.")
+    ] = None,
     count: Annotated[int, _option("How many photographs.", min=1)] = 100,
     seed: Seed = 0,
     object_names: Annotated[list[str] | None, _option("Only these objects: names or mesh files.", "--object")] = None,
@@ -367,9 +370,17 @@ def synthesize(
     from rich.progress import Progress
 
     from horefine.data.synthetic import write_dataset
+    from horefine.errors import ConfigError
+    from horefine.suite import write_suite
 
+    if suite is not None and (count, seed, object_names, left) != (100, 0, None, 0.0):
+        raise ConfigError(f"--suite {suite}: its scenes are fixed; leave out --count, --seed, --object and --left")
     with Progress(console=Console(stderr=True), transient=True, disable=quiet) as bar:
         task = bar.add_task("rendering", total=count)
+        if suite is not None:
+            spec = write_suite(folder, suite, lambda done, total: bar.update(task, completed=done, total=total))
+            log.info("%s: suite %s, %d scenes", folder, spec.title, spec.count)
+            return
         rate = write_dataset(
             folder,
             count,

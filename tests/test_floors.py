@@ -33,11 +33,12 @@ FLOORS = (  # lowest first; modules of one package (losses, render, ...) may imp
     ("data", "export"),
     ("extractors",),
     ("items",),
-    ("outcome",),
+    ("outcome", "suite"),
     ("job",),
     ("networks", "pipeline", "train_recipe", "train_devices", "train_log"),
     ("train_loop",),
     ("evaluate", "train", "report", "distribute", "doctor"),
+    ("ablate",),
     ("cli",),
     ("__main__",),
 )
