@@ -18,6 +18,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from horefine.evaluate.intervals import interval
+from horefine.evaluate.tables import to_markdown as markdown_table
 from horefine.export import write_text
 
 __all__ = [
@@ -63,13 +65,7 @@ def median_interval(
     values: Sequence[float] | np.ndarray, *, level: float = 0.95, rounds: int = 2000, seed: int = 0
 ) -> tuple[float, float, float]:
     """The median within its bootstrap percentile interval: (low, median, high). NaN values are left out."""
-    known = np.asarray(values, np.float64)
-    known = known[~np.isnan(known)]
-    if not len(known):
-        return float("nan"), float("nan"), float("nan")
-    draws = np.random.default_rng(seed).integers(0, len(known), (rounds, len(known)))
-    low, high = np.quantile(np.median(known[draws], 1), [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(np.median(known)), float(high)
+    return interval(values, "median", level, rounds, seed)
 
 
 def seconds(work: Callable[[], object], *, repeats: int = 20, warm: int = 3) -> tuple[float, float, float]:
@@ -82,27 +78,6 @@ def seconds(work: Callable[[], object], *, repeats: int = 20, warm: int = 3) -> 
         work()
         times.append(time.perf_counter() - start)
     return float(np.median(times)), float(np.quantile(times, 0.1)), float(np.quantile(times, 0.9))
-
-
-def markdown_table(rows: Sequence[Mapping[str, object]]) -> str:
-    """Rows as a Markdown table; columns in the order they first appear, a missing value as ``-``."""
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    lines = [[_cell(row.get(name, "-")) for name in columns] for row in rows]
-    widths = [max(len(line[k]) for line in [columns, *lines]) for k in range(len(columns))]
-    numeric = [all(isinstance(row.get(name, 0), int | float) for row in rows) for name in columns]
-
-    def join(cells: Sequence[str]) -> str:
-        padded = [c.rjust(w) if n else c.ljust(w) for c, w, n in zip(cells, widths, numeric, strict=True)]
-        return "| " + " | ".join(padded) + " |"
-
-    rule = "|" + "|".join("-" * (w + 1) + (":" if n else "-") for w, n in zip(widths, numeric, strict=True)) + "|"
-    return "\n".join([join(columns), rule, *map(join, lines)])
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, bool) or not isinstance(value, float):
-        return str(value)
-    return f"{value:.4g}" if abs(value) < 1000 else f"{value:.0f}"
 
 
 def write_result(

@@ -28,41 +28,27 @@ from horefine.data import Sample
 from horefine.data.crop import crop_box, crop_sample
 from horefine.data.maps import exact_features
 from horefine.data.synthetic import SyntheticDataset
+from horefine.evaluate import score
 from horefine.extractors import Learned, extracted_first
 from horefine.extractors.crops import map_camera, mesh_of
 from horefine.extractors.tasks import TASKS
 from horefine.extractors.weights import default_path, read_weights
-from horefine.geometry import axis_angle_to_matrix
 from horefine.hand import HandModel
 from horefine.mesh import Mesh
-from horefine.metrics import add_s, hand_error, hand_to_object_error, interaction, mean_joint_error, object_error, oce
 from horefine.scene import Features
 
 Errors = dict[str, torch.Tensor]
+METRICS = (
+    "HE_mm", "OE_mm", "hand_to_object_mm", "MJE_mm", "PA_MJE_mm", "OCE_mm", "ADD_S_mm", "wrist_mm", "wrist_depth_mm",
+    "pd_mm", "siv_cm3", "contact_regions", "gap_mm",
+)  # fmt: skip
 TARGETS = {"MJE_mm": (15, 10), "PA_MJE_mm": (9, 6), "OCE_mm": (25, 15), "ADD_S_mm": (20, 12)}
 """What the networks' poses should reach, trained on two cores and on a GPU."""
 
 
 def measure(pose: Pose, truth: Pose, mesh: Mesh, hand: HandModel) -> Errors:
     """All errors of B poses; interaction of the poses themselves, and of the truth for comparison."""
-    posed, true = (hand(p.hand_rotvec, p.hand_shape, p.hand_transl) for p in (pose, truth))
-    vertices, centers = [], []
-    for p in (pose, truth):
-        rotation = axis_angle_to_matrix(p.object_rotvec)
-        vertices.append(mesh.vertices @ rotation.mT + p.object_transl[:, None])
-        centers.append((rotation @ mesh.center[..., None])[..., 0] + p.object_transl)
-    errors = {
-        "HE_mm": hand_error(posed.vertices, true.vertices),
-        "OE_mm": object_error(vertices[0], vertices[1], mesh.vertex_mask),
-        "hand_to_object_mm": hand_to_object_error(posed.vertices, centers[0], true.vertices, centers[1]),
-        "MJE_mm": mean_joint_error(posed.joints, true.joints, align="root"),
-        "PA_MJE_mm": mean_joint_error(posed.joints, true.joints, align="procrustes"),
-        "OCE_mm": oce(centers[0], centers[1]),
-        "ADD_S_mm": add_s(vertices[0], vertices[1], mesh.vertex_mask),
-        "wrist_mm": (posed.joints[:, 0] - true.joints[:, 0]).norm(dim=-1) * 1e3,
-        "wrist_depth_mm": (posed.joints[:, 0, 2] - true.joints[:, 0, 2]).abs() * 1e3,
-    }
-    return errors | interaction(posed.vertices, hand.faces, hand.regions, vertices[0], mesh)
+    return {name: torch.from_numpy(values) for name, values in score(pose, truth, mesh, hand, metrics=METRICS).items()}
 
 
 def features_of(learned: Learned, crops: Sequence[Sample], truth: Pose, names: Sequence[str], maps: str) -> Features:
