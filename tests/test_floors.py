@@ -29,7 +29,7 @@ FLOORS = (  # lowest first; modules of one package (losses, render, ...) may imp
     ("starts",),
     ("refinement",),
     ("__init__",),  # the public surface; below the command and what serves only it
-    ("metrics", "simulate", "exchange", "draw", "report_page"),
+    ("metrics", "simulation", "exchange", "draw", "report_page"),
     ("data", "export"),
     ("extractors",),
     ("items",),
