@@ -30,7 +30,9 @@ from horefine.hand import HandModel
 from horefine.mesh import Mesh
 from horefine.scene import Contact, Features, Pose
 
-__all__ = ["Item", "cat_features", "check_hand", "features_from_file", "pose_from_file", "pose_problem", "same_kind"]
+__all__ = [
+    "Item", "alike", "cat_features", "check_hand", "features_from_file", "pose_from_file", "pose_problem", "same_kind",
+]  # fmt: skip
 
 CLEAR = 0.8
 """What a pixel of the hand's mask must have to count as clearly seen."""
@@ -197,15 +199,19 @@ def box_of_pose(pose: Pose, model: HandModel, mesh: Mesh, camera: Camera) -> Box
 
 
 def same_kind(items: Sequence[Item]) -> list[list[Item]]:
-    """Items in groups that fit one batch: maps of one size, the same features there."""
-    groups: dict[Any, list[Item]] = {}
-    for item in items:
-        assert item.features is not None
-        present = tuple(f.name for f in dataclasses.fields(Features) if getattr(item.features, f.name) is not None)
-        grids = tuple(
-            grid.values.shape for grid in (item.features.hand_sdf, item.features.object_sdf) if grid is not None
-        )
-        groups.setdefault((item.features.camera.size, present, grids), []).append(item)
+    """Items in groups that fit one batch (:func:`alike`)."""
+    parts = [item.features for item in items if item.features is not None]
+    assert len(parts) == len(items)
+    return [[items[k] for k in group] for group in alike(parts)]
+
+
+def alike(parts: Sequence[Features]) -> list[list[int]]:
+    """Which features fit one batch: maps of one size, the same features there."""
+    groups: dict[Any, list[int]] = {}
+    for place, own in enumerate(parts):
+        present = tuple(f.name for f in dataclasses.fields(Features) if getattr(own, f.name) is not None)
+        grids = tuple(grid.values.shape for grid in (own.hand_sdf, own.object_sdf) if grid is not None)
+        groups.setdefault((own.camera.size, present, grids), []).append(place)
     return list(groups.values())
 
 

@@ -35,7 +35,7 @@ from horefine.outcome import Outcome
 from horefine.refinement import Refinement, refine
 from horefine.scene import Features, Pose
 
-__all__ = ["DiskFull", "NetworkMissing", "run"]
+__all__ = ["DiskFull", "NetworkMissing", "prepare", "run"]
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ def _batches(job: Job) -> Iterator[Outcome]:
         if done is not None:
             yield done
             continue
-        item = _guarded(job, index, lambda i=index: _read(job, i))
+        item = _guarded(job, index, lambda i=index: _read(job, i, _wanted(job)))
         if isinstance(item, Outcome):
             yield item
             continue
@@ -90,7 +90,26 @@ def _batches(job: Job) -> Iterator[Outcome]:
     yield from _batch(job, waiting)
 
 
-def _read(job: Job, index: int) -> Item:
+def prepare(job: Job, indices: Sequence[int], wanted: Sequence[str]) -> Iterator[Item | Outcome]:
+    """First poses and the wanted features of some images, as refinement gets them; nothing is refined or written.
+
+    Yields an item, in the images' order within a batch, or the outcome of an image that failed.
+
+    Raises:
+        NetworkMissing, KeyboardInterrupt: see :func:`run`.
+    """
+    for start in range(0, len(indices), job.batch_size):
+        job.check()
+        read = [_guarded(job, i, lambda i=i: _read(job, i, wanted)) for i in indices[start : start + job.batch_size]]
+        yield from (found for found in read if isinstance(found, Outcome))
+        yield from (yield from _inputs(job, [found for found in read if isinstance(found, Item)], wanted))
+
+
+def _wanted(job: Job) -> tuple[str, ...]:
+    return (*job.config.features, *extracted_first(job.config.features))
+
+
+def _read(job: Job, index: int, wanted: Sequence[str]) -> Item:
     """The image with its sidecar and the files of other systems."""
     start = time.perf_counter()
     item = Item(index, job.dataset[index])
@@ -98,7 +117,6 @@ def _read(job: Job, index: int) -> Item:
     if job.poses is not None:
         item.pose = pose_from_file(item, job.poses, job.model)
     if job.maps is not None:
-        wanted = (*job.config.features, *extracted_first(job.config.features))
         item.features = features_from_file(item, job.maps, job.dataset, wanted)
     item.seconds["read"] = time.perf_counter() - start
     return item
@@ -138,12 +156,20 @@ def _failure(job: Job, name: str, error: Exception) -> Outcome:
     return Outcome(name, "failed", code, message)
 
 
-def _batch(job: Job, items: Sequence[Item]) -> Iterator[Outcome]:
+def _inputs(
+    job: Job, items: Sequence[Item], wanted: Sequence[str]
+) -> Any:  # a generator of outcomes that returns the items left
+    """Crop, first pose and features of each item."""
     ready = yield from _each(job, items, lambda item: _cut(job, item))
     ready = yield from _together(job, ready, lambda group: _first_poses(job, group))
-    ready = yield from _together(job, ready, lambda group: _maps(job, group))
+    ready = yield from _together(job, ready, lambda group: _maps(job, group, wanted))
     if job.maps is None:
         ready = yield from _each(job, ready, check_hand)
+    return ready
+
+
+def _batch(job: Job, items: Sequence[Item]) -> Iterator[Outcome]:
+    ready = yield from _inputs(job, items, job.config.features)
     for group in same_kind(ready):
         yield from _together(job, group, lambda chosen: _refine_and_write(job, chosen), deliver=True)
 
@@ -219,18 +245,18 @@ def _first_poses(job: Job, items: Sequence[Item]) -> None:
             raise InputError(f"{item.name}: the first pose cannot be used: {problem}")
 
 
-def _maps(job: Job, items: Sequence[Item]) -> None:
-    """Features for the items that have none: only what the active losses need."""
+def _maps(job: Job, items: Sequence[Item], wanted: Sequence[str]) -> None:
+    """Features for the items that have none: only what is wanted (what the active losses need)."""
     asking = [item for item in items if item.features is None]
     if not asking:
         return
-    names = [name for name in extracted_first(job.config.features) if name not in asking[0].fields]
+    names = [name for name in extracted_first(wanted) if name not in asking[0].fields]
     with _network(), _shared(asking, "features"):
         found = job.networks.features([item.crop for item in asking if item.crop is not None], names)
     for row, item in enumerate(asking):
-        wanted = {name: value for name, value in item.fields.items() if name in job.config.features}
+        given = {name: value for name, value in item.fields.items() if name in wanted}
         own = dataclasses.replace(found[row : row + 1], object=item.mesh())
-        item.features = dataclasses.replace(own, **wanted)
+        item.features = dataclasses.replace(own, **given)
 
 
 def _completion(job: Job, features: Features) -> Callable[[Pose, Features], Features] | None:

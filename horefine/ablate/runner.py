@@ -1,0 +1,180 @@
+"""Variants over items: each pair is refined and measured once, and kept the moment it is done.
+
+``OUT/variants/SLUG/NAME.json`` holds the pose (also for ``--init`` and ``--poses``), its numbers and how it came about.
+A run that is stopped leaves whole files; the same command goes on from there. Failed items are tried again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from horefine.ablate.inputs import Inputs, Start, seen_by
+from horefine.ablate.variants import Variant
+from horefine.config import Config
+from horefine.errors import AssetError, ConfigError, InputError
+from horefine.evaluate import METRICS, Scores, score
+from horefine.export import disk_full, write_json, write_text
+from horefine.hand import HandModel
+from horefine.items import alike, cat_features
+from horefine.refinement import Refinement, refine
+from horefine.scene import Pose
+
+__all__ = ["Runner", "errors_of"]
+
+log = logging.getLogger(__name__)
+
+VERSION = 1
+"""Of the records."""
+Record = dict[str, Any]
+
+
+def errors_of(pose: Pose, starts: Sequence[Start], model: HandModel, metrics: Sequence[str]) -> dict[str, np.ndarray]:
+    """The metrics of B poses; those that need a truth are NaN where there is none."""
+    truth = Pose.cat([pose[k] if start.truth is None else start.truth for k, start in enumerate(starts)])
+    mesh = cat_features([start.features for start in starts]).object
+    found = score(pose, truth, mesh, model, metrics=metrics)
+    blind = np.array([start.truth is None for start in starts])
+    return {name: np.where(blind & (METRICS[name].family == "pose"), np.nan, values) for name, values in found.items()}
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Refines and measures."""
+
+    inputs: Inputs
+    out: Path
+    metrics: tuple[str, ...]
+    device: str = "cpu"
+    renderer: str = "auto"
+    batch_size: int = 8
+    seed: int = 0
+    advance: Callable[[int], None] = lambda count: None
+    """Called with the number of items that were finished."""
+    check: Callable[[], None] = lambda: None
+    """Called now and then; raises KeyboardInterrupt when the run shall end."""
+
+    def scores(self, variant: Variant) -> tuple[Scores, dict[str, float]]:
+        """Errors of a variant, and the seconds of each item that was refined; what is missing is done now."""
+        records = dict(self._records(variant)) if variant.config is not None else {}
+        names, failures = self.inputs.names, dict(self.inputs.failures)
+        if variant.config is None:
+            failures |= dict.fromkeys(names, variant.problem)
+        failures |= {name: str(own["error"]) for name, own in records.items() if "error" in own}
+        good = {name: own["scores"] for name, own in records.items() if "error" not in own}
+        values = {
+            metric: np.array([_number(good.get(name, {}).get(metric)) for name in names]) for metric in self.metrics
+        }
+        seconds = {name: float(own["seconds"]) for name, own in records.items() if "error" not in own}
+        return Scores(names, values, {}, failures), seconds
+
+    def _records(self, variant: Variant) -> Iterator[tuple[str, Record]]:
+        config, folder = variant.config, self.out / "variants" / variant.slug
+        assert config is not None
+        write_text(folder / "config.resolved.yaml", config.dump())
+        waiting = []
+        for name in self.inputs.starts:
+            found = self._finished(folder, name, config)
+            if found is None:
+                waiting.append(name)
+                continue
+            self.advance(1)
+            yield name, found
+        if waiting:
+            self._warm_up(self.inputs.starts[waiting[0]], config)
+        starts = [self.inputs.starts[name] for name in waiting]
+        for group in alike([seen_by(start.features, config) for start in starts]):
+            for first in range(0, len(group), self.batch_size):
+                self.check()
+                names = [waiting[k] for k in group[first : first + self.batch_size]]
+                for name, record in self._together(names, config):
+                    write_json(folder / f"{name}.json", record)
+                    self.advance(1)
+                    yield name, record
+
+    def _key(self, name: str, config: Config) -> str:
+        parts = [VERSION, config.digest(), self.inputs.starts[name].key, self.seed, self.device, self.renderer]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+    def _finished(self, folder: Path, name: str, config: Config) -> Record | None:
+        """What an earlier run left, with every metric; None where there is nothing, or a failure."""
+        try:
+            record = json.loads((folder / f"{name}.json").read_text())
+        except (OSError, ValueError):
+            return None
+        if record.get("key") != self._key(name, config) or "error" in record:
+            return None
+        missing = [metric for metric in self.metrics if metric not in record["scores"]]
+        if missing:
+            start = self.inputs.starts[name]
+            pose = Pose(**{key: torch.tensor(value)[None] for key, value in record["pose"].items()})
+            record["scores"] |= _row(errors_of(pose, [start], self.inputs.model, missing), 0)
+            write_json(folder / f"{name}.json", record)
+        return record
+
+    def _together(self, names: Sequence[str], config: Config) -> Iterator[tuple[str, Record]]:
+        """One batch; where it fails, each item alone, so that only the bad ones are lost."""
+        try:
+            yield from self._refined(names, config).items()
+        except Exception as error:
+            if disk_full(error) or isinstance(error, MemoryError):
+                raise
+            if len(names) > 1:
+                for name in names:
+                    yield from self._together([name], config)
+                return
+            known = isinstance(error, (ConfigError, InputError, AssetError))
+            said = str(error) if known else f"{type(error).__name__}: {error}"
+            log.debug("%s", names[0], exc_info=error)
+            yield names[0], {"key": self._key(names[0], config), "error": said}
+
+    def _refined(self, names: Sequence[str], config: Config) -> dict[str, Record]:
+        starts = [self.inputs.starts[name] for name in names]
+        begin = time.perf_counter()
+        found = self._refine(starts, config)
+        seconds = (time.perf_counter() - begin) / len(names)
+        pose = found.pose.to("cpu")
+        errors = errors_of(pose, starts, self.inputs.model.to("cpu"), self.metrics)
+        return {
+            name: {
+                "key": self._key(name, config), "status": found.status[k], "reason": found.reason[k],
+                "seconds": round(seconds, 4), "scores": _row(errors, k),
+                "pose": {key: value[k].tolist() for key, value in pose.items()},
+            }
+            for k, name in enumerate(names)
+        }  # fmt: skip
+
+    def _refine(self, starts: Sequence[Start], config: Config) -> Refinement:
+        features = cat_features([seen_by(start.features, config) for start in starts]).to(self.device)
+        blind = "contact" in config.features and features.contact is None and features.hand_mask is not None
+        pose = Pose.cat([start.pose for start in starts]).to(self.device)
+        return refine(
+            pose, features, config, hand_model=self.inputs.model, renderer=self.renderer, seed=self.seed,
+            progress=lambda done, total: self.check(), complete=self.inputs.complete if blind else None,
+        )  # fmt: skip
+
+    def _warm_up(self, start: Start, config: Config) -> None:
+        """One step of each stage: compiles and fills caches, so that the seconds of the first item are its own."""
+        stages = {name: stage.model_copy(update={"steps": 1, "rounds": 1}) for name, stage in config.stages.items()}
+        try:
+            self._refine([start], config.model_copy(update={"stages": stages}))
+        except Exception as error:  # said of each item when it is its turn
+            log.debug("warming up: %s", error)
+
+
+def _row(errors: Mapping[str, np.ndarray], k: int) -> dict[str, float]:
+    return {name: float(values[k]) for name, values in errors.items()}
+
+
+def _number(value: Any) -> float:
+    """NaN for what is missing; JSON has no NaN and no infinity, so they come back as None."""
+    return float("nan") if value is None else float(value)
