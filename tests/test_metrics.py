@@ -149,11 +149,13 @@ def test_auc_of_known_curves() -> None:
         lambda p: metrics.mean_joint_error(p, p, align="wrist"),
         lambda p: metrics.add_s(p, p, over="both"),
         lambda p: metrics.penetration_depth(p[0].numpy(), p[0].numpy(), np.array([[0, 1, 2]]), variant="deep"),
+        lambda p: metrics.disjointness(p[0].numpy(), np.zeros(21, int), p[0].numpy(), variant="palm"),
+        lambda p: metrics.mean_vertex_error(p, p, align="bone"),
         lambda p: intersection_volume(p[0].numpy(), HAND_FACES[:1], p[0].numpy(), HAND_FACES[:1], method="magic"),
     ],
 )
 def test_an_unknown_variant_is_named(call) -> None:
-    with pytest.raises(ValueError, match=r"wrist|both|deep|magic"):
+    with pytest.raises(ValueError, match=r"wrist|both|deep|palm|bone|magic"):
         call(torch.randn(1, 21, 3, dtype=torch.float64))
 
 
@@ -198,21 +200,11 @@ def test_intersection_volume_by_boolean(number: int) -> None:
 
 @scenes
 @states
-def test_voxel_volume_counts_as_cpf(number: int, state: str) -> None:
-    hand, _, _, recorded = scene(number, state)
-    grasp, stored = load(f"contact_gt_{number}"), load(f"metrics_{number}")
-    voxels = stored["vox_points_can"].astype(np.float64) @ grasp["obj_rotmat"].T + grasp["obj_tsl"]
-    volume = metrics.voxel_intersection_volume(hand, HAND_FACES, voxels, float(stored["vox_el_vol"]))
-    assert volume == pytest.approx(float(recorded["siv_solid_m3"]) * 1e6, rel=1e-6)
-
-
-@scenes
-@states
 def test_disjointness_as_cpf(number: int, state: str) -> None:
     hand, vertices, _, recorded = scene(number, state)
     regions = load(f"metrics_{number}")["region_assignment"]
-    for name, others in (("tip_only", 0.0), ("tip_biased", 0.1)):
-        ours = metrics.disjointness(hand, regions, vertices, others=others)
+    for name in ("tip_only", "tip_biased"):
+        ours = metrics.disjointness(hand, regions, vertices, variant=name)
         assert ours == pytest.approx(float(recorded[f"dj_{name}"]) * 1e3, abs=1e-2)
 
 

@@ -7,37 +7,54 @@ What a name means differs between papers (three penetration depths, two ADD-S); 
 
 from horefine.metrics.alignment import procrustes, scale_translation
 from horefine.metrics.contact import (
+    contact_ratio,
     contact_regions,
     disjointness,
     interaction,
     intersection_volume,
     penetration_depth,
+)
+from horefine.metrics.hand import auc, hand_error, hand_to_object_error, mean_joint_error, mean_vertex_error
+from horefine.metrics.objects import add, add_s, equivalents, mce, mssd, object_error, oce, symmetric_object_error
+from horefine.metrics.surfaces import ScaleTranslation, chamfer, f_score, fit_scale_translation, reconstruction_scores
+from horefine.metrics.voxels import (
+    GridContact,
+    grid_contact,
+    grid_penetration_depth,
+    solid_voxels,
     voxel_intersection_volume,
 )
-from horefine.metrics.hand import auc, hand_error, hand_to_object_error, mean_joint_error
-from horefine.metrics.objects import add, add_s, equivalents, mce, mssd, object_error, oce, symmetric_object_error
-from horefine.metrics.surfaces import f_score
 
 __all__ = [
+    "GridContact",
+    "ScaleTranslation",
     "add",
     "add_s",
     "auc",
+    "chamfer",
+    "contact_ratio",
     "contact_regions",
     "disjointness",
     "equivalents",
     "f_score",
+    "fit_scale_translation",
+    "grid_contact",
+    "grid_penetration_depth",
     "hand_error",
     "hand_to_object_error",
     "interaction",
     "intersection_volume",
     "mce",
     "mean_joint_error",
+    "mean_vertex_error",
     "mssd",
     "object_error",
     "oce",
     "penetration_depth",
     "procrustes",
+    "reconstruction_scores",
     "scale_translation",
+    "solid_voxels",
     "symmetric_object_error",
     "voxel_intersection_volume",
 ]

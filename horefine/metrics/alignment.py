@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from horefine.metrics.units import finite
+
 __all__ = ["procrustes", "scale_translation"]
 
 
@@ -15,8 +17,10 @@ def procrustes(
     """``predicted`` under the similarity (scale, rotation, translation) that brings it nearest ``true`` (Schönemann).
 
     ``reflection``: let the rotation mirror, as the scripts of FreiHAND, HO-3D and DexYCB do; a mirrored hand is then
-    no error. Umeyama's (1991) proper rotation otherwise.
+    no error. Umeyama's (1991) proper rotation otherwise. An item that is not finite stays NaN, and alone.
     """
+    usable = finite(predicted, true)[:, None, None]
+    predicted, true = predicted.masked_fill(~usable, 0.0), true.masked_fill(~usable, 0.0)
     centre, true_centre = predicted.mean(1, keepdim=True), true.mean(1, keepdim=True)
     source, target = predicted - centre, true - true_centre
     left, values, right = torch.linalg.svd(target.mT @ source)
@@ -25,7 +29,8 @@ def procrustes(
         sign[:, 2] = torch.det(left @ right).sign()
     rotation = (left * sign[:, None]) @ right
     scale = (values * sign).sum(-1) / (source**2).sum((1, 2)).clamp_min(1e-20)
-    return scale[:, None, None] * (source @ rotation.mT) + true_centre
+    aligned = scale[:, None, None] * (source @ rotation.mT) + true_centre
+    return aligned.masked_fill(~usable, torch.nan)
 
 
 def scale_translation(

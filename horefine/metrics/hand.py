@@ -9,7 +9,7 @@ from torch import Tensor
 from horefine.metrics.alignment import procrustes, scale_translation
 from horefine.metrics.units import as_numpy, mean_distance
 
-__all__ = ["ALIGNMENTS", "auc", "hand_error", "hand_to_object_error", "mean_joint_error"]
+__all__ = ["ALIGNMENTS", "auc", "hand_error", "hand_to_object_error", "mean_joint_error", "mean_vertex_error"]
 
 ALIGNMENTS = ("none", "root", "scale_translation", "procrustes")
 
@@ -30,12 +30,18 @@ def hand_to_object_error(
 
 
 def mean_joint_error(
-    predicted: Float[Tensor, "B J 3"], true: Float[Tensor, "B J 3"], *, align: str = "none", reflection: bool = False
+    predicted: Float[Tensor, "B J 3"],
+    true: Float[Tensor, "B J 3"],
+    *,
+    align: str = "none",
+    reflection: bool = False,
+    bone: tuple[int, int] = (0, 9),
 ) -> Float[Tensor, "B"]:
     """MJE (MPJPE): mean distance of corresponding joints. mm.
 
-    ``align``: ``none``; ``root`` (both relative to joint 0, the wrist: DexYCB, HOISDF); ``scale_translation``
-    (STMJE of HO-3D); ``procrustes`` (PAMJE). ``reflection``: see :func:`procrustes`.
+    ``align``: ``none`` (gSDF's E_h: 21 joints, absolute); ``root`` (both relative to joint 0, the wrist: DexYCB and
+    HOISDF); ``scale_translation`` (STMJE of HO-3D, by ``bone``); ``procrustes`` (PAMJE). ``reflection``: see
+    :func:`procrustes`; HOISDF's PAMJE does without, the scripts of HO-3D and DexYCB allow it.
 
     Raises:
         ValueError: an unknown alignment.
@@ -43,7 +49,7 @@ def mean_joint_error(
     if align == "root":
         predicted, true = predicted - predicted[:, :1], true - true[:, :1]
     elif align == "scale_translation":
-        predicted = scale_translation(predicted, true)
+        predicted = scale_translation(predicted, true, bone=bone)
     elif align == "procrustes":
         predicted = procrustes(predicted, true, reflection=reflection)
     elif align != "none":
@@ -51,10 +57,29 @@ def mean_joint_error(
     return mean_distance(predicted, true, None)
 
 
+def mean_vertex_error(
+    predicted: Float[Tensor, "B V 3"], true: Float[Tensor, "B V 3"], *, align: str = "none", reflection: bool = False
+) -> Float[Tensor, "B"]:
+    """MME (mesh error, MPVPE): mean distance of corresponding hand vertices. mm. Its AUC (VAUC): :func:`auc`.
+
+    ``align``: ``none``, or ``procrustes`` (PAMME: the vertices are aligned by themselves, not by the joints; FreiHAND,
+    HO-3D). ``reflection``: see :func:`procrustes`.
+
+    Raises:
+        ValueError: an unknown alignment.
+    """
+    if align == "procrustes":
+        predicted = procrustes(predicted, true, reflection=reflection)
+    elif align != "none":
+        raise ValueError(f"align: {align!r} is neither none nor procrustes")
+    return mean_distance(predicted, true, None)
+
+
 def auc(errors: Float[Tensor, "*any"], *, maximum: float = 50.0, steps: int = 100) -> float:
     """Area under the curve "share of errors at most t", t from 0 to ``maximum``; 1 is best.
 
-    FreiHAND's, HO-3D's and DexYCB's: mm, ``steps`` thresholds with both ends, trapezoids, at most (not below).
+    FreiHAND's, HO-3D's and DexYCB's: mm, ``steps`` thresholds with both ends, trapezoids, at most (not below). Give it
+    the error of every joint (or vertex: VAUC) of every item; a NaN counts as missed at every threshold.
     """
     values = np.sort(as_numpy(errors).ravel())
     thresholds = np.linspace(0, maximum, steps)

@@ -20,6 +20,8 @@ def object_error(
 ) -> Float[Tensor, "B"]:
     """OE: mean distance of corresponding object vertices, camera frame. mm (CPF; Song et al. 2022).
 
+    HOISDF's OME ("MME" in its code) too; its HO-3D table leaves the pitcher out.
+
     ``mask``: which vertices count (``Mesh.vertex_mask`` leaves padding out).
     """
     return mean_distance(predicted, true, mask)
@@ -54,7 +56,11 @@ def equivalents(mesh: Mesh, pose: Pose) -> Float[Tensor, "B S V 3"]:
 
 
 def oce(predicted: Float[Tensor, "B 3"], true: Float[Tensor, "B 3"]) -> Float[Tensor, "B"]:
-    """Object centre error: distance of the object's origins (HOISDF, Qi et al. 2024: ``object_transl``). mm."""
+    """OCE: distance of the object's centres. mm. A centre is what its paper takes for one.
+
+    HOISDF (Qi et al. 2024): the origins of the object's frame (``object_transl``). gSDF's E_o (Chen et al. 2023): the
+    middle of the model's box on DexYCB, its origin on ObMan.
+    """
     return (predicted - true).norm(dim=-1) * MILLIMETRES
 
 
@@ -93,6 +99,9 @@ def add_s(
     for k in range(len(true)):
         keep = slice(None) if mask is None else mask[k].cpu()
         ours, theirs = as_numpy(predicted[k])[keep], as_numpy(true[k])[keep]
+        if not (np.isfinite(ours).all() and np.isfinite(theirs).all()):
+            results.append(np.nan)
+            continue
         sought, among = (theirs, ours) if over == "true" else (ours, theirs)
         results.append(KDTree(among).query(sought)[0].mean())
     return true.new_tensor(np.asarray(results) * MILLIMETRES)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
+from jaxtyping import Bool
 from torch import Tensor
 
-__all__ = ["CUBIC_CENTIMETRES", "MILLIMETRES", "as_numpy", "mean_distance"]
+__all__ = ["CUBIC_CENTIMETRES", "MILLIMETRES", "as_numpy", "finite", "mean_distance"]
 
 MILLIMETRES = 1e3
 CUBIC_CENTIMETRES = 1e6
@@ -18,3 +20,8 @@ def mean_distance(predicted: Tensor, true: Tensor, mask: Tensor | None) -> Tenso
 
 def as_numpy(values: Tensor) -> np.ndarray:
     return values.detach().cpu().double().numpy()
+
+
+def finite(*values: Tensor) -> Bool[Tensor, "B"]:
+    """Which items of a batch are finite in every one of ``values``; the others are failures, and their errors NaN."""
+    return torch.stack([torch.isfinite(v.flatten(1)).all(1) for v in values]).all(0)
