@@ -21,6 +21,7 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
+    from horefine.config import Config
     from horefine.job import Job
     from horefine.outcome import Outcome
 
@@ -177,6 +178,43 @@ def run(
 ) -> None:
     """Refines hand and object in every image of a folder; writes poses, overlays, 3D scenes and a report."""
     from horefine.config import load_config
+
+    chosen = config if config != "auto" else "pixels" if features is None else "default"
+    job = _make_job(
+        images, out, load_config(chosen, overrides or ()), init=init, detector=detector, checkpoint=checkpoint,
+        features=features, object_name=object_name, object_unit=object_unit, intrinsics=intrinsics, fov=fov, side=side,
+        boxes=boxes, wrist=wrist, mano_dir=mano_dir, hand=hand, device=device, renderer=renderer, seed=seed,
+        batch_size=batch_size, limit=limit, overwrite=overwrite, strict=strict, pictures=pictures,
+    )  # fmt: skip
+    if dry_run:
+        _show_plan(job, as_json)
+    else:
+        _drive(job, as_json, quiet)
+
+
+def _make_job(
+    images: Path,
+    out: Path,
+    recipe: Config,
+    *,
+    init: str,
+    detector: str,
+    checkpoint: Path | None,
+    features: Path | None,
+    object_name: str | None,
+    object_unit: str | None,
+    intrinsics: str | None,
+    fov: float | None,
+    side: str | None,
+    boxes: Path | None,
+    wrist: str | None,
+    mano_dir: Path | None,
+    hand: str,
+    device: str,
+    renderer: str,
+    **settings: Any,
+) -> Job:
+    """The job that the options describe; what cannot be used is said before any work."""
     from horefine.data.folder import FolderDataset, FolderOptions
     from horefine.data.known import parse_wrist
     from horefine.data.lens import parse_intrinsics
@@ -191,8 +229,6 @@ def run(
     except InputError as error:
         raise ConfigError(f"--{error}") from None
     source = "--fov" if fov is not None else "--intrinsics"
-    chosen = config if config != "auto" else "pixels" if features is None else "default"
-    recipe = load_config(chosen, overrides or ())
     place = None if wrist is None else parse_wrist(wrist)
     dataset = FolderDataset(images, FolderOptions(object_name, object_unit, camera, source, side, place, boxes))
     where = check_device(device)
@@ -203,16 +239,11 @@ def run(
         raise ConfigError(f"--checkpoint {checkpoint}: goes with --init hoisdf, not with the poses of {files}")
     model = hand_model(mano_dir, hand)
     networks = Learned("hoisdf" if files else init, device=where, hand=model, checkpoint=checkpoint, detector=detector)
-    job = Job(
+    return Job(
         dataset=dataset, config=recipe, out=out, model=model, networks=networks, init=init, poses=files,
-        detector=detector, maps=_folder(features, "--features"), device=where, renderer=renderer, seed=seed,
-        batch_size=batch_size, limit=limit, overwrite=overwrite, strict=strict, pictures=pictures,
-        weights="" if files and features else weights_digest(checkpoint),
+        detector=detector, maps=_folder(features, "--features"), device=where, renderer=renderer,
+        weights="" if files and features else weights_digest(checkpoint), **settings,
     )  # fmt: skip
-    if dry_run:
-        _show_plan(job, as_json)
-    else:
-        _drive(job, as_json, quiet)
 
 
 def _folder(path: Path | None, option: str) -> Path | None:
@@ -390,6 +421,95 @@ def synthesize(
             progress=lambda done, _: bar.update(task, completed=done),
         )
     log.info("%s: %d photographs, %.2f a second", folder, count, rate)
+
+
+@app.command()
+@guarded
+def ablate(
+    images: Annotated[Path | None, typer.Argument(help="A folder of photographs, best with truth; or --suite.")] = None,
+    drop: Annotated[
+        str, _option("each, each-loss, pairs, table3, or names: segmentation,depth,segmentation+depth.")
+    ] = "each",
+    config: Annotated[str | None, _option("Variants and grids: a YAML file; ablations is the paper's.")] = None,
+    recipe: Annotated[str, _option("What is ablated (auto: default with given maps, else pixels).")] = "auto",
+    suite: Annotated[str | None, _option("The scenes of a suite: standard, small, or its folder.")] = None,
+    maps: Annotated[str, _option("Of the suite: exact, n02, n05 or c01.")] = "n02",
+    metrics: Annotated[str | None, _option("Columns, e.g. HE,OE,PD.")] = None,
+    out: Out = Path("out/ablation"),
+    init: Init = "hoisdf",
+    detector: Finder = "horefine",
+    checkpoint: Checkpoint = None,
+    features: Maps = None,
+    overrides: Sets = None,
+    object_name: ObjectName = None,
+    object_unit: ObjectUnit = None,
+    intrinsics: Intrinsics = None,
+    fov: Fov = None,
+    side: Side = None,
+    boxes: Boxes = None,
+    wrist: Wrist = None,
+    mano_dir: ManoDir = None,
+    hand: HandKind = "auto",
+    device: Device = "auto",
+    renderer: RendererName = "auto",
+    batch_size: BatchSize = 8,
+    limit: Limit = None,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Refines with and without each loss from the same first poses and maps: one table, one plot.
+
+    What is finished is not done again: a run that was stopped goes on where it was.
+    """
+    from rich.progress import Progress
+
+    from horefine.ablate import (
+        Runner,
+        chosen_metrics,
+        folder_inputs,
+        load_plan,
+        make_plan,
+        run_study,
+        suite_inputs,
+        to_text,
+        write_report,
+    )
+    from horefine.errors import ConfigError
+    from horefine.job import check_device, check_renderer
+
+    if (images is None) == (suite is None):
+        raise ConfigError("give a folder of photographs, or --suite standard: one of them")
+    asked = recipe if recipe != "auto" else None
+    usual = "pixels" if suite is None and features is None else "default"
+    plan = load_plan(config, asked, overrides or ()) if config else make_plan(asked or usual, overrides or (), drop)
+    if images is None:
+        _one_thread()
+        device = check_device(device)
+        check_renderer(renderer, device)
+        inputs = suite_inputs(str(suite), maps, plan.configs, limit)
+    else:
+        job = _make_job(
+            images, out, plan.base, init=init, detector=detector, checkpoint=checkpoint, features=features,
+            object_name=object_name, object_unit=object_unit, intrinsics=intrinsics, fov=fov, side=side, boxes=boxes,
+            wrist=wrist, mano_dir=mano_dir, hand=hand, device=device, renderer=renderer, seed=seed,
+            batch_size=batch_size, limit=limit,
+        )  # fmt: skip
+        device, inputs = job.device, folder_inputs(job, plan.configs, out / "inputs")
+    with _stoppable() as check, Progress(console=Console(stderr=True), transient=True, disable=quiet) as bar:
+        task = bar.add_task("refining", total=len(inputs.starts) * len(plan.configs))
+        runner = Runner(
+            inputs, out, chosen_metrics(metrics), device, renderer, batch_size, seed,
+            advance=lambda count: bar.advance(task, count), check=check,
+        )  # fmt: skip
+        result = run_study(plan, runner)
+    paths = write_report(result, out)
+    print((out / "ablation.json").read_text() if as_json else to_text(result), end="")
+    log.info("table and plot: %s", ", ".join(map(str, paths)))
+    if any(own.failures for own in result.scores.values()):
+        log.warning("some variants failed on some images; %s says why", out / "ablation.json")
+        raise typer.Exit(FAILED)
 
 
 @app.command()

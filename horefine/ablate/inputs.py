@@ -19,12 +19,12 @@ from horefine.errors import AssetError, InputError
 from horefine.exchange import find_item, read_features, read_pose
 from horefine.export import write_arrays
 from horefine.extractors import extracted_first
-from horefine.hand import HandModel
+from horefine.hand import HandModel, load_hand
 from horefine.items import Item
 from horefine.job import Job, input_hash
 from horefine.pipeline import prepare
 from horefine.scene import Features, Pose
-from horefine.suite import Suite
+from horefine.suite import open_suite
 from horefine.suite.arrays import digest, feature_arrays, pose_arrays
 
 __all__ = ["Inputs", "Start", "folder_inputs", "seen_by", "suite_inputs"]
@@ -74,15 +74,24 @@ def seen_by(features: Features, config: Config) -> Features:
     return dataclasses.replace(features, **{f.name: None for f in dataclasses.fields(Features) if f.name not in asked})
 
 
-def suite_inputs(suite: Suite, model: HandModel) -> Inputs:
-    """The scenes of a benchmark suite."""
+def suite_inputs(source: str, level: str, configs: Iterable[Config], limit: int | None = None) -> Inputs:
+    """The scenes of a benchmark suite, by name or from its folder.
+
+    Args:
+        configs: Of the variants: whether one of them wants the photographs.
+        limit: Only the first scenes.
+
+    Raises:
+        ConfigError: no such suite or level, or a folder that was changed.
+    """
+    suite = open_suite(source, level, picture=any("image" in config.features for config in configs))
     starts = {}
-    for k, name in enumerate(suite.names):
+    for k, name in enumerate(suite.names[:limit]):
         pose, features = suite.start[k : k + 1], suite.features[k : k + 1]
         key = digest([pose_arrays(pose) | feature_arrays(features)])[:16]
         starts[name] = Start(pose, features, suite.truth[k : k + 1], key)
-    about = f"suite {suite.spec.title}, maps {suite.level}, {len(suite)} scenes"
-    return Inputs(about, suite.names, starts, {}, model)
+    about = f"suite {suite.spec.title}, maps {suite.level}, {len(starts)} scenes"
+    return Inputs(about, tuple(starts), starts, {}, load_hand(kind="embedded"))
 
 
 def folder_inputs(job: Job, configs: Iterable[Config], cache: Path) -> Inputs:

@@ -27,8 +27,15 @@ class Plan:
 
     recipe: str
     variants: tuple[Variant, ...]
+    base: Config
+    """The recipe itself."""
     reference: str
     """Title of the variant that the others stand against."""
+
+    @property
+    def configs(self) -> tuple[Config, ...]:
+        """Of the variants that can be used."""
+        return tuple(variant.config for variant in self.variants if variant.config is not None)
 
 
 def make_plan(recipe: str, overrides: Sequence[str] = (), drop: str | Sequence[str] = "each") -> Plan:
@@ -37,7 +44,8 @@ def make_plan(recipe: str, overrides: Sequence[str] = (), drop: str | Sequence[s
     Raises:
         ConfigError: no such recipe, or it has no such loss.
     """
-    return Plan(recipe, tuple(dropped(load_config(recipe, overrides), drop)), FULL)
+    base = load_config(recipe, overrides)
+    return Plan(recipe, tuple(dropped(base, drop)), base, FULL)
 
 
 def load_plan(source: str, recipe: str | None = None, overrides: Sequence[str] = ()) -> Plan:
@@ -70,7 +78,7 @@ def load_plan(source: str, recipe: str | None = None, overrides: Sequence[str] =
     reference = str(table.get("reference", titles[0]))
     if reference not in titles:
         raise ConfigError(f"{where}: reference: no variant {reference!r}{suggestion(reference, titles)}")
-    return Plan(base, tuple(variants), reference)
+    return Plan(base, tuple(variants), load_config(base, sets), reference)
 
 
 def _variants(table: Mapping[str, Any], base: str, sets: Sequence[str], where: str) -> list[Variant]:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from pathlib import Path
 
+from horefine.ablate.chart import draw
 from horefine.ablate.table import Result, change_rows, changes_of, legend, rows_of, verdicts
 from horefine.ablate.variants import active
 from horefine.evaluate import metric_rows, to_csv, to_latex, to_markdown
-from horefine.export import write_json, write_text
+from horefine.export import write_bytes, write_json, write_text
 
 __all__ = ["to_text", "write_report"]
+
+log = logging.getLogger(__name__)
 
 
 def to_text(result: Result) -> str:
@@ -31,6 +35,12 @@ def write_report(result: Result, out: Path) -> list[Path]:
     write_text(paths["csv"], to_csv(_long_rows(result)))
     write_text(paths["tex"], to_latex(rows_of(result), f"Ablation of {result.plan.recipe}: {result.source}"))
     write_json(paths["json"], _table(result))
+    picture = draw(result)
+    if picture is None:
+        log.info("no plot: matplotlib is missing (pip install matplotlib), or there is nothing to compare")
+    else:
+        paths["png"] = out / "ablation.png"
+        write_bytes(paths["png"], picture)
     return list(paths.values())
 
 

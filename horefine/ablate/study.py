@@ -7,13 +7,23 @@ import logging
 from horefine.ablate.plan import Plan
 from horefine.ablate.runner import Runner
 from horefine.ablate.table import Result
+from horefine.evaluate import chosen
 
-__all__ = ["METRICS_SHOWN", "run_study"]
+__all__ = ["METRICS_SHOWN", "chosen_metrics", "run_study"]
 
 log = logging.getLogger(__name__)
 
 METRICS_SHOWN = ("HE_mm", "OE_mm", "pd_mm", "siv_cm3", "contact_regions")
 """The columns of the paper's table 3 (simulation displacement: when asked for) and contact."""
+
+
+def chosen_metrics(names: str | None) -> tuple[str, ...]:
+    """The columns: those of the paper's table 3 and contact, or the named ones (``horefine.evaluate.chosen``).
+
+    Raises:
+        ConfigError: no such metric.
+    """
+    return METRICS_SHOWN if names is None else chosen(names)
 
 
 def run_study(plan: Plan, runner: Runner) -> Result:

@@ -44,7 +44,7 @@ GROUPS: dict[str, Group] = {
             "normal_penetration", "obman_contact",
         )),
         Group("distance fields", "F", ("sdf_consistency",)),
-        Group("anatomy", "A", ("anatomy", "pose_prior", "shape_prior", "edge_length")),
+        Group("anatomy", "A", ("anatomy", "articulation", "pose_prior", "shape_prior", "edge_length")),
         Group("offset", "O", ("offset",)),
     )
 }  # fmt: skip
