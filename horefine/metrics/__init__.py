@@ -6,6 +6,15 @@ What a name means differs between papers (three penetration depths, two ADD-S); 
 """
 
 from horefine.metrics.alignment import procrustes, scale_translation
+from horefine.metrics.bop import (
+    average_recall,
+    diameter,
+    mspd,
+    object_depth,
+    projection_error,
+    rotation_error,
+    vsd,
+)
 from horefine.metrics.contact import (
     contact_ratio,
     contact_regions,
@@ -31,9 +40,11 @@ __all__ = [
     "add",
     "add_s",
     "auc",
+    "average_recall",
     "chamfer",
     "contact_ratio",
     "contact_regions",
+    "diameter",
     "disjointness",
     "equivalents",
     "f_score",
@@ -47,14 +58,19 @@ __all__ = [
     "mce",
     "mean_joint_error",
     "mean_vertex_error",
+    "mspd",
     "mssd",
+    "object_depth",
     "object_error",
     "oce",
     "penetration_depth",
     "procrustes",
+    "projection_error",
     "reconstruction_scores",
+    "rotation_error",
     "scale_translation",
     "solid_voxels",
     "symmetric_object_error",
     "voxel_intersection_volume",
+    "vsd",
 ]
