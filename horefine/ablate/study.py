@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+from collections.abc import Sequence
 
+from horefine.ablate.inputs import Inputs
 from horefine.ablate.plan import Plan
 from horefine.ablate.runner import Runner
 from horefine.ablate.table import Result
+from horefine.ablate.variants import Variant, without
+from horefine.config import Config
 from horefine.evaluate import chosen
+from horefine.objective import usable
 
-__all__ = ["METRICS_SHOWN", "chosen_metrics", "run_study"]
+__all__ = ["METRICS_SHOWN", "chosen_metrics", "effective", "run_study"]
 
 log = logging.getLogger(__name__)
 
@@ -31,9 +37,55 @@ def run_study(plan: Plan, runner: Runner) -> Result:
 
     A variant that cannot be used, or fails on every item, is a row that says why; the others go on.
     """
+    plan, notes = effective(plan, runner.inputs)
     scores, seconds = {}, {}
     for variant in plan.variants:
         if variant.problem:
             log.error("%s: %s", variant.title, variant.problem)
         scores[variant.title], seconds[variant.title] = runner.scores(variant)
-    return Result(plan, scores, seconds, runner.inputs.source)
+        known = runner.inputs.failures
+        failed = {name: why for name, why in scores[variant.title].failures.items() if name not in known}
+        if failed and not variant.problem:
+            first, why = next(iter(failed.items()))
+            log.error("%s: failed on %d of %d items; %s: %s", variant.title, len(failed), len(scores), first, why)
+    return Result(plan, scores, seconds, runner.inputs.source, tuple(notes))
+
+
+def effective(plan: Plan, inputs: Inputs) -> tuple[Plan, list[str]]:
+    """The plan without losses that can do nothing here (optional ones whose features nobody has), and a line on them.
+
+    Variants that differ from the reference in nothing else are left out: they would repeat it.
+    """
+    kept: list[Variant] = []
+    idle: dict[str, None] = {}
+    for variant in plan.variants:
+        if variant.config is None:
+            kept.append(variant)
+            continue
+        names = _idle(variant.config, inputs)
+        idle |= dict.fromkeys(names)
+        kept.append(dataclasses.replace(variant, config=without(variant.config, names)) if names else variant)
+    base = next(variant.config for variant in kept if variant.title == plan.reference)
+    same = [v.title for v in kept if v.title != plan.reference and base is not None and _equal(v.config, base)]
+    notes = []
+    if idle:
+        notes.append(f"{', '.join(idle)}: off, as no image has the features for it")
+    if same:
+        notes.append(f"left out, as the same as {plan.reference}: {', '.join(same)}")
+    variants = tuple(variant for variant in kept if variant.title not in same)
+    return dataclasses.replace(plan, variants=variants), notes
+
+
+def _equal(one: Config | None, other: Config) -> bool:
+    """Whether two recipes do the same: losses that are off may be written or not."""
+    return one is not None and without(one, ()).digest() == without(other, ()).digest()
+
+
+def _idle(config: Config, inputs: Inputs) -> Sequence[str]:
+    """Active losses that no item has the features for."""
+    terms = config.terms()
+    found = inputs.complete is not None and "contact" in config.features
+    waiting = {name for name, term in terms.items() if term.optional and not (found and "contact" in term.features)}
+    for start in inputs.starts.values():
+        waiting -= set(usable(terms, start.features))
+    return sorted(waiting)

@@ -30,6 +30,8 @@ class Result:
     """By title and item, of refinement alone."""
     source: str
     """What it was run on, in words."""
+    notes: tuple[str, ...] = ()
+    """What else a reader must know."""
 
     @property
     def variants(self) -> tuple[Variant, ...]:
@@ -131,6 +133,7 @@ def legend(result: Result) -> list[str]:
         f"{ON}: on, {PART}: in part; " + ", ".join(signs),
         *(f"{METRICS[name].title}: {METRICS[name].meaning}" for name in result.metrics),
     ]
+    lines += result.notes
     if not any(METRICS[name].family == "pose" for name in result.metrics):
         lines.append("no truth is known of these images: only the quality of the poses is measured")
     return lines

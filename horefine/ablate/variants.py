@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from horefine.config import Config, load_config
 from horefine.errors import ConfigError, suggestion
+from horefine.objective import parse_terms
 
 __all__ = ["DROPS", "FULL", "GROUPS", "UNIONS", "Group", "Variant", "active", "dropped", "groups_of", "named_losses",
            "plain", "without"]  # fmt: skip
@@ -88,13 +89,14 @@ def groups_of(losses: Iterable[str]) -> dict[str, Group]:
 
 
 def without(config: Config, losses: Iterable[str]) -> Config:
-    """The recipe with these losses off in every stage.
+    """The recipe with these losses off in every stage; all that are off are written as 0.
 
     Raises:
         ConfigError: nothing is left to minimise.
     """
     table = json.loads(config.model_dump_json())
-    return load_config({**table, "losses": {**table["losses"], **dict.fromkeys(losses, 0)}})
+    off = {*losses, *(name for name in config.losses if name not in parse_terms(config.losses))}
+    return load_config({**table, "losses": {**table["losses"], **dict.fromkeys(sorted(off), 0)}})
 
 
 def plain(name: str) -> str:
