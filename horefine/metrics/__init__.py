@@ -15,6 +15,7 @@ from horefine.metrics.bop import (
     rotation_error,
     vsd,
 )
+from horefine.metrics.coco import coco_scores
 from horefine.metrics.contact import (
     contact_ratio,
     contact_regions,
@@ -23,7 +24,9 @@ from horefine.metrics.contact import (
     intersection_volume,
     penetration_depth,
 )
+from horefine.metrics.dexycb import DEXYCB_CATEGORIES, dexycb_annotations, dexycb_coco_scores, hpe_scores
 from horefine.metrics.hand import auc, hand_error, hand_to_object_error, mean_joint_error, mean_vertex_error
+from horefine.metrics.ho3d import ho3d_scores
 from horefine.metrics.objects import add, add_s, equivalents, mce, mssd, object_error, oce, symmetric_object_error
 from horefine.metrics.surfaces import ScaleTranslation, chamfer, f_score, fit_scale_translation, reconstruction_scores
 from horefine.metrics.voxels import (
@@ -35,6 +38,7 @@ from horefine.metrics.voxels import (
 )
 
 __all__ = [
+    "DEXYCB_CATEGORIES",
     "GridContact",
     "ScaleTranslation",
     "add",
@@ -42,8 +46,11 @@ __all__ = [
     "auc",
     "average_recall",
     "chamfer",
+    "coco_scores",
     "contact_ratio",
     "contact_regions",
+    "dexycb_annotations",
+    "dexycb_coco_scores",
     "diameter",
     "disjointness",
     "equivalents",
@@ -53,6 +60,8 @@ __all__ = [
     "grid_penetration_depth",
     "hand_error",
     "hand_to_object_error",
+    "ho3d_scores",
+    "hpe_scores",
     "interaction",
     "intersection_volume",
     "mce",
