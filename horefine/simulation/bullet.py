@@ -6,8 +6,6 @@ and give displacements that differ by a millimetre or two.
 
 from __future__ import annotations
 
-import functools
-import importlib
 import math
 import tempfile
 from collections.abc import Sequence
@@ -17,18 +15,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from horefine.simulation.quiet import quiet
+from horefine.simulation.engines import load, quiet
 from horefine.simulation.settings import SimulationSettings
 from horefine.simulation.wavefront import Part, write_obj
 
-__all__ = ["load", "run"]
-
-
-@functools.cache
-def load() -> Any:
-    """The module pybullet. Raises ImportError where it is not installed."""
-    with quiet():  # it announces its build time
-        return importlib.import_module("pybullet")
+__all__ = ["run"]
 
 
 def run(
@@ -42,7 +33,7 @@ def run(
 
     ``parts`` are convex and relative to ``origin``, where the object's body starts.
     """
-    bullet = load()
+    bullet = load("pybullet")
     with tempfile.TemporaryDirectory(prefix="horefine-") as folder, quiet():
         client = bullet.connect(bullet.DIRECT)
         try:

@@ -13,14 +13,15 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 from scipy.spatial import ConvexHull, QhullError
 
 from horefine.cache import cache_dir, read_arrays, write_arrays
 from horefine.errors import InputError
 from horefine.intersection import signed_volume
-from horefine.simulation import bullet
-from horefine.simulation.quiet import quiet
+from horefine.mesh import even_samples
+from horefine.simulation.engines import load, quiet
 from horefine.simulation.settings import SimulationSettings
 from horefine.simulation.wavefront import Part, read_obj, write_obj
 
@@ -38,6 +39,8 @@ VHACD = {
     "minVolumePerCH": 1e-4,
 }
 """Of the published protocol, beside the resolution and the concavity in the settings."""
+SAMPLES = 6000
+"""Points of the object's surface to which V-HACD's parts are fitted."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +60,11 @@ def is_convex(vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"])
 def convex_parts(
     vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"], settings: SimulationSettings
 ) -> Parts:
-    """The convex parts of a closed mesh (any frame, metres), from memory, from the disk cache, or made now.
+    """The convex parts of a mesh (any frame, metres), from memory, from the disk cache, or made now.
 
     Raises:
         InputError: the mesh is flat, or its decomposition has no part.
-        ImportError: the package that decomposes is not installed.
+        AssetError: the package that decomposes is not installed.
     """
     if is_convex(vertices, faces):
         return Parts(((vertices, faces),), convex=True)
@@ -72,11 +75,14 @@ def convex_parts(
     digest.update(np.round(vertices, 7).tobytes())
     digest.update(np.ascontiguousarray(faces, np.int64).tobytes())
     path = cache_dir("convex_parts") / f"{digest.hexdigest()[:32]}.npz"
-    kept = _kept(path)
-    if kept is None:
-        kept = tuple(_vhacd(vertices, faces, settings))
-        _keep(path, kept)
-    return Parts(kept, convex=False)
+    if path.exists() and (kept := _kept(path)) is not None:
+        return Parts(kept, convex=False)
+    make = {"vhacd": _vhacd, "fitted": _fitted, "coacd": _coacd}[settings.decomposition]
+    parts = tuple(make(vertices, faces, settings))
+    if not parts:
+        raise InputError("object mesh: no convex part was found in it; give a closed mesh, or decomposition=hull")
+    _keep(path, parts)
+    return Parts(parts, convex=False)
 
 
 @lru_cache(maxsize=128)
@@ -93,7 +99,7 @@ def _keep(path: Path, parts: tuple[Part, ...]) -> None:
     counts = np.array([(len(vertices), len(faces)) for vertices, faces in parts])
     vertices, faces = (np.concatenate([part[k] for part in parts]) for k in range(2))
     write_arrays(path, {"vertices": vertices, "faces": faces, "counts": counts})
-    _kept.cache_clear()  # it remembers that there was none
+    _kept.cache_clear()  # a damaged file was remembered as none
 
 
 def _hull(points: np.ndarray) -> ConvexHull:
@@ -115,15 +121,37 @@ def _hull_mesh(points: np.ndarray) -> Part:
     return points[hull.vertices], place[simplices].astype(np.int64)
 
 
-def _vhacd(vertices: np.ndarray, faces: np.ndarray, settings: SimulationSettings) -> list[Part]:
+def _vhacd(vertices: np.ndarray, faces: np.ndarray, settings: SimulationSettings, finer: int = 1) -> list[Part]:
     """V-HACD as pybullet brings it, file to file."""
-    engine = bullet.load()
+    engine = load("pybullet")
     with tempfile.TemporaryDirectory(prefix="horefine-") as name, quiet():
         whole, pieces = Path(name, "object.obj"), Path(name, "parts.obj")
         write_obj(whole, [(vertices, faces)], settings.decimals)
-        options = {**VHACD, "resolution": settings.resolution, "concavity": settings.concavity}
+        options = {**VHACD, "resolution": settings.resolution * finer, "concavity": settings.concavity}
         engine.vhacd(str(whole), str(pieces), str(Path(name, "log.txt")), **options)
-        parts = read_obj(pieces) if pieces.exists() else []
-    if not parts:
-        raise InputError("object mesh: V-HACD found no convex part in it; give a closed mesh, or decomposition=hull")
-    return parts
+        return read_obj(pieces) if pieces.exists() else []
+
+
+def _fitted(vertices: np.ndarray, faces: np.ndarray, settings: SimulationSettings) -> list[Part]:
+    """V-HACD's parts, each replaced by the hull of the object's surface within it: voxels made them too thick."""
+    points, corners = torch.from_numpy(vertices), torch.from_numpy(faces)
+    chosen, weights = even_samples(points, corners, SAMPLES)
+    surface = torch.cat([points, (points[corners[chosen]] * weights[..., None]).sum(1)]).numpy()
+    fitted = []
+    for part, _ in _vhacd(vertices, faces, settings, finer=100):
+        planes = _hull(part).equations
+        inside = surface[(surface @ planes[:, :3].T + planes[:, 3] <= 1e-6).all(1)]
+        try:
+            fitted.append(_hull_mesh(inside))
+        except (InputError, ValueError):  # too little of the surface lies in it: the parts around hold that
+            continue
+    return fitted
+
+
+def _coacd(vertices: np.ndarray, faces: np.ndarray, settings: SimulationSettings) -> list[Part]:
+    """CoACD (Wei et al. 2022) with its own defaults and a fixed seed."""
+    package = load("coacd")
+    with quiet():
+        package.set_log_level("off")
+        found = package.run_coacd(package.Mesh(vertices, faces), threshold=settings.threshold, seed=0)
+    return [(np.asarray(points, float), np.asarray(triangles, np.int64)) for points, triangles in found]
