@@ -425,6 +425,48 @@ def synthesize(
 
 @app.command()
 @guarded
+def evaluate(
+    out: Annotated[Path, typer.Argument(help="The --out of a run, or any system's poses NAME.npz / NAME.json.")],
+    truth: Annotated[
+        Path | None, _option("Folder with the truth, as synthesize writes it (default: what the run was made from).")
+    ] = None,
+    dataset: Annotated[str | None, _option("A dataset by name, instead of --truth.")] = None,
+    root: Annotated[Path | None, _option("Where that dataset lies.")] = None,
+    against: Annotated[Path | None, _option("Another such folder: is it better than OUT, and on which items?")] = None,
+    metrics: Annotated[str | None, _option("Only these, e.g. HE,OE,PA-MJE; or pose, interaction, main, all.")] = None,
+    simulate: Annotated[bool, _option("Also simulation displacement (pip install 'horefine[sim]').", "--sim")] = False,
+    submission: Annotated[str | None, _option("Write a submission file instead: ho3d, dexycb or bop.")] = None,
+    ids: Annotated[Path | None, _option("CSV or JSON that gives each item's ids in the submission.")] = None,
+    object_name: ObjectName = None,
+    object_unit: ObjectUnit = None,
+    mano_dir: ManoDir = None,
+    hand: HandKind = "auto",
+    workers: Annotated[int | None, _option("Processes (default: all cores from 200 items on).", min=1)] = None,
+    limit: Limit = None,
+    strict: Annotated[bool, _option("Stop at the first item that cannot be measured.", "--strict")] = False,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measures poses against the truth: tables, plots, paired comparison, submission files."""
+    from horefine.evaluate.command import Request, conclude, hand_for, metrics_of
+
+    _one_thread()
+    request = Request(
+        out, hand_for(out, mano_dir, hand), truth, dataset, root, object_name, object_unit,
+        metrics_of(metrics, simulate), limit, strict, workers,
+    )  # fmt: skip
+    found = conclude(request, against, submission, ids)
+    print((found.table.read_text() if as_json else found.text), end="")
+    for line in found.warnings:
+        log.warning("%s", line)
+    log.info("written: %s", found.table.parent)
+    if found.failed:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+@guarded
 def ablate(
     images: Annotated[Path | None, typer.Argument(help="A folder of photographs, best with truth; or --suite.")] = None,
     drop: Annotated[

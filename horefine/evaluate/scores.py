@@ -148,7 +148,7 @@ def _hand_errors(pair: _Pair, wanted: frozenset[str]) -> dict[str, np.ndarray]:
         "ST_MJE_mm": by_joints("scale_translation"),
         "PA_MJE_mm": by_joints("procrustes"),
         "MME_mm": lambda: measure.hand_error(vertices - slip[:, None], true_vertices),
-        "PA_MME_mm": lambda: measure.mean_joint_error(vertices, true_vertices, align="procrustes"),
+        "PA_MME_mm": lambda: measure.mean_vertex_error(vertices, true_vertices, align="procrustes"),
         "wrist_mm": lambda: slip.norm(dim=-1) * 1e3,
         "wrist_depth_mm": lambda: slip[:, 2].abs() * 1e3,
     }

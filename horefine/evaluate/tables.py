@@ -17,7 +17,17 @@ from horefine.evaluate.catalogue import MAIN, METRICS, Metric
 from horefine.evaluate.intervals import interval
 from horefine.evaluate.scores import Scores
 
-__all__ = ["by_group", "group_rows", "metric_rows", "number", "share_within", "to_csv", "to_latex", "to_markdown"]
+__all__ = [
+    "by_group",
+    "group_rows",
+    "median",
+    "metric_rows",
+    "number",
+    "share_within",
+    "to_csv",
+    "to_latex",
+    "to_markdown",
+]
 
 Row = Mapping[str, object]
 
@@ -57,6 +67,12 @@ def share_within(values: np.ndarray, threshold: float) -> float:
     return float((known <= threshold).mean()) if len(known) else float("nan")
 
 
+def median(values: np.ndarray) -> float:
+    """Of the values that are known; infinite where half of them are."""
+    known = values[~np.isnan(values)]
+    return float(np.median(known)) if len(known) else float("nan")
+
+
 def by_group(scores: Scores) -> Iterator[tuple[str, str, Scores]]:
     """``(kind, label, items)`` for every label of every grouping, labels in order."""
     for kind, labels in scores.groups.items():
@@ -75,7 +91,7 @@ def group_rows(scores: Scores, metrics: Sequence[str] | None = None) -> list[dic
     shown = [name for name in (MAIN if metrics is None else metrics) if name in scores.values]
     rows = []
     for kind, label, items in [("all", "", scores), *by_group(scores)]:
-        cells = {METRICS[name].heading: interval(items.counted(name))[1] for name in shown}
+        cells = {METRICS[name].heading: median(items.counted(name)) for name in shown}
         rows.append({"group": kind, "": label, "items": len(items), "failed": len(items.failures), **cells})
     return rows
 

@@ -1,0 +1,213 @@
+"""What is evaluated against: the true pose, object and camera of every item, from a folder or a dataset."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from horefine.data import DATASETS, Dataset, Sample
+from horefine.data.bank import hand_digest
+from horefine.data.folder import FolderDataset, FolderOptions, find_object, load_object
+from horefine.data.mirror import mirror_mesh, mirror_pose
+from horefine.data.pictures import PICTURE_SUFFIXES
+from horefine.errors import AssetError, ConfigError, InputError
+from horefine.exchange import read_pose
+from horefine.geometry import Camera
+from horefine.hand import HandModel
+from horefine.mesh import Mesh
+from horefine.scene import Pose
+
+__all__ = ["Case", "batches", "cases_from", "check_truth_hand", "sequence_of", "stack", "truth_folder"]
+
+_READERS = 4
+"""Threads that read images: decoding lets others run."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One item with its truth, as a right hand's: a left one is in the mirror, object and camera too."""
+
+    name: str
+    side: str = "right"
+    pose: Pose | None = None
+    """None where the truth is not known; ``problem`` says why."""
+    mesh: Mesh | None = None
+    camera: Camera | None = None
+    maps: Path | None = None
+    """File with the masks of what is visible."""
+    problem: str | None = None
+
+    @property
+    def object(self) -> str:
+        return "unknown" if self.mesh is None else self.mesh.name[0]
+
+    @property
+    def left(self) -> bool:
+        return self.side == "left"
+
+
+def cases_from(
+    truth: Path | None = None,
+    *,
+    dataset: str | None = None,
+    root: Path | None = None,
+    object_name: str | None = None,
+    object_unit: str | None = None,
+    limit: int | None = None,
+) -> list[Case]:
+    """The items of a folder (``truth``) or of a dataset by name, in its order.
+
+    ``truth`` is a folder of photographs with sidecars (or one that ``horefine synthesize`` made), or a folder of pose
+    files alone, whose object ``object_name`` says.
+
+    Raises:
+        ConfigError: no such folder or dataset, or one without truth.
+        AssetError: the object is not there.
+    """
+    if dataset is not None:
+        return _with_truth([*_samples(_named(dataset, root), limit)], f"--dataset {dataset}")
+    if truth is None:
+        raise ConfigError("what is true? Give --truth FOLDER, or --dataset NAME --root DIR")
+    folder = truth_folder(truth)
+    if any(file.suffix.lower() in PICTURE_SUFFIXES for file in folder.iterdir()):
+        photographs = FolderDataset(folder, FolderOptions(object_name, object_unit))
+        return _with_truth([*_samples(photographs, limit)], f"--truth {truth}")
+    return _from_poses(folder, object_name, object_unit, limit)
+
+
+def truth_folder(path: Path) -> Path:
+    """The folder of images in what ``horefine synthesize`` made, or the folder itself.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if not path.is_dir():
+        raise ConfigError(f"--truth {path}: no such folder")
+    return path / "images" if (path / "images").is_dir() else path
+
+
+def check_truth_hand(truth: Path, hand: HandModel) -> None:
+    """Whether synthetic scenes were made with this hand: poses of one hand model mean nothing to another.
+
+    Raises:
+        ConfigError: they were not.
+    """
+    folder = truth_folder(truth)
+    manifest = (folder.parent if folder.name == "images" else folder) / "manifest.json"
+    if not manifest.is_file():
+        return
+    made = json.loads(manifest.read_text()).get("hand")
+    if made is not None and made != hand_digest(hand):
+        raise ConfigError(
+            f"--truth {truth}: was made with another hand model than {hand.name!r}: "
+            "give --hand embedded or --hand mano with --mano-dir, whichever synthesize had"
+        )
+
+
+def _named(name: str, root: Path | None) -> Dataset:
+    """A dataset by name, where it lies. Its class takes ``root``."""
+    from horefine.data import load_dataset
+
+    if name in ("folder", "synthetic"):
+        raise ConfigError(f"--dataset {name}: for a folder of photographs with truth give --truth FOLDER")
+    if root is None:
+        raise ConfigError(f"--dataset {name}: where is it? Give --root DIR")
+    try:
+        return load_dataset(name, root=root)
+    except InputError as error:
+        known = ", ".join(n for n in DATASETS if n not in ("folder", "synthetic"))
+        raise ConfigError(f"--dataset {name}: {error} (planned: {known}); --truth FOLDER reads any folder") from None
+
+
+def _samples(source: Dataset, limit: int | None) -> Iterator[Case]:
+    """Cases in order; several threads read, as decoding an image takes longer than all errors of a pose."""
+    names: Sequence[str] | None = getattr(source, "names", None)
+    mirrored: dict[int, tuple[Mesh, Mesh]] = {}
+    files: Sequence[Path] | None = getattr(source, "files", None)
+
+    def case(index: int) -> Case:
+        try:
+            sample = source[index]
+        except (InputError, AssetError) as error:
+            return Case(f"{index:06d}" if names is None else names[index], problem=f"the truth cannot be read: {error}")
+        return _case(sample, mirrored, None if files is None else files[index])
+
+    count = len(source) if limit is None else min(limit, len(source))
+    with ThreadPoolExecutor(_READERS) as pool:
+        yield from pool.map(case, range(count))
+
+
+def _case(sample: Sample, mirrored: dict[int, tuple[Mesh, Mesh]], file: Path | None) -> Case:
+    mesh, pose = sample.mesh, sample.truth
+    missing = "no object" if mesh is None else "no true pose" if pose is None else None
+    if missing or mesh is None or pose is None:
+        return Case(sample.name, sample.side, problem=f"the dataset has {missing} for it")
+    camera = sample.camera
+    if sample.side == "left":
+        mesh = mirrored.setdefault(id(mesh), (mesh, mirror_mesh(mesh)))[1]  # kept with its source: ids are used again
+        pose, camera = mirror_pose(pose), camera.mirrored()
+    maps = None if file is None else file.parent.parent / "maps" / f"{file.stem}.npz"
+    return Case(sample.name, sample.side, pose, mesh, camera, maps if maps is not None and maps.is_file() else None)
+
+
+def _with_truth(cases: list[Case], where: str) -> list[Case]:
+    if not any(case.pose is not None for case in cases):
+        why = next((case.problem for case in cases if case.problem), "it is empty")
+        raise ConfigError(f"{where}: no item has a truth ({why}); sidecars name it: 'truth' (docs/input.md)")
+    return cases
+
+
+def _from_poses(folder: Path, object_name: str | None, unit: str | None, limit: int | None) -> list[Case]:
+    """A folder of pose files alone."""
+    files = sorted(f for f in folder.iterdir() if f.suffix in (".npz", ".json") and not f.name.startswith("."))
+    if not files:
+        raise ConfigError(f"--truth {folder}: neither photographs nor pose files (NAME.npz, NAME.json) are there")
+    if object_name is None:
+        raise ConfigError(f"--truth {folder}: holds poses only; which object is it? Give --object")
+    mesh = load_object(find_object(object_name, Path.cwd(), "--object"), unit or "auto")[0]
+    cases, turned = [], mirror_mesh(mesh)
+    for file in files[:limit]:
+        try:
+            found = read_pose(file)
+        except InputError as error:
+            cases.append(Case(file.stem, problem=f"the truth cannot be read: {error}"))
+            continue
+        left = found.side == "left"
+        pose = mirror_pose(found.pose) if left else found.pose
+        cases.append(Case(file.stem, "left" if left else "right", pose, turned if left else mesh))
+    return _with_truth(cases, f"--truth {folder}")
+
+
+def sequence_of(name: str) -> str:
+    """The sequence in an item's name: its folder, or what stands before the number at its end.
+
+    >>> sequence_of("SM1/0004"), sequence_of("MPM10_0021"), sequence_of("mug")
+    ('SM1', 'MPM10', 'mug')
+    """
+    if "/" in name:
+        return name.rpartition("/")[0]
+    return re.sub(r"[-_. ]*\d+$", "", name) or name
+
+
+def batches(cases: Sequence[Case], size: int = 50) -> Iterator[list[int]]:
+    """Places of the cases in groups of one object, at most ``size`` each: they make one batch without padding."""
+    groups: dict[int, list[int]] = {}
+    for place, case in enumerate(cases):
+        if case.pose is not None and case.mesh is not None:
+            groups.setdefault(id(case.mesh), []).append(place)
+    for places in groups.values():
+        yield from (places[first : first + size] for first in range(0, len(places), size))
+
+
+def stack(cases: Sequence[Case]) -> tuple[Pose, Mesh]:
+    """The truths of cases with one object as one batch."""
+    mesh = cases[0].mesh
+    assert mesh is not None
+    rows = torch.zeros(len(cases), dtype=torch.long)
+    return Pose.cat([case.pose for case in cases if case.pose is not None]), mesh[rows]

@@ -1,0 +1,157 @@
+"""The command ``horefine evaluate`` without its command line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from horefine.errors import ConfigError
+from horefine.evaluate.cases import Case, cases_from, check_truth_hand
+from horefine.evaluate.catalogue import INTERACTION, POSE, SIMULATION, chosen
+from horefine.evaluate.evaluation import Evaluation, evaluate
+from horefine.evaluate.files import FOLDER, comparison_stem, write_comparison, write_evaluation
+from horefine.evaluate.predictions import Output, read_predictions
+from horefine.hand import HandModel
+from horefine.job import hand_model
+
+__all__ = ["Conclusion", "Request", "compare", "conclude", "evaluate_output", "hand_for", "metrics_of"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be evaluated, against what, and how."""
+
+    out: Path
+    hand: HandModel
+    truth: Path | None = None
+    """Default: the folder that the run was made from."""
+    dataset: str | None = None
+    root: Path | None = None
+    object_name: str | None = None
+    object_unit: str | None = None
+    metrics: tuple[str, ...] = POSE + INTERACTION
+    limit: int | None = None
+    strict: bool = False
+    workers: int | None = None
+
+
+def metrics_of(names: str | None, simulate: bool) -> tuple[str, ...]:
+    """What ``--metrics`` and ``--sim`` ask for.
+
+    Raises:
+        ConfigError: an unknown metric.
+    """
+    asked = list(POSE + INTERACTION) if names is None else list(chosen(names))
+    return chosen([*asked, *(SIMULATION if simulate else ())])
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """What a command says at its end."""
+
+    text: str
+    """For a terminal."""
+    table: Path
+    """The same for programs, JSON."""
+    warnings: tuple[str, ...] = ()
+    failed: bool = False
+    """Whether an item of an evaluated folder failed."""
+
+
+def hand_for(out: Path, mano_dir: Path | None, kind: str) -> HandModel:
+    """The hand model that is asked for; with ``auto`` the one that the run was made with, where OUT is a run's.
+
+    Raises:
+        ConfigError: unknown ``kind``. AssetError: MANO is needed and missing.
+    """
+    made = Output(out).hand
+    return hand_model(mano_dir, made if kind == "auto" and made in ("embedded", "mano") else kind)
+
+
+def conclude(request: Request, against: Path | None, submission: str | None, ids: Path | None) -> Conclusion:
+    """Evaluates, compares or writes a submission file, as asked.
+
+    Raises:
+        ConfigError, AssetError, InputError: as those do.
+    """
+    if submission is not None:
+        raise ConfigError(f"--submission {submission}: not yet")
+    if against is None:
+        found, text = evaluate_output(request)
+        table = request.out / FOLDER / "scores.json"
+        return Conclusion(text, table, tuple(found.sentences()), bool(found.scores.failures))
+    pair, text = compare(request, against)
+    folders = zip((request.out, against), pair, strict=True)
+    said = tuple(f"{folder}: {line}" for folder, one in folders for line in one.sentences())
+    table = request.out / FOLDER / f"{comparison_stem(_names(request.out, against)[1])}.json"
+    return Conclusion(text, table, said, any(one.scores.failures for one in pair))
+
+
+def truths(request: Request) -> list[Case]:
+    """The cases of a request.
+
+    Raises:
+        ConfigError: nobody said what is true, or it cannot be used.
+    """
+    output = Output(request.out)
+    truth = request.truth
+    if truth is None and request.dataset is None:
+        truth = output.made_from
+        if truth is None:
+            raise ConfigError(f"{request.out}: what is true? Give --truth FOLDER, or --dataset NAME --root DIR")
+        if not truth.exists():
+            raise ConfigError(f"{request.out}: was made from {truth}, which is not there; give --truth FOLDER")
+        truth = truth if truth.is_dir() else truth.parent
+    if truth is not None:
+        check_truth_hand(truth, request.hand)
+    return cases_from(
+        truth, dataset=request.dataset, root=request.root, object_name=request.object_name,
+        object_unit=request.object_unit, limit=request.limit,
+    )  # fmt: skip
+
+
+def evaluate_output(request: Request) -> tuple[Evaluation, str]:
+    """Evaluates a folder, writes ``OUT/evaluation`` and returns what came of it with its Markdown table.
+
+    Raises:
+        ConfigError: the folder, the truth or an option cannot be used. InputError: with ``strict``, an item cannot.
+    """
+    found = _evaluate(request, truths(request), request.out)
+    about = {
+        "evaluated": str(request.out), "hand_model": request.hand.name, "interval": "bootstrap, 95 %, 2000 rounds",
+        "truth": request.dataset or str(request.truth or Output(request.out).made_from),
+    }  # fmt: skip
+    return found, write_evaluation(request.out, found, f"Evaluation of {request.out.resolve().name}", about)
+
+
+def compare(request: Request, other: Path) -> tuple[tuple[Evaluation, Evaluation], str]:
+    """Evaluates two folders on the same truth and says whether the second is better; writes into the first one's
+    ``evaluation``.
+
+    Raises:
+        ConfigError, InputError: as :func:`evaluate_output`.
+    """
+    cases = truths(request)
+    first, second = (_evaluate(request, cases, folder) for folder in (request.out, other))
+    return (first, second), write_comparison(request.out, first.scores, second.scores, _names(request.out, other))
+
+
+def _evaluate(request: Request, cases: Sequence[Case], folder: Path) -> Evaluation:
+    output = Output(folder)
+    if output.hand not in (None, request.hand.name):
+        raise ConfigError(f"{folder}: was made with the {output.hand} hand; give --hand {output.hand}")
+    predictions = read_predictions(output, cases, request.hand)
+    return evaluate(
+        cases, predictions, request.hand, request.metrics, strict=request.strict, workers=request.workers
+    )  # fmt: skip
+
+
+def _names(first: Path, second: Path) -> tuple[str, str]:
+    """What the two are called: the last parts of their paths that differ."""
+    ours, theirs = first.resolve().parts, second.resolve().parts
+    for depth in range(1, max(len(ours), len(theirs)) + 1):
+        names = "/".join(ours[-depth:]), "/".join(theirs[-depth:])
+        if names[0] != names[1]:
+            return names
+    return "A", "B"

@@ -1,0 +1,176 @@
+"""An evaluation from end to end: truths and predictions in, :class:`Scores` and what was noticed out."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from horefine.errors import InputError
+from horefine.evaluate.cases import Case, batches, sequence_of, stack
+from horefine.evaluate.catalogue import INTERACTION
+from horefine.evaluate.checks import Mistake, examine
+from horefine.evaluate.occlusion import hidden_share, occlusion_label
+from horefine.evaluate.predictions import Prediction, stack_predictions
+from horefine.evaluate.scores import Scores, score
+from horefine.hand import HandModel
+from horefine.mesh import Mesh
+from horefine.scene import Pose
+
+__all__ = ["Evaluation", "evaluate", "groups_of"]
+
+_WORTH = 200
+"""Items from which several processes are faster than one: each takes seconds to start."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What came of all items."""
+
+    scores: Scores
+    mistakes: tuple[Mistake, ...] = ()
+    """What the numbers say went wrong in making the predictions."""
+    open: Mapping[str, str] = field(default_factory=dict)
+    """Items whose object is not closed, and what is left out of them."""
+    without_truth: Mapping[str, str] = field(default_factory=dict)
+    """Items that were not evaluated, and why."""
+
+    def sentences(self) -> list[str]:
+        """Everything a reader must know before the numbers."""
+        total = len(self.scores)
+        lines = [mistake.sentence(total) for mistake in self.mistakes]
+        for what, items in (("without truth, not evaluated", self.without_truth), ("object not closed", self.open)):
+            lines += [f"{len(items)} items {what}, the first: {k}: {why}" for k, why in list(items.items())[:1]]
+        if self.scores.failures:
+            lines.append(f"{len(self.scores.failures)} of {total} items failed and count as infinitely wrong")
+        return lines
+
+
+@dataclass(frozen=True)
+class _Work:
+    """One batch: items with one object."""
+
+    places: tuple[int, ...]
+    pose: Pose
+    truth: Pose
+    mesh: Mesh
+    true_mesh: Mesh
+
+
+def evaluate(
+    cases: Sequence[Case],
+    predictions: Sequence[Prediction],
+    hand: HandModel,
+    metrics: Sequence[str],
+    *,
+    strict: bool = False,
+    workers: int | None = None,
+) -> Evaluation:
+    """Measures every prediction. Items without a truth are left out; those without a usable pose are failures.
+
+    Args:
+        cases: With the predictions of the same items, in the same order.
+        metrics: Names (``catalogue.chosen``).
+        strict: Stop at what cannot be measured or was recognised as a mistake.
+        workers: Processes (default: the processor's cores for 200 items or more, else one).
+
+    Raises:
+        InputError: with ``strict``, what is wrong.
+    """
+    without = {case.name: str(case.problem) for case in cases if case.pose is None}
+    kept = [(c, p) for c, p in zip(cases, predictions, strict=True) if c.pose is not None]
+    cases, predictions = [c for c, _ in kept], [p for _, p in kept]
+    found = examine(cases, predictions, hand)
+    if strict:
+        _stop(
+            [
+                *(m.sentence(len(cases)) for m in found.mistakes),
+                *_named(found.failures),
+                *_named(found.open),
+                *_named(without),
+            ]
+        )
+    work = list(_batches(cases, predictions, frozenset(found.failures)))
+    values = {name: np.full(len(cases), np.nan) for name in metrics}
+    for batch, columns in zip(work, _measured(work, hand, metrics, len(cases), workers), strict=True):
+        for name, column in columns.items():
+            values[name][list(batch.places)] = column
+    leaky = np.array([case.name in found.open for case in cases], bool)
+    for name in set(metrics) & set(INTERACTION):
+        values[name][leaky] = np.nan
+    scores = Scores(tuple(case.name for case in cases), values, groups_of(cases, hand), found.failures)
+    return Evaluation(scores, found.mistakes, found.open, without)
+
+
+def _named(problems: Mapping[str, str]) -> Iterator[str]:
+    return (why if why.startswith(name) else f"{name}: {why}" for name, why in problems.items())
+
+
+def _stop(problems: Sequence[str]) -> None:
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise InputError(f"{problems[0]}{more}; without --strict the others are evaluated")
+
+
+def _batches(cases: Sequence[Case], predictions: Sequence[Prediction], failed: frozenset[str]) -> Iterator[_Work]:
+    """What can be measured; items that bring their own mesh alone."""
+    good = [k for k, case in enumerate(cases) if case.name not in failed]
+    common = [k for k in good if predictions[k].mesh is None]
+    for places in batches([cases[k] for k in common]):
+        chosen = tuple(common[place] for place in places)
+        truth, mesh = stack([cases[k] for k in chosen])
+        yield _Work(chosen, stack_predictions([predictions[k] for k in chosen]), truth, mesh, mesh)
+    for k in good:
+        own = predictions[k].mesh
+        if own is not None:
+            truth, mesh = stack([cases[k]])
+            yield _Work((k,), stack_predictions([predictions[k]]), truth, own, mesh)
+
+
+def _measured(
+    work: Sequence[_Work], hand: HandModel, metrics: Sequence[str], count: int, workers: int | None
+) -> Iterator[dict[str, np.ndarray]]:
+    """The errors of every batch, in order; by several processes where that is worth their start."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = workers or (cores if count >= _WORTH else 1)
+    if workers == 1 or len(work) < 2:
+        yield from (_measure(batch, hand, metrics) for batch in work)
+        return
+    context = multiprocessing.get_context("spawn")  # forked processes inherit torch's locked threads
+    with ProcessPoolExecutor(min(workers, len(work)), context, _begin, (pickle.dumps((hand, tuple(metrics))),)) as pool:
+        yield from pool.map(_measure_packed, [pickle.dumps(batch) for batch in work])
+
+
+def _measure(batch: _Work, hand: HandModel, metrics: Sequence[str]) -> dict[str, np.ndarray]:
+    return score(batch.pose, batch.truth, batch.mesh, hand, true_mesh=batch.true_mesh, metrics=metrics)
+
+
+_common: list[tuple[HandModel, tuple[str, ...]]] = []
+"""Of a worker process: hand model and metrics."""
+
+
+def _begin(packed: bytes) -> None:
+    """Starts a worker process. Tensors come as bytes: torch would send each as an open file, and files are few."""
+    torch.set_num_threads(1)
+    _common.append(pickle.loads(packed))
+
+
+def _measure_packed(packed: bytes) -> dict[str, np.ndarray]:
+    return _measure(pickle.loads(packed), *_common[0])
+
+
+def groups_of(cases: Sequence[Case], hand: HandModel) -> dict[str, tuple[str, ...]]:
+    """Labels by object, by sequence (``cases.sequence_of``) and by how much of the hand is hidden; those that tell
+    no items apart are left out."""
+    found = {
+        "object": tuple(case.object for case in cases),
+        "sequence": tuple(sequence_of(case.name) for case in cases),
+        "occlusion": tuple(occlusion_label(hidden_share(case, hand)) for case in cases),
+    }
+    return {kind: labels for kind, labels in found.items() if 1 < len(set(labels)) < max(len(labels), 3)}

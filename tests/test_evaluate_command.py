@@ -1,0 +1,349 @@
+"""``horefine evaluate`` from end to end, on poses without pictures; mistakes that are recognised from the numbers."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy.spatial.transform import Rotation
+from typer.testing import CliRunner
+
+from horefine import Mesh, Pose, load_hand
+from horefine.anatomy import convert_joints
+from horefine.cli import app
+from horefine.data.maps import disturb
+from horefine.data.mirror import mirror_pose
+from horefine.errors import ConfigError, InputError
+from horefine.evaluate import cases, checks, evaluation, occlusion, predictions
+from horefine.evaluate.command import Request, compare, evaluate_output
+from horefine.objects import embedded_object
+
+HAND = load_hand(kind="embedded")
+NAMES = tuple(f"{seq}_{k:03d}" for seq in ("cup", "desk") for k in range(4))
+Arrays = dict[str, np.ndarray]
+
+
+def true_poses() -> Pose:
+    random = np.random.default_rng(0)
+    turn = torch.tensor(Rotation.random(2 * len(NAMES), rng=random).as_rotvec(), dtype=torch.float32)
+    rotvec = HAND.mean_rotvec.expand(len(NAMES), 16, 3).clone()
+    rotvec[:, 0] = turn[: len(NAMES)]
+    place = torch.tensor([[0.02 * k, 0.05, 0.5 + 0.02 * k] for k in range(len(NAMES))])
+    shape = torch.tensor(random.normal(0, 0.5, (len(NAMES), 10)), dtype=torch.float32)
+    return Pose(rotvec, shape, place - HAND.rest_joints(shape)[:, 0], turn[len(NAMES) :], place + 0.03)
+
+
+def arrays(pose: Pose, k: int) -> Arrays:
+    return {name: value[k].numpy() for name, value in pose.items()}
+
+
+def write(folder: Path, pose: Pose, change: Callable[[Arrays], Arrays] = lambda table: table) -> Path:
+    """Pose files; the last item is a left hand."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for k, name in enumerate(NAMES):
+        left = k == len(NAMES) - 1
+        table = change(arrays(mirror_pose(pose) if left else pose, k))
+        np.savez(folder / f"{name}.npz", side="left" if left else "right", **table)
+    return folder
+
+
+def photographs(folder: Path, pose: Pose, objects: tuple[str, ...] = ("mug", "box")) -> Path:
+    """As ``horefine synthesize`` writes them, without maps and with grey pictures."""
+    write(folder / "truth", pose)
+    (folder / "images").mkdir()
+    for k, name in enumerate(NAMES):
+        Image.new("L", (64, 48), 128).save(folder / "images" / f"{name}.png")
+        sidecar = {"camera": {"fx": 60.0}, "object": objects[k % 2], "truth": f"../truth/{name}.npz"}
+        sidecar["side"] = "left" if k == len(NAMES) - 1 else "right"
+        (folder / "images" / f"{name}.json").write_text(json.dumps(sidecar))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+    """A truth, a rough and a fine system's poses."""
+    root, pose = tmp_path_factory.mktemp("evaluate"), true_poses()
+    folders = [disturb(pose, seed, 15 * f, 20 * f, 8 * f, model=HAND) for seed, f in ((1, 1.0), (2, 0.3))]
+    return (
+        photographs(root / "truth", pose),
+        *(write(root / n, p) for n, p in zip(("rough", "fine"), folders, strict=True)),
+    )
+
+
+def findings(root: Path, folder: Path) -> evaluation.Evaluation:
+    found = cases.cases_from(root)
+    read = predictions.read_predictions(predictions.Output(folder), found, HAND)
+    return evaluation.evaluate(found, read, HAND, ("HE_mm", "OE_mm"))
+
+
+# --- end to end --------------------------------------------------------------------------------------------------
+
+
+def test_the_command_writes_every_file_and_prints_the_table(scene: tuple[Path, Path, Path]) -> None:
+    root, rough, _ = scene
+    done = CliRunner().invoke(app, ["evaluate", str(rough), "--truth", str(root), "--metrics", "he,oe,pa-mje,auc"])
+    assert done.exit_code == 0, done.output
+    assert "PA-MJE (mm)" in done.output and "Medians by group" in done.output
+    folder = rough / "evaluation"
+    expected = {"scores.json", "scores.csv", "table.md", "table.csv", "table.tex", "curves.png", "groups.png"}
+    assert {file.name for file in folder.iterdir()} >= expected
+    for picture in folder.glob("*.png"):
+        assert np.asarray(Image.open(picture)).std() > 10, picture
+    table = json.loads((folder / "scores.json").read_text())
+    assert table["counts"] == {"items": 8, "failed": 0, "without_truth": 0} and table["hand_model"] == "embedded"
+    rows = list(csv.DictReader((folder / "scores.csv").open()))
+    assert [row["name"] for row in rows] == list(NAMES)
+    assert [row["sequence"] for row in rows] == ["cup"] * 4 + ["desk"] * 4
+    assert [row["object"] for row in rows] == ["mug", "box"] * 4
+    median = next(row for row in table["table"] if row["metric"] == "HE_mm" and row["group"] == "all")["median"]
+    assert median == pytest.approx(np.median([float(row["HE_mm"]) for row in rows]))
+    assert all(float(row["HE_mm"]) > 5 for row in rows)
+
+
+def test_errors_are_those_of_the_scores_left_hands_too(scene: tuple[Path, Path, Path]) -> None:
+    from horefine.evaluate import score
+
+    root, _, fine = scene
+    true = true_poses()
+    pose = disturb(true, 2, 4.5, 6.0, 2.4, model=HAND)
+    found = findings(root, fine).scores
+    expected = score(pose, true, Mesh.cat([embedded_object(n) for n in ("mug", "box") * 4]), HAND, metrics=["HE"])
+    np.testing.assert_allclose(found.values["HE_mm"], expected["HE_mm"], rtol=1e-4)
+
+
+def test_a_better_system_is_found_better(scene: tuple[Path, Path, Path]) -> None:
+    root, rough, fine = scene
+    command = ["evaluate", str(rough), "--truth", str(root), "--against", str(fine), "--metrics", "HE,OE,PA-MJE"]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    assert "fine is better than rough in HE: -" in done.output and "most improved: " in done.output
+    table = json.loads((rough / "evaluation" / "against_fine.json").read_text())
+    assert [change["verdict"] for change in table["changes"]] == ["better"] * 3
+    assert len(table["most_improved"]["HE_mm"]) == 5 and table["most_worsened"]["HE_mm"] == []
+    again, _ = compare(Request(fine, HAND, truth=root, metrics=("HE_mm",)), rough)
+    assert again[0].scores.values["HE_mm"].mean() < again[1].scores.values["HE_mm"].mean()
+
+
+@pytest.mark.slow
+def test_several_processes_give_the_same_numbers(scene: tuple[Path, Path, Path]) -> None:
+    root, rough, _ = scene
+    found = cases.cases_from(root)
+    read = predictions.read_predictions(predictions.Output(rough), found, HAND)
+    alone, many = (evaluation.evaluate(found, read, HAND, ("HE_mm", "ADD_S_mm"), workers=n).scores for n in (1, 2))
+    for name, values in alone.values.items():
+        np.testing.assert_array_equal(values, many.values[name])
+
+
+def test_a_folder_of_poses_alone_is_a_truth(scene: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    root = scene[0]
+    with pytest.raises(ConfigError, match="which object is it"):
+        cases.cases_from(root / "truth")
+    found = cases.cases_from(root / "truth", object_name="mug")
+    assert [case.name for case in found] == list(NAMES) and found[-1].left and found[0].object == "mug"
+
+
+def test_the_outcome_of_a_run_knows_its_truth_and_its_failures(scene: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    root = scene[0]
+    write(tmp_path / "poses", true_poses())
+    for name in NAMES[:-1]:
+        folder = tmp_path / "run" / "items" / name
+        folder.mkdir(parents=True)
+        (tmp_path / "poses" / f"{name}.npz").rename(folder / "result.npz")
+        (folder / "result.json").write_text("{}")
+    items = [{"name": NAMES[-1], "status": "failed", "error": "no hand was found"}]
+    summary = {"input": str(root / "images"), "hand_model": "embedded", "items": items}
+    (tmp_path / "run" / "summary.json").write_text(json.dumps(summary))
+    found, text = evaluate_output(Request(tmp_path / "run", HAND, metrics=("HE_mm",)))
+    assert found.scores.failures == {NAMES[-1]: "the run failed on it: no hand was found"}
+    assert np.nanmax(found.scores.values["HE_mm"]) < 1e-2 and "1 of 8 items failed" in text
+    done = CliRunner().invoke(app, ["evaluate", str(tmp_path / "run"), "--metrics", "HE"])
+    assert done.exit_code == 4 and "count as infinitely wrong" in done.output
+    with pytest.raises(ConfigError, match="--hand mano"):
+        summary["hand_model"] = "mano"
+        (tmp_path / "run" / "summary.json").write_text(json.dumps(summary))
+        evaluate_output(Request(tmp_path / "run", HAND))
+
+
+# --- bad input ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--truth", "nowhere"], "no such folder"),
+        (["--dataset", "dexycb", "--root", "x"], "cannot read it yet"),
+        (["--dataset", "dexicb", "--root", "x"], "did you mean 'dexycb'"),
+        (["--dataset", "ho3d"], "Give --root DIR"),
+        (["--metrics", "HEE"], "no metric 'HEE'"),
+        ([], "what is true?"),
+    ],
+)
+def test_options_that_cannot_be_used_are_said(scene: tuple[Path, Path, Path], options: list[str], said: str) -> None:
+    done = CliRunner().invoke(app, ["evaluate", str(scene[1]), *options])
+    assert done.exit_code == 2 and said in done.output.replace("\n", " "), done.output
+
+
+def test_another_folder_and_a_folder_without_truth_are_said(scene: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    root = scene[0]
+    np.savez(tmp_path / "other.npz", x=0)
+    with pytest.raises(ConfigError, match="it names other; the truth names cup_000"):
+        findings(root, tmp_path)
+    (tmp_path / "photos").mkdir()
+    Image.new("L", (64, 48)).save(tmp_path / "photos" / "a.png")
+    with pytest.raises(ConfigError, match="no item has a truth"):
+        cases.cases_from(tmp_path / "photos", object_name="mug")
+
+
+def test_missing_and_duplicated_and_nan_are_failures_by_name(scene: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    root, _, _ = scene
+    folder, pose = write(tmp_path / "poses", true_poses()), true_poses()
+    (folder / f"{NAMES[0]}.npz").unlink()
+    moved = arrays(pose, 1) | {"hand_transl": arrays(pose, 1)["hand_transl"] + 0.1}
+    same = arrays(pose, 2)
+    for name, table in ((NAMES[1], moved), (NAMES[2], same)):
+        (folder / f"{name}.json").write_text(json.dumps({key: value.tolist() for key, value in table.items()}))
+    np.savez(folder / f"{NAMES[3]}.npz", **arrays(pose, 3) | {"object_transl": np.array([np.nan, 0, 1])})
+    np.savez(folder / f"{NAMES[4]}.npz", **arrays(pose, 4), side="left")
+    found = findings(root, folder)
+    assert set(found.scores.failures) == {NAMES[0], NAMES[1], NAMES[3], NAMES[4]}
+    said = " ".join(found.scores.failures.values())
+    for words in ("missing: no cup_000.npz", "duplicated: cup_001.npz and cup_001.json", "NaN", "of a left hand"):
+        assert words in said
+    known = [k for k in range(8) if NAMES[k] not in found.scores.failures]
+    assert np.isnan(found.scores.values["HE_mm"][[0, 1, 3, 4]]).all()
+    assert found.scores.values["HE_mm"][known].max() < 1e-2
+    found_cases = cases.cases_from(root)
+    read = predictions.read_predictions(predictions.Output(folder), found_cases, HAND)
+    with pytest.raises(InputError, match=r"cup_000: missing.*and 3 more"):
+        evaluation.evaluate(found_cases, read, HAND, ("HE_mm",), strict=True)
+
+
+def scaled(factors: float | list[float], *keys: str) -> Callable[[Arrays], Arrays]:
+    return lambda table: table | {key: table[key] * np.asarray(factors) for key in keys}
+
+
+def in_gl(table: Arrays) -> Arrays:
+    turned = table | {"object_rotvec": gl_rotation(table["object_rotvec"][None])[0]}
+    turned["hand_rotvec"] = np.concatenate([gl_rotation(table["hand_rotvec"][:1]), table["hand_rotvec"][1:]])
+    return turned
+
+
+def gl_rotation(rotvec: np.ndarray) -> np.ndarray:
+    return Rotation.from_matrix(np.diag([1.0, -1.0, -1.0]) @ Rotation.from_rotvec(rotvec).as_matrix()).as_rotvec()
+
+
+def thumb_first(table: Arrays) -> Arrays:
+    blocks = table["hand_rotvec"][1:].reshape(5, 9)[[4, 0, 1, 3, 2]]
+    return table | {"hand_rotvec": np.concatenate([table["hand_rotvec"][:1], blocks.reshape(15, 3)])}
+
+
+PLACES = ("hand_transl", "object_transl")
+TURNS = ("hand_rotvec", "object_rotvec")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (scaled(1000.0, *PLACES), "positions are in millimetres"),
+        (scaled(1000.0, "object_transl"), "the object's position is in millimetres"),
+        (scaled(100.0, *PLACES), "positions are in centimetres"),
+        (scaled([1, -1, -1], *PLACES), "positions are in OpenGL's camera"),
+        (scaled([1000, -1000, -1000], *PLACES), "positions are in millimetres and OpenGL's camera"),
+        (in_gl, "the wrist's rotation is in OpenGL's axes"),
+        (scaled(180 / np.pi, *TURNS), "the object's rotation is in degrees"),
+        (scaled(-1.0, "object_rotvec"), "the object's rotation is transposed"),
+        (thumb_first, "the fingers are thumb, index, middle, ring, pinky"),
+    ],
+)
+def test_mistakes_that_all_make_are_said_once(
+    scene: tuple[Path, Path, Path], tmp_path: Path, change: Callable[[Arrays], Arrays], said: str
+) -> None:
+    pose = disturb(true_poses(), 5, 4, 6, 3, model=HAND)
+    folder = write(tmp_path / "poses", pose, change)
+    found = findings(scene[0], folder)
+    told = [mistake for mistake in found.mistakes if said in mistake.what]
+    assert len(told) == 1 and len(told[0].items) >= 7, found.sentences()
+    if "position" in said:
+        assert found.sentences()[0].startswith(f"all 8 predictions: {said}") and len(found.scores.failures) == 8
+
+
+def test_one_pose_in_millimetres_is_named_alone(scene: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    pose = disturb(true_poses(), 5, 4, 6, 3, model=HAND)
+    folder = write(tmp_path / "poses", pose)
+    np.savez(folder / f"{NAMES[2]}.npz", **scaled(1000.0, *PLACES)(arrays(pose, 2)))
+    found = findings(scene[0], folder)
+    assert found.sentences()[0] == (
+        f"1 of 8 predictions ({NAMES[2]}): positions are in millimetres; divide them by 1000"
+    )
+    assert list(found.scores.failures) == [NAMES[2]]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_bad_systems_are_not_suspected(scene: tuple[Path, Path, Path], tmp_path: Path, seed: int) -> None:
+    """Large random errors are errors, no misunderstanding."""
+    folder = write(tmp_path / "poses", disturb(true_poses(), 20 + seed, 45, 80, 25, model=HAND))
+    assert findings(scene[0], folder).mistakes == ()
+
+
+def test_joints_in_another_order_are_named(scene: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    pose = true_poses()
+    joints = HAND(pose.hand_rotvec, pose.hand_shape, pose.hand_transl).joints
+    folder = write(tmp_path / "poses", pose)
+    given = (joints[0], convert_joints(joints[1], "house", "ho3d"), joints[2] * 1000, joints[3] + 0.2)
+    for k, value in enumerate(given):
+        np.savez(folder / f"{NAMES[k]}.npz", **arrays(pose, k), hand_joints=value.numpy())
+    found = {mistake.items: mistake.what for mistake in findings(scene[0], folder).mistakes}
+    assert found[(NAMES[1],)].startswith("hand_joints are in the order of mano or ho3d")
+    assert found[(NAMES[2],)] == "hand_joints are in millimetres"
+    assert found[(NAMES[3],)] == "hand_joints are not those of the pose"
+    assert len(found) == 3
+
+
+def test_empty_and_open_meshes_are_named() -> None:
+    mesh, pose = embedded_object("mug"), true_poses()
+    holed = Mesh(mesh.vertices, mesh.faces[:, 5:], name=("holed",))
+    empty = Mesh(mesh.vertices[:, :0], mesh.faces[:, :0], name=("nothing",))
+    listed = [cases.Case(str(k), pose=pose[k], mesh=m) for k, m in enumerate((mesh, holed, empty))]
+    given = [predictions.Prediction(case.name, case.pose) for case in listed]
+    found = evaluation.evaluate(listed, given, HAND, ("HE_mm", "pd_mm"))
+    assert "'nothing' is empty" in found.scores.failures["2"] and "'holed' is not closed" in found.open["1"]
+    assert np.isnan(found.scores.values["pd_mm"]).tolist() == [False, True, True]
+    assert found.scores.values["HE_mm"][1] == pytest.approx(0, abs=1e-3)
+
+
+# --- groups ------------------------------------------------------------------------------------------------------
+
+
+def test_what_hides_the_hand() -> None:
+    """An object in front of the hand hides it, one behind does not."""
+    pose, mesh = true_poses()[:1], embedded_object("box")
+    middle = HAND(pose.hand_rotvec, pose.hand_shape, pose.hand_transl).vertices.mean(1)
+    shares = []
+    for shift in (-0.15, 0.25):
+        place = middle + torch.tensor([[0.0, 0.0, shift]])
+        own = Pose(pose.hand_rotvec, pose.hand_shape, pose.hand_transl, pose.object_rotvec, place)
+        shares.append(occlusion.hidden_share(cases.Case("a", pose=own, mesh=mesh), HAND))
+    assert shares[0] > 0.5 and shares[1] == 0.0
+    assert occlusion.occlusion_label(shares[1]) == "0-20 %" and occlusion.occlusion_label(float("nan")) == "unknown"
+
+
+def test_maps_say_what_is_seen(tmp_path: Path) -> None:
+    pose, mesh = true_poses()[:1], embedded_object("box")
+    from horefine.geometry import Camera
+
+    matrix = torch.tensor([[[300.0, 0, 64], [0, 300.0, 64], [0, 0, 1]]])
+    mask = np.zeros((128, 128), np.float32)
+    np.savez(tmp_path / "a.npz", hand_mask=mask, camera=matrix[0].numpy())
+    case = cases.Case("a", pose=pose, mesh=mesh, camera=Camera(matrix, (128, 128)), maps=tmp_path / "a.npz")
+    assert occlusion.hidden_share(case, HAND) == 1.0
+
+
+def test_mistakes_are_sentences() -> None:
+    mistake = checks.Mistake("a", "b", ("x",))
+    assert mistake.sentence(9) == "1 of 9 predictions (x): a; b"
+    assert checks.Mistake("a", "b", tuple("wxyz")).sentence(5) == "4 of 5 predictions: a; b"
+    assert checks.Mistake("a", "b", tuple("wxyz")).sentence(4) == "all 4 predictions: a; b"
