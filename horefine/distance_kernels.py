@@ -21,21 +21,54 @@ FAR = 2.3
 """A cluster is seen as one dipole beyond this many of its radii: winding numbers then err by under one percent."""
 
 
+@njit(cache=True, nogil=True)
 def _order(centres: np.ndarray) -> np.ndarray:
     """Order "F" of points in which halving the list, again and again, splits space at medians of the longest axis."""
     order = np.arange(len(centres))
-    starts, stops = np.array([0]), np.array([len(centres)])
-    while (stops - starts).max() > LEAF:
-        placed = centres[order]
-        widths = np.maximum.reduceat(placed, starts) - np.minimum.reduceat(placed, starts)
-        part = np.repeat(np.arange(len(starts)), stops - starts)
-        along = placed[np.arange(len(placed)), widths.argmax(1)[part]]
-        order = order[np.lexsort((along, part))]
-        middles = (starts + stops) // 2
-        starts, stops = np.stack([starts, middles], 1).ravel(), np.stack([middles, stops], 1).ravel()
-        full = starts < stops
-        starts, stops = starts[full], stops[full]
+    along = np.empty(len(centres))
+    waiting = [(0, len(centres))]
+    while waiting:
+        start, stop = waiting.pop()
+        if stop - start <= LEAF:
+            continue
+        axis, widest = 0, -1.0
+        for x in range(3):
+            low, high = np.inf, -np.inf
+            for k in range(start, stop):
+                value = centres[order[k], x]
+                low, high = min(low, value), max(high, value)
+            if high - low > widest:
+                axis, widest = x, high - low
+        for k in range(start, stop):
+            along[k] = centres[order[k], axis]
+        middle = (start + stop) // 2
+        _select(along, order, start, stop - 1, middle)
+        waiting.append((start, middle))
+        waiting.append((middle, stop))
     return order
+
+
+@njit(cache=True, nogil=True)
+def _select(along: np.ndarray, order: np.ndarray, first: int, last: int, middle: int) -> None:
+    """Moves entries ``first`` to ``last`` so that none before ``middle`` is greater than one from there on (Hoare)."""
+    while first < last:
+        pivot = along[(first + last) // 2]
+        i, j = first, last
+        while i <= j:
+            while along[i] < pivot:
+                i += 1
+            while along[j] > pivot:
+                j -= 1
+            if i <= j:
+                along[i], along[j] = along[j], along[i]
+                order[i], order[j] = order[j], order[i]
+                i, j = i + 1, j - 1
+        if middle <= j:
+            last = j
+        elif middle >= i:
+            first = i
+        else:
+            return
 
 
 NEAR = 7.0
