@@ -39,6 +39,7 @@ FLOORS = (  # lowest first; modules of one package (losses, render, ...) may imp
     ("train_loop",),
     ("evaluate", "train", "report", "distribute", "doctor"),
     ("ablate",),
+    ("headline",),
     ("cli",),
     ("__main__",),
 )

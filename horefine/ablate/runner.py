@@ -28,6 +28,7 @@ from horefine.hand import HandModel
 from horefine.items import alike, cat_features
 from horefine.refinement import Refinement, refine
 from horefine.scene import Pose
+from horefine.suite.arrays import digest, pose_arrays
 
 __all__ = ["Runner", "errors_of"]
 
@@ -113,11 +114,13 @@ class Runner:
             return None
         if record.get("key") != self._key(name, config) or "error" in record:
             return None
-        missing = [metric for metric in self.metrics if metric not in record["scores"]]
+        start = self.inputs.starts[name]
+        known = record["scores"] if record["truth"] == _truth_key(start) else {}
+        missing = [metric for metric in self.metrics if metric not in known]
         if missing:
-            start = self.inputs.starts[name]
             pose = Pose(**{key: torch.tensor(value)[None] for key, value in record["pose"].items()})
-            record["scores"] |= _row(errors_of(pose, [start], self.inputs.model, missing), 0)
+            record["scores"] = known | _row(errors_of(pose, [start], self.inputs.model, missing), 0)
+            record["truth"] = _truth_key(start)
             write_json(folder / f"{name}.json", record)
         return record
 
@@ -147,7 +150,7 @@ class Runner:
         return {
             name: {
                 "key": self._key(name, config), "status": found.status[k], "reason": found.reason[k],
-                "seconds": round(seconds, 4), "scores": _row(errors, k),
+                "seconds": round(seconds, 4), "scores": _row(errors, k), "truth": _truth_key(starts[k]),
                 "pose": {key: value[k].tolist() for key, value in pose.items()},
             }
             for k, name in enumerate(names)
@@ -169,6 +172,11 @@ class Runner:
             self._refine([start], config.model_copy(update={"stages": stages}))
         except Exception as error:  # said of each item when it is its turn
             log.debug("warming up: %s", error)
+
+
+def _truth_key(start: Start) -> str:
+    """Changes with the truth that scores are against."""
+    return "" if start.truth is None else digest([pose_arrays(start.truth)])[:16]
 
 
 def _row(errors: Mapping[str, np.ndarray], k: int) -> dict[str, float]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from horefine.ablate.inputs import Inputs
 from horefine.ablate.plan import Plan
 from horefine.ablate.runner import Runner
-from horefine.ablate.table import Result
+from horefine.ablate.table import Result, trouble
 from horefine.ablate.variants import Variant, without
 from horefine.config import Config
 from horefine.evaluate import chosen
@@ -40,15 +40,12 @@ def run_study(plan: Plan, runner: Runner) -> Result:
     plan, notes = effective(plan, runner.inputs)
     scores, seconds = {}, {}
     for variant in plan.variants:
-        if variant.problem:
-            log.error("%s: %s", variant.title, variant.problem)
         scores[variant.title], seconds[variant.title] = runner.scores(variant)
-        known = runner.inputs.failures
-        failed = {name: why for name, why in scores[variant.title].failures.items() if name not in known}
-        if failed and not variant.problem:
-            first, why = next(iter(failed.items()))
-            log.error("%s: failed on %d of %d items; %s: %s", variant.title, len(failed), len(scores), first, why)
-    return Result(plan, scores, seconds, runner.inputs.source, tuple(notes))
+    result = Result(plan, scores, seconds, runner.inputs.source, tuple(notes), runner.inputs.failures)
+    for line in (trouble(result, variant) for variant in plan.variants):
+        if line:
+            log.error("%s", line)
+    return result
 
 
 def effective(plan: Plan, inputs: Inputs) -> tuple[Plan, list[str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from horefine.evaluate import METRICS, Scores, interval
 from horefine.evaluate.compare import Change, paired
 from horefine.evaluate.tables import number
 
-__all__ = ["Result", "changes_of", "legend", "rows_of", "verdicts"]
+__all__ = ["Result", "cell", "change_rows", "changes_of", "legend", "rows_of", "verdicts"]
 
 ON, PART, OFF = "x", "(x)", ""
 """Marks: all losses of a group that some variant has are on, some of them, none."""
@@ -32,6 +32,8 @@ class Result:
     """What it was run on, in words."""
     notes: tuple[str, ...] = ()
     """What else a reader must know."""
+    unusable: Mapping[str, str] = field(default_factory=dict)
+    """Items that have no first pose or no maps, and why: missing in every variant."""
 
     @property
     def variants(self) -> tuple[Variant, ...]:
@@ -66,7 +68,7 @@ def rows_of(result: Result) -> list[dict[str, object]]:
         own, seconds = result.scores[variant.title], result.seconds[variant.title]
         row: dict[str, object] = {"": variant.title}
         row |= {_sign(name): mark for name, mark in shown[variant.title].items()}
-        row |= {METRICS[name].heading: _cell(own, name) for name in result.metrics}
+        row |= {METRICS[name].heading: cell(own, name) for name in result.metrics}
         row["s/image"] = float(np.median(list(seconds.values()))) if seconds else float("nan")
         rows.append(row | ({"failed": len(own.failures)} if several else {}))
     return rows
@@ -76,14 +78,15 @@ def _sign(group: str) -> str:
     return GROUPS[group].sign if group in GROUPS else group.rpartition(":")[2]
 
 
-def _cell(scores: Scores, metric: str) -> str:
+def cell(scores: Scores, metric: str) -> str:
+    """``5.1 (4.38..5.92)``: the median within its 95 % interval; failed items count as infinitely wrong."""
     low, middle, high = interval(scores.counted(metric))
     return f"{number3(middle)} ({number3(low)}..{number3(high)})" if not np.isnan(middle) else "-"
 
 
 def number3(value: float) -> str:
-    """Three digits: what an interval of a hundred items is worth."""
-    return f"{value:.3g}" if abs(value) < 1000 else number(value)
+    """Three digits: what an interval of a hundred items is worth; below a thousandth: 0."""
+    return f"{round(value, 3):.3g}" if abs(value) < 1000 else number(value)
 
 
 def changes_of(result: Result) -> dict[str, list[Change]]:
@@ -104,23 +107,37 @@ def change_rows(result: Result) -> list[dict[str, object]]:
         row: dict[str, object] = {"": title}
         for change in changes:
             star = "" if change.verdict == "not told apart" else "*"
-            cell = f"{change.change:+.3g}{star} ({change.low:+.3g}..{change.high:+.3g})"
+            cell = f"{_signed(change.change)}{star} ({_signed(change.low)}..{_signed(change.high)})"
             row[f"change of {METRICS[change.metric].heading}"] = cell
         rows.append(row)
     return rows
 
 
+def _signed(value: float) -> str:
+    return f"{'+' if value > 0 else ''}{number3(value)}"
+
+
 def verdicts(result: Result, metrics: Sequence[str] = ("HE_mm", "OE_mm")) -> list[str]:
     """A sentence for each variant and metric (default: the errors; without a truth, penetration and volume)."""
     told = [name for name in metrics if name in result.metrics] or [*result.metrics[:2]]
-    lines = []
+    lines = [line for variant in result.variants if (line := trouble(result, variant))]
     for title, changes in changes_of(result).items():
-        problem = next((v.problem for v in result.variants if v.title == title and v.problem), "")
-        if problem:
-            lines.append(f"{title}: {problem}")
-            continue
-        lines += [change.sentence(result.plan.reference, title) for change in changes if change.metric in told]
+        own = result.scores[title]
+        if len(own.failures) < len(own):
+            lines += [change.sentence(result.plan.reference, title) for change in changes if change.metric in told]
     return lines
+
+
+def trouble(result: Result, variant: Variant) -> str:
+    """What went wrong with a variant; nothing where only items that no variant can use are missing."""
+    if variant.problem:
+        return f"{variant.title}: {variant.problem}"
+    own = result.scores[variant.title]
+    failed = {name: why for name, why in own.failures.items() if name not in result.unusable}
+    if not failed:
+        return ""
+    name, why = next(iter(failed.items()))
+    return f"{variant.title}: failed on {len(failed)} of {len(own)} items; {name}: {why.removeprefix(f'{name}: ')}"
 
 
 def legend(result: Result) -> list[str]:
@@ -134,6 +151,9 @@ def legend(result: Result) -> list[str]:
         *(f"{METRICS[name].title}: {METRICS[name].meaning}" for name in result.metrics),
     ]
     lines += result.notes
+    lines += [
+        f"not usable: {why if why.startswith(name) else f'{name}: {why}'}" for name, why in result.unusable.items()
+    ]
     if not any(METRICS[name].family == "pose" for name in result.metrics):
         lines.append("no truth is known of these images: only the quality of the poses is measured")
     return lines
