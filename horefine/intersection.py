@@ -30,11 +30,14 @@ def close_holes(faces: Int[np.ndarray, "F 3"]) -> Int[np.ndarray, "G 3"]:
 
     A border that is no simple loop is left open: ask :func:`horefine.distance.is_closed`.
     """
-    edges = {(int(a), int(b)) for face in faces for a, b in zip(face, np.roll(face, -1), strict=True) if a != b}
+    edges = np.concatenate([faces[:, [k, (k + 1) % 3]] for k in range(3)]).astype(np.int64)
+    many = int(edges.max(initial=0)) + 1
+    keys = np.unique(edges[edges[:, 0] != edges[:, 1]] @ [many, 1])
+    starts, ends = keys // many, keys % many
+    border = ~np.isin(keys, ends * many + starts, assume_unique=True)  # no face runs along it the other way
     follow: dict[int, list[int]] = {}
-    for a, b in edges:
-        if (b, a) not in edges:
-            follow.setdefault(b, []).append(a)  # a cap runs against the border
+    for a, b in zip(starts[border].tolist(), ends[border].tolist(), strict=True):
+        follow.setdefault(b, []).append(a)  # a cap runs against the border
     follow = {a: b for a, b in follow.items() if len(b) == 1}
     caps = []
     while follow:
@@ -104,7 +107,9 @@ def _solid(faces: bytes) -> tuple[np.ndarray, bool]:
     real = every[(a != b) & (b != c) & (c != a)]
     if not len(real):
         raise ValueError("faces: the mesh has none, so it has no volume")
-    tight = real if is_closed(real) else close_holes(real)
+    if is_closed(real):
+        return real, True
+    tight = close_holes(real)
     return tight, is_closed(tight)
 
 
