@@ -12,6 +12,7 @@ from horefine.evaluate.catalogue import INTERACTION, POSE, SIMULATION, chosen
 from horefine.evaluate.evaluation import Evaluation, evaluate
 from horefine.evaluate.files import FOLDER, comparison_stem, write_comparison, write_evaluation
 from horefine.evaluate.predictions import Output, read_predictions
+from horefine.evaluate.submissions import write_submission
 from horefine.hand import HandModel
 from horefine.job import hand_model
 
@@ -76,7 +77,10 @@ def conclude(request: Request, against: Path | None, submission: str | None, ids
         ConfigError, AssetError, InputError: as those do.
     """
     if submission is not None:
-        raise ConfigError(f"--submission {submission}: not yet")
+        written = write_submission(submission, request.out, request.hand, ids, strict=request.strict)
+        text = f"{written.path}: {written.count} items, {len(written.missing)} without a pose\n"
+        about = written.path.parent / "about.json"
+        return Conclusion(text, about, tuple(written.sentences()), bool(written.missing))
     if against is None:
         found, text = evaluate_output(request)
         table = request.out / FOLDER / "scores.json"

@@ -24,6 +24,8 @@ __all__ = ["Output", "Prediction", "read_predictions"]
 
 _SUFFIXES = (".npz", ".json")
 _NO_ITEMS = ("summary.json", "manifest.json", "horefine.json")
+_OURS = ("evaluation", "submission")
+"""Folders that evaluation writes into a folder of poses."""
 _NEAR = 1e-4
 """Metres and radians: two files that differ by less say the same."""
 
@@ -83,7 +85,7 @@ class Output:
             return tuple(sorted(p.parent.relative_to(items).as_posix() for p in items.rglob("result.json")))
         found = (p for p in self.folder.rglob("*") if p.suffix in _SUFFIXES and p.name not in _NO_ITEMS)
         own = (p.relative_to(self.folder) for p in found if not p.name.startswith("."))
-        kept = (p for p in own if p.parts[0] != "evaluation")
+        kept = (p for p in own if p.parts[0] not in _OURS)
         return tuple(sorted({p.with_suffix("").as_posix().removesuffix("/result") for p in kept}))
 
 
