@@ -426,7 +426,15 @@ def synthesize(
 @app.command()
 @guarded
 def evaluate(
-    out: Annotated[Path, typer.Argument(help="The --out of a run, or any system's poses NAME.npz / NAME.json.")],
+    out: Annotated[
+        Path | None, typer.Argument(help="The --out of a run, or any system's poses NAME.npz / NAME.json.")
+    ] = None,
+    suite: Annotated[
+        str | None,
+        _option("On the scenes of a suite (standard, small, its folder): OUT, or a recipe where no OUT is given."),
+    ] = None,
+    config: Annotated[str, _option("With --suite and without OUT: the recipe.")] = "default",
+    maps: Annotated[str, _option("With --suite: exact, n02, n05 or c01.")] = "n02",
     truth: Annotated[
         Path | None, _option("Folder with the truth, as synthesize writes it (default: what the run was made from).")
     ] = None,
@@ -449,9 +457,15 @@ def evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Measures poses against the truth: tables, plots, paired comparison, submission files."""
+    from horefine.errors import ConfigError
     from horefine.evaluate.command import Request, conclude, hand_for, metrics_of
 
     _one_thread()
+    if suite is not None:
+        _headline(suite, out, config, maps, limit, as_json, quiet)
+        return
+    if out is None:
+        raise ConfigError("what is to be evaluated? Give OUT, or --suite standard --config NAME")
     request = Request(
         out, hand_for(out, mano_dir, hand), truth, dataset, root, object_name, object_unit,
         metrics_of(metrics, simulate), limit, strict, workers,
@@ -462,6 +476,28 @@ def evaluate(
         log.warning("%s", line)
     log.info("written: %s", found.table.parent)
     if found.failed:
+        raise typer.Exit(FAILED)
+
+
+def _headline(
+    suite: str, poses: Path | None, config: str, maps: str, limit: int | None, as_json: bool, quiet: bool
+) -> None:
+    """The project's headline table of a recipe or of a folder's poses, on a suite's scenes."""
+    from rich.progress import Progress
+
+    from horefine.headline import evaluate_suite, write_headline
+
+    out = Path("out/suite") if poses is None else poses / "evaluation"
+    with _stoppable() as check, Progress(console=Console(stderr=True), transient=True, disable=quiet) as bar:
+        task = bar.add_task("refining", total=None)
+        found = evaluate_suite(
+            suite, config=config, maps=maps, poses=poses, out=out, limit=limit,
+            advance=lambda count: bar.advance(task, count), check=check,
+        )  # fmt: skip
+    paths = write_headline(found, out)
+    print(paths[-1].read_text() if as_json else found.text, end="")
+    log.info("written: %s", ", ".join(map(str, paths)))
+    if any(own.failures for own in found.scores.values()):
         raise typer.Exit(FAILED)
 
 

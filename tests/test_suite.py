@@ -10,15 +10,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from horefine import load_hand
+from horefine.ablate import runner
+from horefine.cli import app
 from horefine.data.maps import corrupt, disturb
 from horefine.data.synthetic import benchmark_scenes
 from horefine.errors import ConfigError
 from horefine.exchange import read_pose
+from horefine.export import write_arrays
+from horefine.headline import evaluate_suite
 from horefine.scene import Features, Pose
-from horefine.suite import SUITES, load_suite, make_suite, open_suite, scenes, write_suite
-from horefine.suite.arrays import digest
+from horefine.suite import SUITES, Suite, load_suite, make_suite, open_suite, scenes, write_suite
+from horefine.suite.arrays import digest, pose_arrays
 
 TINY = dataclasses.replace(SUITES["small"], name="tiny", count=2, published={}, levels=("exact", "n02"))
 
@@ -162,3 +167,59 @@ def test_a_digest_sees_every_bit_and_no_order_of_keys() -> None:
         {**one, "c": 0},
     ]
     assert len({digest([one]), digest([one, one]), *(digest([other]) for other in others)}) == 6
+
+
+# --- the headline table ----------------------------------------------------------------------------------------------
+
+
+def poses_folder(folder: Path, suite: Suite, pose: Pose) -> Path:
+    """Poses of a suite as another system would give them."""
+    for k, name in enumerate(suite.names):
+        write_arrays(folder / f"{name}.npz", pose_arrays(pose, k))
+    return folder
+
+
+def test_anybodys_poses_are_scored_on_the_same_scenes(tmp_path: Path) -> None:
+    suite = make_suite("small")
+    right = evaluate_suite("small", poses=poses_folder(tmp_path / "truth", suite, suite.truth))
+    wrong = evaluate_suite("small", poses=poses_folder(tmp_path / "start", suite, suite.start))
+    first, perfect, truth = right.rows
+    assert list(right.scores) == ["first poses", str(tmp_path / "truth"), "truth"]
+    assert perfect["HE (mm)"] == "0 (0..0)" and perfect["< 3 mm"] == 1.0 and perfect["PD (mm)"] == truth["PD (mm)"]
+    assert wrong.rows[1]["HE (mm)"] == first["HE (mm)"] and wrong.rows[1]["< 10 mm"] == 0.0
+    shift = suite.truth.map(lambda value: value.clone())
+    shift.hand_transl[:6, 0] += 0.005  # half of the hands 5 mm off
+    half = evaluate_suite("small", poses=poses_folder(tmp_path / "half", suite, shift)).rows[1]
+    assert (half["< 3 mm"], half["< 10 mm"]) == (0.5, 1.0)
+
+
+def test_missing_poses_count_and_millimetres_are_recognised(tmp_path: Path) -> None:
+    suite = make_suite("small")
+    folder = poses_folder(tmp_path / "some", suite, suite.truth)
+    (folder / "scene_000003.npz").unlink()
+    found = evaluate_suite("small", poses=folder)
+    assert found.rows[1]["failed"] == 1 and found.rows[1]["< 10 mm"] == pytest.approx(11 / 12)
+    assert "1 of 12 items failed" in found.text
+    far = dataclasses.replace(suite.truth, object_transl=suite.truth.object_transl * 1000)
+    assert "millimetres" in evaluate_suite("small", poses=poses_folder(tmp_path / "mm", suite, far)).text
+    with pytest.raises(ConfigError, match="no pose of these items"):
+        evaluate_suite("small", poses=tmp_path)
+
+
+@pytest.mark.slow
+def test_the_command_prints_the_headline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe = tmp_path / "short.yaml"
+    recipe.write_text("base: default\nstages: {correspond: {steps: 2}, settle: {steps: 1}, render: {steps: 1}}\n")
+    words = ("evaluate", "--suite", "small", "--config", str(recipe), "--limit", "3")
+    told = CliRunner().invoke(app, words)
+    assert told.exit_code == 0 and "| first poses |" in told.stdout.replace("  ", "") and "s/image" in told.stdout
+    table = json.loads((tmp_path / "out" / "suite" / "suite.json").read_text())
+    start, refined = table["items"]["first poses"], table["items"][str(recipe)]
+    assert all(refined[name]["OE_mm"] < start[name]["OE_mm"] for name in start) and len(start) == 3
+    monkeypatch.setattr(runner, "refine", lambda *a, **k: pytest.fail("refined again"))
+    again = CliRunner().invoke(app, [*words, "--json"])
+    assert json.loads(again.stdout)["items"] == table["items"]
+    assert CliRunner().invoke(app, ["evaluate"]).exit_code == 2
+    done = CliRunner().invoke(app, ["synthesize", str(tmp_path / "s"), "--suite", "small", "--count", "5"])
+    assert done.exit_code == 2 and "scenes are fixed" in done.stderr
