@@ -7,12 +7,12 @@ What is not finite, a failed item, is NaN in every error, and missed in every ar
 
 As papers print it, and the function here:
 
-* hand: MJE, root-relative, ST-MJE, PA-MJE: :func:`mean_joint_error`; MME (MPVPE), PA-MME: :func:`mean_vertex_error`; AUC,
-  VAUC: :func:`auc`; F@5, F@15 (PA: after :func:`procrustes`): :func:`f_score`; HE: :func:`hand_error`
+* hand: MJE, root-relative, ST-MJE, PA-MJE: :func:`mean_joint_error`; MME (MPVPE), PA-MME: :func:`mean_vertex_error`;
+  AUC, VAUC: :func:`auc`; F@5, F@15 (PA: after :func:`procrustes`): :func:`f_score`; HE: :func:`hand_error`
 * object: OE, OME: :func:`object_error` (of symmetric ones :func:`symmetric_object_error`); OCE: :func:`oce`; MCE:
   :func:`mce`; ADD: :func:`add`; ADD-S, ADI: :func:`add_s`; hand to object: :func:`hand_to_object_error`
-* gSDF: CD: :func:`chamfer`; FS: :func:`f_score`; with ICP: :func:`reconstruction_scores`; E_h: :func:`mean_joint_error`;
-  E_o: :func:`oce`; C_r: :func:`contact_ratio`; on its lattice: :func:`grid_contact`
+* gSDF: CD: :func:`chamfer`; FS: :func:`f_score`; with ICP: :func:`reconstruction_scores`; E_h:
+  :func:`mean_joint_error`; E_o: :func:`oce`; C_r: :func:`contact_ratio`; on its lattice: :func:`grid_contact`
 * interaction: PD: :func:`penetration_depth`; SIV: :func:`intersection_volume`, on voxels
   :func:`voxel_intersection_volume` of :func:`solid_voxels`; disjointness: :func:`disjointness`
 * BOP: VSD: :func:`vsd`; MSSD: :func:`mssd`; MSPD: :func:`mspd`; AR: :func:`average_recall`; re: :func:`rotation_error`;

@@ -72,8 +72,8 @@ def intersection_volume(
     """SIV: solid intersection volume of hand and object, cm3; NaN when a vertex is not finite.
 
     ``method``: ``boolean`` is exact (manifold3d); rays and voxels approach it (:mod:`horefine.intersection`), the
-    default within 0.1 % (``tests/test_metrics_contact.py``), so it is comparable between meshes. The papers' voxel counts are
-    not: see :func:`voxel_intersection_volume`.
+    default within 0.1 % (``tests/test_metrics_contact.py``), so it is comparable between meshes. The papers' voxel
+    counts are not: see :func:`voxel_intersection_volume`.
     """
     if _failed(hand, vertices):
         return float("nan")
