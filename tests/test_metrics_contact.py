@@ -39,6 +39,20 @@ def test_penetration_depth_of_both_kinds(number: int, state: str) -> None:
 
 
 @scenes
+@states
+def test_depths_of_every_vertex_as_cpf_and_obman(number: int, state: str) -> None:
+    """CPF's statistics are of squared depths, in metres, over the vertices inside; obman's mean is over all."""
+    hand, vertices, faces, recorded = scene(number, state)
+    depths = metrics.penetration_depths(hand, vertices, faces, variant="vertex")
+    np.testing.assert_array_equal(depths > 0, ~recorded["hand_exterior"])
+    squares = (depths[depths > 0] / 1e3) ** 2
+    assert squares.max(initial=0.0) == pytest.approx(np.ravel(recorded["pd2_max"])[0], rel=1e-3, abs=1e-12)
+    assert squares.sum() == pytest.approx(np.ravel(recorded["pd2_sum"])[0], rel=1e-3, abs=1e-12)
+    assert depths.max() == pytest.approx(float(recorded["obman_max_penetr_mm"]), abs=1e-3)
+    assert depths.mean() == pytest.approx(float(recorded["obman_mean_penetr_mm"]), abs=1e-5)
+
+
+@scenes
 @pytest.mark.parametrize("state", ["touch", "deep"])
 def test_intersection_volume_is_the_boolean_one(number: int, state: str) -> None:
     """manifold3d's exact volume, recorded; rays within 0.1 %, voxels within 1 %."""

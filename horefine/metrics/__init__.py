@@ -38,6 +38,7 @@ from horefine.metrics.contact import (
     interaction,
     intersection_volume,
     penetration_depth,
+    penetration_depths,
 )
 from horefine.metrics.dexycb import DEXYCB_CATEGORIES, dexycb_annotations, dexycb_coco_scores, hpe_scores
 from horefine.metrics.hand import auc, hand_error, hand_to_object_error, mean_joint_error, mean_vertex_error
@@ -88,6 +89,7 @@ __all__ = [
     "object_error",
     "oce",
     "penetration_depth",
+    "penetration_depths",
     "procrustes",
     "projection_error",
     "reconstruction_scores",

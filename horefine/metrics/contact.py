@@ -21,6 +21,7 @@ __all__ = [
     "interaction",
     "intersection_volume",
     "penetration_depth",
+    "penetration_depths",
 ]
 
 REGIONS = 16
@@ -50,14 +51,34 @@ def penetration_depth(
     """
     if variant not in DEPTHS:
         raise ValueError(f"variant: {variant!r} is none of {', '.join(DEPTHS)}")
-    if _failed(hand, vertices):
-        return float("nan")
-    if variant == "surface":
-        return max(0.0, float(-signed_distance(hand, vertices, faces).min())) * MILLIMETRES
     if variant == "grid":
-        return grid_penetration_depth(hand, vertices, faces)
-    inside = hand[winding_number(hand, vertices, faces) > 0.5]
-    return float(KDTree(vertices).query(inside)[0].max(initial=0.0)) * MILLIMETRES
+        return float("nan") if _failed(hand, vertices) else grid_penetration_depth(hand, vertices, faces)
+    return float(penetration_depths(hand, vertices, faces, variant=variant).max(initial=0.0))
+
+
+def penetration_depths(
+    hand: Float[np.ndarray, "V 3"],
+    vertices: Float[np.ndarray, "W 3"],
+    faces: Int[np.ndarray, "F 3"],
+    *,
+    variant: str = "surface",
+) -> Float[np.ndarray, "V"]:
+    """Depth of every hand vertex, 0 outside of the object, by ``surface`` or ``vertex`` as above. mm.
+
+    Its mean over all vertices is obman's mean penetration (by vertex).
+
+    Raises:
+        ValueError: an unknown variant; a mesh without faces.
+    """
+    if variant not in ("surface", "vertex"):
+        raise ValueError(f"variant: {variant!r} is neither surface nor vertex")
+    if _failed(hand, vertices):
+        return np.full(len(hand), np.nan)
+    if variant == "surface":
+        return np.maximum(-signed_distance(hand, vertices, faces), 0.0) * MILLIMETRES
+    depths, inside = np.zeros(len(hand)), winding_number(hand, vertices, faces) > 0.5
+    depths[inside] = KDTree(vertices).query(hand[inside])[0] * MILLIMETRES
+    return depths
 
 
 def intersection_volume(
