@@ -17,16 +17,14 @@ import torch
 
 from benchmarks._common import median_interval, write_result
 from horefine import Config, Pose, load_config, load_hand, refine
+from horefine.ablate import GROUPS
 from horefine.data.maps import corrupt, disturb
 from horefine.data.synthetic import benchmark_scenes
 from horefine.geometry import axis_angle_to_matrix
 from horefine.scene import Features
 
 IMAGE_LOSSES = {
-    "segmentation": ("segmentation", "silhouette"),
-    "dense mapping": ("dense_mapping", "rendered_code", "surface_reprojection"),
-    "relative depth": ("relative_depth", "rendered_depth"),
-    "correspondence depth": ("correspondence_depth", "surface_depth"),
+    name: GROUPS[name].losses for name in ("segmentation", "dense mapping", "relative depth", "correspondence depth")
 }
 """The paper's four image losses, and what stands for each in a recipe."""
 

@@ -499,3 +499,17 @@ def test_exit_codes(photos: Path, tmp_path: Path) -> None:
     )
     told = horefine("ablate", photos / "images", *files, "--config", broken, "--out", tmp_path / "b")
     assert told.exit_code == 4 and "no such loss or group" in told.stdout
+
+
+@pytest.mark.slow
+def test_the_benchmark_writes_the_table(recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks import _common, ablations
+
+    monkeypatch.setattr(_common, "RESULTS", tmp_path / "results")
+    words = ["--recipe", recipe, "--suite", "small", "--limit", "2", "--drop", "depth", "--metrics", "HE,OE"]
+    monkeypatch.setattr("sys.argv", ["ablations.py", *words, "--work", str(tmp_path / "work"), "--out", "short"])
+    ablations.main()
+    table = json.loads((tmp_path / "results" / "short.json").read_text())
+    assert set(table["items"]) == {"full", "without depth"} and table["command"].startswith("python")
+    assert "| full" in (tmp_path / "results" / "short.md").read_text()
+    assert "change of HE" in (tmp_path / "results" / "short_changes.md").read_text()

@@ -12,7 +12,7 @@ from horefine.ablate.variants import active
 from horefine.evaluate import metric_rows, to_csv, to_latex, to_markdown
 from horefine.export import write_bytes, write_json, write_text
 
-__all__ = ["to_text", "write_report"]
+__all__ = ["as_table", "to_text", "write_report"]
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ def write_report(result: Result, out: Path) -> list[Path]:
     write_text(paths["md"], f"# Ablation of {result.plan.recipe}\n\n{text}")
     write_text(paths["csv"], to_csv(_long_rows(result)))
     write_text(paths["tex"], to_latex(rows_of(result), f"Ablation of {result.plan.recipe}: {result.source}"))
-    write_json(paths["json"], _table(result))
+    write_json(paths["json"], as_table(result))
     picture = draw(result)
     if picture is None:
         log.info("no plot: matplotlib is missing (pip install matplotlib), or there is nothing to compare")
@@ -59,7 +59,8 @@ def _long_rows(result: Result) -> list[dict[str, object]]:
     return rows
 
 
-def _table(result: Result) -> dict[str, object]:
+def as_table(result: Result) -> dict[str, object]:
+    """Everything, down to each item's numbers, as plain values."""
     return {
         "recipe": result.plan.recipe, "reference": result.plan.reference, "source": result.source,
         "legend": legend(result), "verdicts": verdicts(result),

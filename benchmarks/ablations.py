@@ -1,0 +1,58 @@
+"""What each loss is worth: a recipe without it, on the scenes of a benchmark suite (Song et al. 2022, table 3).
+
+    python -m benchmarks.ablations                                    # song2022 without each group of losses
+    python -m benchmarks.ablations --drop table3                      # the paper's rows: each loss alone, in pairs
+    python -m benchmarks.ablations --recipe default --maps c01
+
+The same as ``horefine ablate --suite standard``, with the command, the commit and the machine beside the numbers. A run
+that was stopped goes on where it was (``--work``).
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from benchmarks._common import write_picture, write_result
+from horefine.ablate import Runner, chosen_metrics, make_plan, run_study, suite_inputs
+from horefine.ablate.chart import draw
+from horefine.ablate.report import as_table
+from horefine.ablate.table import change_rows, legend, rows_of, verdicts
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", default="song2022")
+    parser.add_argument("--set", action="append", default=[], metavar="a.b=c")
+    parser.add_argument("--drop", default="each", help="each, each-loss, pairs, table3, or names (comma)")
+    parser.add_argument("--suite", default="standard")
+    parser.add_argument("--maps", default="n02")
+    parser.add_argument("--metrics", help="columns (default: those of the paper's table 3 and contact)")
+    parser.add_argument("--limit", type=int, help="only the first scenes")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--work", type=Path, help="where what is finished is kept (default: out/NAME)")
+    parser.add_argument("--out", help="name of the result (default: ablation_RECIPE, with the drop unless it is each)")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    usual = f"ablation_{Path(options.recipe).stem}" + ("" if options.drop == "each" else f"_{options.drop}")
+    name = options.out or usual
+    plan = make_plan(options.recipe, options.set, options.drop)
+    inputs = suite_inputs(options.suite, options.maps, plan.configs, options.limit)
+    runner = Runner(inputs, options.work or Path("out") / name, chosen_metrics(options.metrics), batch_size=10)
+    result = run_study(plan, runner)
+    drawn = draw(result)
+    if drawn is not None:
+        write_picture(name, drawn)
+    changes = change_rows(result)
+    picture = f"picture: {name}.png" if drawn else "no picture: matplotlib is missing (pip install 'horefine[dev]')"
+    notes = [*verdicts(result), *legend(result), picture]
+    told = {key: str(value) for key, value in vars(options).items()}
+    write_result(name, {"options": told, **as_table(result)}, rows=rows_of(result), notes=notes)
+    sure = "the same scenes with and without; *: sure (the interval leaves out zero, and the signed-rank test agrees)"
+    write_result(f"{name}_changes", rows=changes, notes=[sure, *legend(result)])
+
+
+if __name__ == "__main__":
+    main()
