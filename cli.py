@@ -443,6 +443,9 @@ def evaluate(
     against: Annotated[Path | None, _option("Another such folder: is it better than OUT, and on which items?")] = None,
     metrics: Annotated[str | None, _option("Only these, e.g. HE,OE,PA-MJE; or pose, interaction, main, all.")] = None,
     simulate: Annotated[bool, _option("Also simulation displacement (pip install 'horefine[sim]').", "--sim")] = False,
+    protocol: Annotated[
+        str, _option("Of --sim: hasson (pybullet, as published) or mujoco.", "--sim-protocol")
+    ] = "hasson",
     submission: Annotated[str | None, _option("Write a submission file instead: ho3d, dexycb or bop.")] = None,
     ids: Annotated[Path | None, _option("CSV or JSON that gives each item's ids in the submission.")] = None,
     object_name: ObjectName = None,
@@ -468,7 +471,7 @@ def evaluate(
         raise ConfigError("what is to be evaluated? Give OUT, or --suite standard --config NAME")
     request = Request(
         out, hand_for(out, mano_dir, hand), truth, dataset, root, object_name, object_unit,
-        metrics_of(metrics, simulate), limit, strict, workers,
+        metrics_of(metrics, simulate), limit, strict, workers, protocol,
     )  # fmt: skip
     found = conclude(request, against, submission, ids)
     print((found.table.read_text() if as_json else found.text), end="")

@@ -168,6 +168,22 @@ def test_the_outcome_of_a_run_knows_its_truth_and_its_failures(scene: tuple[Path
         evaluate_output(Request(tmp_path / "run", HAND))
 
 
+@pytest.mark.slow
+def test_simulation_is_one_more_metric(scene: tuple[Path, Path, Path]) -> None:
+    pytest.importorskip("pybullet")
+    from horefine.simulation import grasps, simulate
+
+    root, _, fine = scene
+    found = cases.cases_from(root, limit=2)
+    read = predictions.read_predictions(predictions.Output(fine), found, HAND)
+    scores = evaluation.evaluate(found, read, HAND, ("HE_mm", "sd_mm"), workers=1).scores
+    pose, mesh = read[1].pose, found[1].mesh
+    assert pose is not None and mesh is not None
+    assert scores.values["sd_mm"][1] == pytest.approx(simulate(grasps(pose, mesh, HAND)[0]).millimetres, abs=1e-6)
+    with pytest.raises(ConfigError, match="did you mean 'mujoco'"):
+        evaluation.evaluate(found, read, HAND, ("sd_mm",), protocol="mujoko")
+
+
 # --- bad input ---------------------------------------------------------------------------------------------------
 
 

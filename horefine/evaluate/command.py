@@ -35,6 +35,8 @@ class Request:
     limit: int | None = None
     strict: bool = False
     workers: int | None = None
+    protocol: str = "hasson"
+    """Of the simulation, where the metrics have it."""
 
 
 def metrics_of(names: str | None, simulate: bool) -> tuple[str, ...]:
@@ -123,6 +125,7 @@ def evaluate_output(request: Request) -> tuple[Evaluation, str]:
     """
     found = _evaluate(request, truths(request), request.out)
     about = {
+        **({"simulation": request.protocol} if set(request.metrics) & set(SIMULATION) else {}),
         "evaluated": str(request.out), "hand_model": request.hand.name, "interval": "bootstrap, 95 %, 2000 rounds",
         "truth": request.dataset or str(request.truth or Output(request.out).made_from),
     }  # fmt: skip
@@ -147,7 +150,8 @@ def _evaluate(request: Request, cases: Sequence[Case], folder: Path) -> Evaluati
         raise ConfigError(f"{folder}: was made with the {output.hand} hand; give --hand {output.hand}")
     predictions = read_predictions(output, cases, request.hand)
     return evaluate(
-        cases, predictions, request.hand, request.metrics, strict=request.strict, workers=request.workers
+        cases, predictions, request.hand, request.metrics, strict=request.strict, workers=request.workers,
+        protocol=request.protocol,
     )  # fmt: skip
 
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from horefine.errors import InputError
+from horefine.errors import ConfigError, InputError, suggestion
 from horefine.evaluate.cases import Case, batches, sequence_of, stack
-from horefine.evaluate.catalogue import INTERACTION
+from horefine.evaluate.catalogue import INTERACTION, SIMULATION
 from horefine.evaluate.checks import Mistake, examine
 from horefine.evaluate.occlusion import hidden_share, occlusion_label
 from horefine.evaluate.predictions import Prediction, stack_predictions
@@ -40,13 +40,19 @@ class Evaluation:
     """Items whose object is not closed, and what is left out of them."""
     without_truth: Mapping[str, str] = field(default_factory=dict)
     """Items that were not evaluated, and why."""
+    not_simulated: Mapping[str, str] = field(default_factory=dict)
+    """Items that could be measured but not simulated, and why."""
 
     def sentences(self) -> list[str]:
         """Everything a reader must know before the numbers."""
         total = len(self.scores)
         lines = [mistake.sentence(total) for mistake in self.mistakes]
-        for what, items in (("without truth, not evaluated", self.without_truth), ("object not closed", self.open)):
-            lines += [f"{len(items)} items {what}, the first: {k}: {why}" for k, why in list(items.items())[:1]]
+        left_out = (
+            ("without truth, not evaluated", self.without_truth), ("whose object is not closed", self.open),
+            ("not simulated", self.not_simulated),
+        )  # fmt: skip
+        for what, items in left_out:
+            lines += [f"items {what}: {len(items)}, the first: {k}: {why}" for k, why in list(items.items())[:1]]
         if self.scores.failures:
             lines.append(f"{len(self.scores.failures)} of {total} items failed and count as infinitely wrong")
         return lines
@@ -71,6 +77,7 @@ def evaluate(
     *,
     strict: bool = False,
     workers: int | None = None,
+    protocol: str = "hasson",
 ) -> Evaluation:
     """Measures every prediction. Items without a truth are left out; those without a usable pose are failures.
 
@@ -79,9 +86,11 @@ def evaluate(
         metrics: Names (``catalogue.chosen``).
         strict: Stop at what cannot be measured or was recognised as a mistake.
         workers: Processes (default: the processor's cores for 200 items or more, else one).
+        protocol: Of the simulation, where ``metrics`` has it (``simulation.PROTOCOLS``).
 
     Raises:
-        InputError: with ``strict``, what is wrong.
+        InputError: with ``strict``, what is wrong. ConfigError: an unknown protocol.
+        AssetError: the simulator is not installed.
     """
     without = {case.name: str(case.problem) for case in cases if case.pose is None}
     kept = [(c, p) for c, p in zip(cases, predictions, strict=True) if c.pose is not None]
@@ -104,8 +113,30 @@ def evaluate(
     leaky = np.array([case.name in found.open for case in cases], bool)
     for name in set(metrics) & set(INTERACTION):
         values[name][leaky] = np.nan
-    scores = Scores(tuple(case.name for case in cases), values, groups_of(cases, hand), found.failures)
-    return Evaluation(scores, found.mistakes, found.open, without)
+    names = tuple(case.name for case in cases)
+    fallen: Mapping[str, str] = {}
+    if set(metrics) & set(SIMULATION):
+        values["sd_mm"], fallen = _simulated(work, names, hand, protocol, workers)
+    scores = Scores(names, values, groups_of(cases, hand), found.failures)
+    return Evaluation(scores, found.mistakes, found.open, without, fallen)
+
+
+def _simulated(
+    work: Sequence[_Work], names: Sequence[str], hand: HandModel, protocol: str, workers: int | None
+) -> tuple[np.ndarray, Mapping[str, str]]:
+    """Simulation displacement of every item, mm, NaN where there is none, and why items could not be simulated."""
+    from horefine.simulation import PROTOCOLS, grasps, simulate_all
+
+    if protocol not in PROTOCOLS:
+        raise ConfigError(f"--sim-protocol {protocol}: there is none of this name{suggestion(protocol, PROTOCOLS)}")
+    listed = [
+        grasp
+        for batch in work
+        for grasp in grasps(batch.pose, batch.mesh, hand, tuple(names[place] for place in batch.places))
+    ]
+    found = simulate_all(listed, PROTOCOLS[protocol], workers=workers)
+    by_name = dict(zip(found.names, found.millimetres.tolist(), strict=True))
+    return np.array([by_name.get(name, np.nan) for name in names]), found.failures
 
 
 def _named(problems: Mapping[str, str]) -> Iterator[str]:

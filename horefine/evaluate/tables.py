@@ -30,6 +30,8 @@ __all__ = [
 ]
 
 Row = Mapping[str, object]
+_FEW = 10
+"""Metrics that fit beside each other."""
 
 
 def metric_rows(
@@ -87,8 +89,13 @@ def _natural(label: str) -> tuple[object, ...]:
 
 
 def group_rows(scores: Scores, metrics: Sequence[str] | None = None) -> list[dict[str, object]]:
-    """A row for all items and one for each object, sequence and occlusion: medians of the main metrics."""
-    shown = [name for name in (MAIN if metrics is None else metrics) if name in scores.values]
+    """A row for all items and one for each object, sequence and occlusion: medians.
+
+    Args:
+        metrics: Names (default: those of the scores when they are few, else the main ones).
+    """
+    usual = scores.values if len(scores.values) <= _FEW else MAIN
+    shown = [name for name in (usual if metrics is None else metrics) if name in scores.values]
     rows = []
     for kind, label, items in [("all", "", scores), *by_group(scores)]:
         cells = {METRICS[name].heading: median(items.counted(name)) for name in shown}
