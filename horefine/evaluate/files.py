@@ -75,9 +75,8 @@ def write_evaluation(out: Path, evaluation: Evaluation, title: str, about: Mappi
         "schema_version": 1, "title": title, **about, "failed_items": _FAILED, "counts": counts,
         "metrics": {name: {"unit": METRICS[name].unit, "meaning": METRICS[name].meaning} for name in scores.values},
         "notes": evaluation.sentences(), "mistakes": [vars(mistake) for mistake in evaluation.mistakes],
-        "not_closed": evaluation.open, "without_truth": evaluation.without_truth, "not_simulated": evaluation.not_simulated,
-        "table": long, "items": items,
-        "versions": versions(),
+        "not_closed": evaluation.open, "not_simulated": evaluation.not_simulated,
+        "without_truth": evaluation.without_truth, "table": long, "items": items, "versions": versions(),
     })  # fmt: skip
     write_text(folder / "scores.csv", tables.to_csv(items))
     write_text(folder / "table.md", text)
