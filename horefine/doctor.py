@@ -32,7 +32,7 @@ class Finding:
 def examine() -> list[Finding]:
     """Looks at everything; never raises."""
     checks: Iterable[Callable[[], list[Finding]]] = (
-        _python, _packages, _device, _renderers, _hand, _weights, _detectors, _cache,
+        _python, _packages, _device, _renderers, _hand, _weights, _detectors, _simulation, _cache,
     )  # fmt: skip
     findings: list[Finding] = []
     for check in checks:
@@ -109,6 +109,17 @@ def _detectors() -> list[Finding]:
     if found.startswith("0.10."):
         return [Finding("mediapipe", "ok", f"{found}, with --detector mediapipe")]
     return [Finding("mediapipe", "note", f"{found} is not used: its models are not in its wheel", RECIPE)]
+
+
+def _simulation() -> list[Finding]:
+    from horefine.simulation.engines import FIX, installed
+
+    wanted = {"pybullet": "simulation displacement", "mujoco": "its second engine", "coacd": "its finest decomposition"}
+    found = {name: installed(name) for name in wanted}
+    present = [Finding("simulation", "ok", f"{name} {version}") for name, version in found.items() if version]
+    return present + [
+        Finding("simulation", "note", f"no {name}: no {wanted[name]}", FIX) for name, held in found.items() if not held
+    ]
 
 
 def _hand() -> list[Finding]:

@@ -2,26 +2,73 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
+import itertools
+import os
+import time
+from pathlib import Path
+
 import numpy as np
 import oracles
 import pytest
+from scipy.spatial import ConvexHull
 
-from horefine.simulation import SimulationSettings, simulation_displacement
+from horefine.errors import AssetError, ConfigError, InputError
+from horefine.intersection import signed_volume
+from horefine.simulation import PROTOCOLS, Grasp, SimulationSettings, simulate_all, simulation_displacement
+from horefine.simulation import displacement as single
+from horefine.simulation import engines as packages
+from horefine.simulation import parts as decomposition
+from horefine.simulation.check import closed_mesh, fit_mesh
+from horefine.simulation.parts import convex_parts, is_convex
 
 pytest.importorskip("pybullet")
+pytest.importorskip("mujoco")
 
-Grasp = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+Meshes = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 RAISED = {"touch": 0.0, "gap2mm": 0.006, "apart": 0.08}
 """How far the recorded hand was moved along y (down), metres."""
+ENGINES = ("pybullet", "mujoco")
 
 
-def recorded(scene: int, side: str, state: str) -> Grasp:
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+
+def recorded(scene: int, side: str, state: str) -> Meshes:
     """Meshes of a recorded simulation; ``flipped``: turned half about x, so that the hand is above."""
     arrays, faces = oracles.load(f"contact_gt_{scene}"), oracles.load("synth_hand").faces
     offset = oracles.load("simulation").hand_offset
     turn = np.array([1, -1, -1] if side == "flipped" else [1, 1, 1])
     hand = (arrays.hand_verts.astype(float) + np.array([0, RAISED[state], 0]) + offset) * turn
     return hand, faces.astype(np.int64), (arrays.obj_verts + offset) * turn, arrays.obj_faces.astype(np.int64)
+
+
+def box(sides: tuple[float, float, float], center: tuple[float, float, float] = (0, 0, 0)) -> tuple:
+    """Vertices and faces of a box."""
+    corners = np.array(list(itertools.product((-0.5, 0.5), repeat=3))) * sides
+    vertices, faces = decomposition._hull_mesh(corners)
+    return vertices + np.array(center), faces
+
+
+def torus() -> tuple[np.ndarray, np.ndarray]:
+    arrays = oracles.load("simulation")
+    return arrays.torus_verts, arrays.torus_faces
+
+
+def angle_iron() -> tuple[np.ndarray, np.ndarray]:
+    """An L of two arms, 80 x 60 mm, each 20 mm thick, 50 mm deep: the simplest thing that is not convex."""
+    outline = np.array([[0, 0], [80, 0], [80, 20], [20, 20], [20, 60], [0, 60]]) / 1000
+    vertices = np.array([[x, y, z] for z in (0, 0.05) for x, y in outline]) - 0.02
+    cap = np.array([[0, 1, 2], [0, 2, 3], [0, 3, 4], [0, 4, 5]])
+    sides = [face for a in range(6) for b in [(a + 1) % 6] for face in ([a, b, b + 6], [a, b + 6, a + 6])]
+    return vertices, np.concatenate([cap[:, ::-1], cap + 6, sides])
+
+
+PLATE = box((0.5, 0.02, 0.5), (0, 0.01, 0))  # its upper side is y = 0
+BOX = (0.06, 0.04, 0.05)
 
 
 @pytest.mark.parametrize("state", RAISED)
@@ -33,13 +80,282 @@ def test_recorded_displacements(scene: int, side: str, state: str) -> None:
     found = simulation_displacement(*recorded(scene, side, state))
     assert found.convex and found.parts == 1
     assert found.millimetres == pytest.approx(expected, abs=1e-6)
+    assert np.linalg.norm(found.shift) == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_recorded_free_fall_of_decomposed_torus() -> None:
-    arrays = oracles.load("simulation")
     hand, faces, _, _ = recorded(0, "as_is", "touch")
-    found = simulation_displacement(hand + np.array([0, 0, 1]), faces, arrays.torus_verts, arrays.torus_faces)
+    found = simulation_displacement(hand + np.array([0, 0, 1]), faces, *torus())
     assert not found.convex and found.parts > 3
-    assert found.millimetres == pytest.approx(float(arrays.torus_freefall_vhacd) * 1e3, abs=1e-6)
-    assert found.millimetres == pytest.approx(SimulationSettings().free_fall, abs=1e-6)
+    assert found.millimetres == pytest.approx(float(oracles.load("simulation").torus_freefall_vhacd) * 1e3, abs=1e-6)
+    assert found.millimetres == pytest.approx(found.settings.free_fall, abs=1e-6)
     assert found.contacts == 0
+
+
+@pytest.mark.parametrize("state", RAISED)
+@pytest.mark.parametrize("scene", [0, 1])
+def test_mujoco_agrees_on_what_is_held(scene: int, state: str) -> None:
+    """An object resting on the palm: a few millimetres where it lies, nearly the same fall where it lies deeper."""
+    meshes = recorded(scene, "as_is", state)
+    bullet = simulation_displacement(*meshes)
+    other = simulation_displacement(*meshes, SimulationSettings(engine="mujoco"))
+    assert abs(other.millimetres - bullet.millimetres) < 20
+    if state == "apart":
+        assert other.millimetres == pytest.approx(bullet.millimetres, abs=8)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    "change", [{}, {"steps": 12}, {"gravity": (3.0, 0.0, -4.0)}, {"timestep": 1 / 500}, {"linear_damping": 0.0}]
+)
+def test_free_fall_is_the_closed_form(engine: str, change: dict) -> None:
+    settings = SimulationSettings(engine=engine, **change)
+    thing, faces = box(BOX, (0.4, -0.4, 2.0))
+    found = simulation_displacement(*PLATE, thing, faces, settings)
+    assert found.millimetres == pytest.approx(settings.free_fall, abs=1e-5)
+    direction = np.array(settings.gravity) / np.linalg.norm(settings.gravity)
+    assert np.allclose(np.array(found.shift) / found.millimetres, direction, atol=1e-6)
+    assert found.turn < 1e-3
+    if not settings.linear_damping:  # semi-implicit Euler: g dt^2 (1 + ... + n)
+        expected = 9.8 * settings.timestep**2 * settings.steps * (settings.steps + 1) / 2
+        assert settings.free_fall == pytest.approx(expected * 1e3, rel=1e-12)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("height", [0.001, 0.02])
+def test_box_lands_a_margin_above_the_plate(engine: str, height: float) -> None:
+    """Bullet keeps surfaces a millimetre apart, whatever is asked; for the other it is a setting."""
+    margin = 0.001 if engine == "pybullet" else 0.003
+    settings = SimulationSettings(engine=engine, steps=300, margin=margin)
+    thing, faces = box(BOX, (0, -BOX[1] / 2 - height, 0))
+    found = simulation_displacement(*PLATE, thing, faces, settings)
+    assert found.shift[1] == pytest.approx((height - margin) * 1e3, abs=0.15)
+    assert abs(found.shift[0]) < 0.5 and abs(found.shift[2]) < 0.5
+    assert found.contacts >= 3 and found.turn < 1
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(("friction", "slides"), [(0.0, True), (3.0, False)])
+def test_friction_holds_and_its_absence_does_not(engine: str, friction: float, slides: bool) -> None:
+    """On a plate leaning by 30 degrees: g sin(30) t^2 / 2 without friction, at rest with the protocol's."""
+    angle = np.radians(30)
+    turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+    thing, faces = box(BOX, (0, -BOX[1] / 2 - 0.001, 0))
+    settings = SimulationSettings(engine=engine, hand_friction=friction)
+    found = simulation_displacement(PLATE[0] @ turn.T, PLATE[1], thing @ turn.T, faces, settings)
+    if slides:
+        assert found.millimetres == pytest.approx(settings.free_fall * np.sin(angle), rel=0.03)
+    else:
+        assert found.millimetres < 1.5
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_same_again_and_by_pose(engine: str) -> None:
+    hand, hand_faces, thing, faces = recorded(0, "flipped", "touch")
+    settings = SimulationSettings(engine=engine)
+    first = simulation_displacement(hand, hand_faces, thing, faces, settings)
+    assert first == simulation_displacement(hand, hand_faces, thing, faces, settings)
+    turn = np.array([[0, 0, 1], [1, 0, 0], [0, 1, 0]], float)  # exact in floats: contacts are chaotic
+    center = thing.mean(0)
+    pose = np.concatenate([2 * turn, center[:, None]], 1)
+    posed = simulation_displacement(hand, hand_faces, (thing - center) @ turn / 2, faces, settings, object_pose=pose)
+    assert posed.millimetres == pytest.approx(first.millimetres, abs=0.05)
+
+
+def test_repeats_show_the_spread() -> None:
+    meshes = recorded(0, "as_is", "touch")
+    once = simulation_displacement(*meshes)
+    found = simulation_displacement(*meshes, SimulationSettings(repeats=5))
+    assert len(found.runs) == 5 and found.runs[0] == once.millimetres and len(set(found.runs)) == 5
+    assert found.millimetres == np.median(found.runs)
+    assert found.record()["settings"]["repeats"] == 5 and once.record()["runs"] == (once.millimetres,)
+
+
+def test_convex_is_recognised() -> None:
+    assert is_convex(*box(BOX))
+    arrays = oracles.load("contact_gt_1")
+    assert is_convex(arrays.obj_verts, arrays.obj_faces.astype(np.int64))
+    assert not is_convex(*torus()) and not is_convex(*angle_iron())
+
+
+def _covered(parts: decomposition.Parts, points: np.ndarray) -> np.ndarray:
+    inside = np.zeros(len(points), bool)
+    for vertices, _ in parts.meshes:
+        planes = ConvexHull(vertices).equations
+        inside |= (points @ planes[:, :3].T + planes[:, 3] <= 0).all(1)
+    return inside
+
+
+@pytest.mark.parametrize(("method", "extra"), [("vhacd", 0.35), ("fitted", 0.12), ("coacd", 0.12), ("hull", 0.65)])
+def test_parts_are_convex_and_cover_the_object(method: str, extra: float) -> None:
+    """``extra``: how much of the object's volume the parts may hold beyond it."""
+    if method == "coacd":
+        pytest.importorskip("coacd")
+    vertices, faces = angle_iron()
+    parts = convex_parts(vertices, faces, SimulationSettings(decomposition=method))
+    assert len(parts.meshes) >= (1 if method == "hull" else 2) and not parts.convex
+    assert all(is_convex(*part) for part in parts.meshes)
+    points = np.random.default_rng(0).uniform(vertices.min(0) - 0.01, vertices.max(0) + 0.01, (20000, 3))
+    x, y, z = (points + 0.02).T
+    inside = (z > 0) & (z < 0.05) & (x > 0) & (y > 0) & (((x < 0.08) & (y < 0.02)) | ((x < 0.02) & (y < 0.06)))
+    found = _covered(parts, points)
+    assert (found & inside).sum() / inside.sum() > 0.97
+    assert (found & ~inside).sum() / inside.sum() < extra
+
+
+def test_parts_are_kept_and_made_again_when_damaged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    calls = []
+    make = decomposition._vhacd
+    monkeypatch.setattr(decomposition, "_vhacd", lambda *given: calls.append(1) or make(*given))
+    first = convex_parts(*angle_iron(), SimulationSettings())
+    again = convex_parts(*angle_iron(), SimulationSettings())
+    assert len(calls) == 1 and len(first.meshes) == len(again.meshes)
+    for old, new in zip(first.meshes, again.meshes, strict=True):
+        assert np.array_equal(old[0], new[0]) and np.array_equal(old[1], new[1])
+    convex_parts(*angle_iron(), SimulationSettings(concavity=0.01))
+    assert len(calls) == 2, "other settings are other parts"
+    decomposition._kept.cache_clear()
+    for path in tmp_path.rglob("*.npz"):
+        path.write_bytes(path.read_bytes()[:100])
+    assert len(convex_parts(*angle_iron(), SimulationSettings()).meshes) == len(first.meshes)
+    assert len(calls) == 3
+
+
+def test_open_objects_are_closed_or_named() -> None:
+    vertices, faces = torus()
+    points, corners = closed_mesh(vertices, faces[1:])
+    assert len(corners) == len(faces) and len(points) == len(vertices) and signed_volume(points, corners) > 0
+    split = vertices[faces].reshape(-1, 3), np.arange(3 * len(faces)).reshape(-1, 3)  # every seam open
+    assert len(closed_mesh(*split)[0]) == len(vertices)
+    half = faces[vertices[faces].mean(1)[:, 0] > 0]
+    with pytest.raises(InputError, match=r"not watertight.*edges.*Mesh\.load.*hull"):
+        simulation_displacement(*PLATE, vertices, half)
+    tall = vertices - np.array([0, 0.3, 0])
+    found = simulation_displacement(*PLATE, tall, half, SimulationSettings(decomposition="hull"))
+    assert found.millimetres == pytest.approx(found.settings.free_fall, abs=1e-4)
+
+
+_THING, _FACES = box(BOX)
+_SPOILT = np.where(np.arange(8)[:, None] == 3, np.nan, _THING)
+BAD = {
+    "hand mesh: empty": (PLATE[0], PLATE[1][:0], _THING, _FACES, None),
+    r"object mesh: empty \(0 vertices": (*PLATE, _THING[:0], _FACES[:0], None),
+    "object mesh: 1 of 8 vertices are not finite": (
+        *PLATE,
+        _SPOILT,
+        _FACES,
+        None,
+    ),
+    r"hand mesh: its longest side is 500.*mm \(multiply by 0\.001\)": (PLATE[0] * 1000, PLATE[1], _THING, _FACES, None),
+    r"object mesh: .* is 6, .*cm \(multiply by 0\.01\)": (*PLATE, _THING * 100, _FACES, None),
+    "object mesh: .* scale it to metres": (*PLATE, _THING * 1e6, _FACES, None),
+    "object mesh: its faces name vertices 0 to 7, but it has 5": (*PLATE, _THING[:5], _FACES, None),
+    "in one plane": (*PLATE, np.array([[0, 0, 0], [0.1, 0, 0], [0, 0.1, 0.0]]), np.array([[0, 1, 2], [0, 2, 1]]), None),
+    "object pose: .* 3 x 4 finite": (*PLATE, _THING, _FACES, np.full((3, 4), np.nan)),
+}
+
+
+@pytest.mark.parametrize("message", BAD)
+def test_bad_meshes_are_named(message: str) -> None:
+    *meshes, pose = BAD[message]
+    settings = SimulationSettings(decomposition="hull" if "plane" in message else "vhacd")
+    with pytest.raises(InputError, match=message):
+        simulation_displacement(*meshes, settings, object_pose=pose)
+
+
+def test_padding_is_left_out() -> None:
+    """Repeated vertices and (0, 0, 0) faces, as a batch of meshes has them, move nothing."""
+    thing = np.concatenate([_THING, np.repeat(_THING[-1:], 5, 0)])
+    faces = np.concatenate([_FACES, np.zeros((4, 3), np.int64)])
+    vertices, corners = fit_mesh("object", thing, faces)
+    assert np.array_equal(vertices, _THING) and np.array_equal(corners, _FACES)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"engine": "pybulet"}, "simulation.engine: there is no 'pybulet'; did you mean 'pybullet'"),
+        ({"decomposition": "voxels"}, "simulation.decomposition: there is no 'voxels'; known: coacd, fitted"),
+        ({"gravity": (0.0, 9.8)}, r"simulation.gravity: \(0.0, 9.8\) must be three numbers"),
+        ({"steps": "35"}, "simulation.steps: '35' is not a finite number"),
+        ({"steps": 0}, "simulation.steps: 0 must be above 0"),
+        ({"timestep": float("nan")}, "simulation.timestep: nan is not a finite number"),
+        ({"engine": "mujoco", "hand_restitution": 1.0}, "do not bounce"),
+    ],
+)
+def test_bad_settings_are_named(change: dict, message: str) -> None:
+    settings = SimulationSettings()
+    for name, value in change.items():  # past the runtime check of types, which only the tests have
+        object.__setattr__(settings, name, value)
+    with pytest.raises(ConfigError, match=message):
+        settings.__post_init__()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_missing_engine_is_said_with_the_fix(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str) -> object:
+        raise ImportError(f"No module named {name!r}")
+
+    packages.load.cache_clear()
+    monkeypatch.setattr(importlib, "import_module", absent)
+    grasp = Grasp("a", *PLATE, _THING, _FACES)
+    for work in (lambda: single.simulate(grasp, SimulationSettings(engine=engine)), lambda: simulate_all([grasp])):
+        with pytest.raises(AssetError, match=r"pip install 'horefine\[sim\]'"):
+            work()
+    assert packages.installed("no-such-package") is None
+
+
+def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
+    simulation_displacement(*PLATE, *angle_iron())
+    simulation_displacement(*PLATE, *angle_iron(), PROTOCOLS["mujoco"])
+    os.write(1, b"heard")
+    assert capfd.readouterr() == ("heard", "")
+
+
+def _grasps() -> list[Grasp]:
+    """Boxes at several heights above the plate, one of them not a number."""
+    found = []
+    for index, height in enumerate((0.001, 0.01, 0.02, 0.15)):
+        found.append(Grasp(f"item {index}", *PLATE, *box(BOX, (0, -BOX[1] / 2 - height, 0))))
+    spoilt = dataclasses.replace(found[1], name="spoilt", object_vertices=found[1].object_vertices * np.nan)
+    return [*found[:2], spoilt, *found[2:]]
+
+
+def test_many_in_this_process() -> None:
+    seen = []
+    found = simulate_all(_grasps(), workers=0, done=seen.append)
+    assert found.names == ("item 0", "item 1", "spoilt", "item 2", "item 3") and seen == [1, 2, 3, 4, 5]
+    assert "not finite" in found.failures["spoilt"] and len(found.failures) == 1
+    sd = found.millimetres
+    assert np.isnan(sd[2]) and (np.diff(sd[[0, 1, 3, 4]]) > 0).all()
+    assert len(simulate_all([], workers=0).millimetres) == 0
+    with pytest.raises(InputError, match="'item 0' is the name of more than one"):
+        simulate_all([_grasps()[0]] * 2)
+
+
+class _Deadly(str):
+    """A name that ends the process which reads it."""
+
+    def __reduce__(self) -> tuple:
+        return os._exit, (139,)
+
+
+class _Slow(str):
+    """A name that takes a minute to read."""
+
+    def __reduce__(self) -> tuple:
+        return time.sleep, (60,)
+
+
+@pytest.mark.slow
+def test_a_dying_worker_takes_one_item_with_it() -> None:
+    good = _grasps()
+    dies = dataclasses.replace(good[0], name=_Deadly("dies"))
+    hangs = dataclasses.replace(good[0], name=_Slow("hangs"))
+    found = simulate_all([dies, *good[:3], hangs, *good[3:]], workers=2, limit=10)
+    alone = simulate_all(good, workers=0)
+    assert found.names == ("dies", "item 0", "item 1", "spoilt", "hangs", "item 2", "item 3")
+    assert "exit code 139" in found.failures["dies"] and "longer than 10 s" in found.failures["hangs"]
+    assert found.failures["spoilt"] == alone.failures["spoilt"] and len(found.failures) == 3
+    assert np.array_equal(found.millimetres[[1, 2, 3, 5, 6]], alone.millimetres, equal_nan=True)

@@ -103,7 +103,6 @@ def _answer(grasp: Grasp, settings: SimulationSettings) -> Displacement | str:
 def _serve(connection: Connection, settings: SimulationSettings) -> None:
     """A worker: grasps come, answers go, until the connection closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     connection.send("ready")
     while True:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import importlib
 import importlib.util
@@ -22,24 +23,33 @@ FIX = "pip install 'horefine[sim]'"
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Sends what native code writes to standard output into nothing while the block runs (the whole process's).
+    """Sends what native code writes to standard output and error into nothing while the block runs (all threads').
 
-    Engines print from C, and a command's own output must stay clean.
+    Engines print from C: build times, progress, warnings about meshes. A command's own output must stay clean.
     """
-    sys.stdout.flush()
-    try:
-        kept = os.dup(1)
-    except OSError:  # no standard output: nothing to keep clean
-        yield
-        return
+    if sys.stdout is not None:
+        sys.stdout.flush()
+    _flush()
+    kept: dict[int, int] = {}
     nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(nowhere, 1)
+        for stream in (1, 2):
+            with contextlib.suppress(OSError):  # closed: nothing to keep clean
+                kept[stream] = os.dup(stream)
+                os.dup2(nowhere, stream)
         yield
     finally:
-        os.dup2(kept, 1)
-        os.close(kept)
+        _flush()
+        for stream, copy in kept.items():
+            os.dup2(copy, stream)
+            os.close(copy)
         os.close(nowhere)
+
+
+def _flush() -> None:
+    """Writes out what C has buffered, which would else appear later, when the output is back."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).fflush(None)
 
 
 @functools.cache

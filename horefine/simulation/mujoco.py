@@ -2,7 +2,7 @@
 
 Same steps, gravity, mass, friction and drag as on Bullet, and the same inertia (of the parts' box). What differs is the
 contact: a spring and a damper that take back a penetration over some steps instead of a fifth of it in each, so that an
-overlap of a millimetre or two does not throw the object. Bullet keeps two surfaces a millimetre apart; so does this.
+overlap of a millimetre or two does not throw the object; and surfaces are kept ``margin`` apart.
 """
 
 from __future__ import annotations
@@ -90,6 +90,7 @@ def _model(
         mesh = spec.add_mesh(name=str(index), uservert=vertices.astype(np.float32).ravel())
         mesh.inertia = mujoco.mjtMeshInertia.mjMESH_INERTIA_CONVEX
         geom = owner.add_geom(type=mujoco.mjtGeom.mjGEOM_MESH, meshname=str(index), condim=3)
-        geom.friction, geom.margin = [friction, 0, 0], settings.margin
+        geom.friction = [friction, 0, 0]
+        geom.margin = settings.margin if owner is body else 0  # the engine adds up the margins of the two
         geom.solref = [settings.correction * settings.timestep, 1]
     return spec.compile(), inertia
