@@ -516,6 +516,7 @@ def ablate(
     suite: Annotated[str | None, _option("The scenes of a suite: standard, small, or its folder.")] = None,
     maps: Annotated[str, _option("Of the suite: exact, n02, n05 or c01.")] = "n02",
     metrics: Annotated[str | None, _option("Columns, e.g. HE,OE,PD.")] = None,
+    simulate: Annotated[bool, _option("Also simulation displacement (pip install 'horefine[sim]').", "--sim")] = False,
     out: Out = Path("out/ablation"),
     init: Init = "hoisdf",
     detector: Finder = "horefine",
@@ -581,7 +582,7 @@ def ablate(
     with _stoppable() as check, Progress(console=Console(stderr=True), transient=True, disable=quiet) as bar:
         task = bar.add_task("refining", total=len(inputs.starts) * len(plan.configs))
         runner = Runner(
-            inputs, out, chosen_metrics(metrics), device, renderer, batch_size, seed,
+            inputs, out, chosen_metrics(metrics, inputs, simulate=simulate), device, renderer, batch_size, seed,
             advance=lambda count: bar.advance(task, count), check=check,
         )  # fmt: skip
         result = run_study(plan, runner)

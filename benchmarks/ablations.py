@@ -30,6 +30,7 @@ def main() -> None:
     parser.add_argument("--suite", default="standard")
     parser.add_argument("--maps", default="n02")
     parser.add_argument("--metrics", help="columns (default: those of the paper's table 3 and contact)")
+    parser.add_argument("--sim", action="store_true", help="also simulation displacement (seconds for each pose)")
     parser.add_argument("--limit", type=int, help="only the first scenes")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--work", type=Path, help="where what is finished is kept (default: out/NAME)")
@@ -40,7 +41,8 @@ def main() -> None:
     name = options.out or usual
     plan = make_plan(options.recipe, options.set, options.drop)
     inputs = suite_inputs(options.suite, options.maps, plan.configs, options.limit)
-    runner = Runner(inputs, options.work or Path("out") / name, chosen_metrics(options.metrics), batch_size=10)
+    metrics = chosen_metrics(options.metrics, inputs, simulate=options.sim)
+    runner = Runner(inputs, options.work or Path("out") / name, metrics, batch_size=10)
     result = run_study(plan, runner)
     drawn = draw(result)
     if drawn is not None:

@@ -20,6 +20,7 @@ from horefine import Pose, load_config, load_hand
 from horefine.ablate import (
     Inputs,
     Runner,
+    chosen_metrics,
     folder_inputs,
     load_plan,
     make_plan,
@@ -31,6 +32,7 @@ from horefine.ablate import (
 from horefine.ablate import runner as running
 from horefine.ablate import table as tables
 from horefine.ablate.plan import Plan
+from horefine.ablate.residuals import image_residuals, maps_of
 from horefine.ablate.variants import GROUPS, UNIONS, Variant, active, dropped, groups_of, without
 from horefine.cli import app
 from horefine.config import Config
@@ -377,6 +379,46 @@ def test_the_star_needs_an_interval_without_zero() -> None:
     assert "is better than full" in tables.verdicts(result_of([-0.5, -1.0] * 15))[0]
 
 
+# --- residuals -------------------------------------------------------------------------------------------------------
+
+
+def test_residuals_are_small_at_the_truth_and_measure_what_they_say() -> None:
+    inputs = suite_inputs("small", "exact", (), limit=3)
+    starts = list(inputs.starts.values())
+    truth = Pose.cat([start.truth for start in starts if start.truth is not None])
+    maps = maps_of([start.features for start in starts])
+    right = image_residuals(truth, maps, inputs.model)
+    assert (right["mask_iou"] > 0.95).all() and (right["code_mm"] < 1).all() and (right["map_depth_mm"] < 0.5).all()
+    wrong = image_residuals(Pose.cat([start.pose for start in starts]), maps, inputs.model)
+    assert (wrong["mask_iou"] < right["mask_iou"]).all() and (wrong["code_mm"] > 4 * right["code_mm"]).all()
+    back = dataclasses.replace(truth, hand_transl=truth.hand_transl + torch.tensor([0.0, 0.0, 0.004]))
+    alone = dataclasses.replace(maps, object_mask=None)  # only the hand is looked at, 4 mm too far away
+    np.testing.assert_allclose(image_residuals(back, alone, inputs.model)["map_depth_mm"], 4, atol=0.5)
+    blind = dataclasses.replace(maps, hand_mask=None, object_mask=None)
+    assert all(np.isnan(values).all() for values in image_residuals(truth, blind, inputs.model).values())
+
+
+def test_columns_are_those_of_the_paper_or_the_named_ones(scenes: Inputs) -> None:
+    assert chosen_metrics(None, scenes) == ("HE_mm", "OE_mm", "pd_mm", "siv_cm3", "contact_regions")
+    assert chosen_metrics("PD,he", scenes) == ("HE_mm", "pd_mm")
+    blind = {name: dataclasses.replace(start, truth=None) for name, start in scenes.starts.items()}
+    assert "mask_iou" in chosen_metrics(None, dataclasses.replace(scenes, starts=blind))
+    with pytest.raises(ConfigError, match="no metric 'HX'"):
+        chosen_metrics("HX", scenes)
+
+
+@pytest.mark.slow
+def test_simulation_displacement_is_a_column(scenes: Inputs, recipe: str, tmp_path: Path) -> None:
+    pytest.importorskip("pybullet")
+    metrics = chosen_metrics("HE", scenes, simulate=True)
+    plan = make_plan(recipe, drop="depth")
+    one = {name: scenes.starts[name] for name in scenes.names[:1]}
+    inputs = dataclasses.replace(scenes, names=scenes.names[:1], starts=one)
+    result = run_study(plan, Runner(inputs, tmp_path, metrics))
+    values = result.scores["full"].values["sd_mm"]
+    assert np.isfinite(values).all() and (values >= 0).all() and "SD (mm)" in to_text(result)
+
+
 # --- folders ---------------------------------------------------------------------------------------------------------
 
 
@@ -480,7 +522,8 @@ def test_without_a_truth_only_the_quality_is_measured(photos: Path, tmp_path: Pa
         sidecar.write_text(json.dumps({key: value for key, value in table.items() if key != "truth"}))
     files = ("--init", photos / "init", "--features", photos / "maps", *FEW, "--drop", "depth")
     told = horefine("ablate", tmp_path / "alone" / "images", *files, "--out", tmp_path / "a")
-    assert told.exit_code == 0 and "HE (mm)" not in told.stdout and "PD (mm)" in told.stdout
+    assert told.exit_code == 0 and "HE (mm)" not in told.stdout
+    assert "PD (mm)" in told.stdout and "mask IoU" in told.stdout and "code residual (mm)" in told.stdout
     assert "no truth is known" in told.stdout
     shutil.copytree(photos / "truth", tmp_path / "alone" / "truth")  # beside the images: found without a sidecar
     told = horefine("ablate", tmp_path / "alone" / "images", *files, "--out", tmp_path / "a")

@@ -19,13 +19,16 @@ import numpy as np
 import torch
 
 from horefine.ablate.inputs import Inputs, Start, seen_by
+from horefine.ablate.residuals import image_residuals, maps_of
 from horefine.ablate.variants import Variant
 from horefine.config import Config
 from horefine.errors import AssetError, ConfigError, InputError
 from horefine.evaluate import METRICS, Scores, score
+from horefine.evaluate.catalogue import IMAGE, SIMULATION
 from horefine.export import disk_full, write_json, write_text
 from horefine.hand import HandModel
 from horefine.items import alike, cat_features
+from horefine.mesh import Mesh
 from horefine.refinement import Refinement, refine
 from horefine.scene import Pose
 from horefine.suite.arrays import digest, pose_arrays
@@ -34,6 +37,8 @@ __all__ = ["Runner", "errors_of"]
 
 log = logging.getLogger(__name__)
 
+FEW = 2
+"""Poses that are simulated faster here than by processes that must be started."""
 VERSION = 1
 """Of the records."""
 Record = dict[str, Any]
@@ -42,10 +47,25 @@ Record = dict[str, Any]
 def errors_of(pose: Pose, starts: Sequence[Start], model: HandModel, metrics: Sequence[str]) -> dict[str, np.ndarray]:
     """The metrics of B poses; those that need a truth are NaN where there is none."""
     truth = Pose.cat([pose[k] if start.truth is None else start.truth for k, start in enumerate(starts)])
-    mesh = cat_features([start.features for start in starts]).object
-    found = score(pose, truth, mesh, model, metrics=metrics)
+    features = maps_of([start.features for start in starts])
+    found = score(pose, truth, features.object, model, metrics=[name for name in metrics if name not in IMAGE])
+    if set(metrics) & set(IMAGE):
+        residuals = image_residuals(pose, features, model)
+        found |= {name: residuals[name] for name in metrics if name in IMAGE}
+    if set(metrics) & set(SIMULATION):
+        found["sd_mm"] = displacements(pose, features.object, model)
     blind = np.array([start.truth is None for start in starts])
     return {name: np.where(blind & (METRICS[name].family == "pose"), np.nan, values) for name, values in found.items()}
+
+
+def displacements(pose: Pose, mesh: Mesh, model: HandModel) -> np.ndarray:
+    """Simulation displacement of B poses, mm; NaN where one cannot be simulated."""
+    from horefine.simulation import grasps, simulate_all
+
+    found = simulate_all(grasps(pose, mesh, model), workers=None if len(pose) > FEW else 0)
+    for name, why in found.failures.items():
+        log.warning("%s: no simulation displacement: %s", name, why)
+    return found.millimetres
 
 
 @dataclass(frozen=True)

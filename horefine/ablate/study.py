@@ -13,6 +13,7 @@ from horefine.ablate.table import Result, trouble
 from horefine.ablate.variants import Variant, without
 from horefine.config import Config
 from horefine.evaluate import chosen
+from horefine.evaluate.catalogue import IMAGE, SIMULATION
 from horefine.objective import usable
 
 __all__ = ["METRICS_SHOWN", "chosen_metrics", "effective", "run_study"]
@@ -23,13 +24,25 @@ METRICS_SHOWN = ("HE_mm", "OE_mm", "pd_mm", "siv_cm3", "contact_regions")
 """The columns of the paper's table 3 (simulation displacement: when asked for) and contact."""
 
 
-def chosen_metrics(names: str | None) -> tuple[str, ...]:
+def chosen_metrics(names: str | None, inputs: Inputs, *, simulate: bool = False) -> tuple[str, ...]:
     """The columns: those of the paper's table 3 and contact, or the named ones (``horefine.evaluate.chosen``).
 
+    Without any truth there are no errors to show: how well the maps are explained stands in for them.
+
+    Args:
+        simulate: Also simulation displacement (``horefine[sim]``; a second or two for each pose).
+
     Raises:
-        ConfigError: no such metric.
+        ConfigError: no such metric. AssetError: the simulator is not installed.
     """
-    return METRICS_SHOWN if names is None else chosen(names)
+    usual = METRICS_SHOWN if inputs.with_truth else (*METRICS_SHOWN, *IMAGE)
+    found = chosen([*(usual if names is None else chosen(names)), *(SIMULATION if simulate else ())])
+    if set(found) & set(SIMULATION):
+        from horefine.simulation import SimulationSettings
+        from horefine.simulation.engines import needed
+
+        needed(SimulationSettings())
+    return found
 
 
 def run_study(plan: Plan, runner: Runner) -> Result:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from horefine.errors import ConfigError, suggestion
 
-__all__ = ["INTERACTION", "MAIN", "METRICS", "POSE", "SIMULATION", "Metric", "chosen"]
+__all__ = ["IMAGE", "INTERACTION", "MAIN", "METRICS", "POSE", "SIMULATION", "Metric", "chosen"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,8 @@ class Metric:
     """mm, cm3, or nothing for counts and shares."""
     meaning: str
     family: str
-    """``pose`` (needs a truth), ``interaction`` (of the prediction alone), ``simulation``."""
+    """``pose`` (needs a truth), ``interaction`` (of the prediction alone), ``simulation``, ``image`` (ablations: how
+    well the maps are explained)."""
     more: bool = False
     """Whether more is better."""
     shares: tuple[float, ...] = ()
@@ -94,10 +95,16 @@ def _touch() -> tuple[Metric, ...]:
 
 
 _SIMULATED = Metric("sd_mm", "SD", "mm", "how far the object moves in simulation (Hasson et al. 2019)", "simulation")
-METRICS: dict[str, Metric] = {m.name: m for m in (*_errors(), *_ratios(), *_touch(), _SIMULATED)}
+_IMAGE = (
+    Metric("mask_iou", "mask IoU", "", "rendered and mapped silhouettes, mean of hand and object", "image", more=True),
+    Metric("code_mm", "code residual", "mm", "from the rendered surface point to the dense map's, median", "image"),
+    Metric("map_depth_mm", "depth residual", "mm", "of rendered and mapped relative depth, median", "image"),
+)
+METRICS: dict[str, Metric] = {m.name: m for m in (*_errors(), *_ratios(), *_touch(), _SIMULATED, *_IMAGE)}
 """Every metric by name, in the order of tables."""
-POSE, INTERACTION, SIMULATION = (
-    tuple(m.name for m in METRICS.values() if m.family == family) for family in ("pose", "interaction", "simulation")
+POSE, INTERACTION, SIMULATION, IMAGE = (
+    tuple(m.name for m in METRICS.values() if m.family == family)
+    for family in ("pose", "interaction", "simulation", "image")
 )
 MAIN = ("HE_mm", "OE_mm", "hand_to_object_mm", "MJE_mm", "PA_MJE_mm", "ADD_S_mm", "pd_mm", "siv_cm3")
 """What tables by object, sequence and occlusion show."""
