@@ -440,7 +440,9 @@ def evaluate(
     ] = None,
     dataset: Annotated[str | None, _option("A dataset by name, instead of --truth.")] = None,
     root: Annotated[Path | None, _option("Where that dataset lies.")] = None,
-    against: Annotated[Path | None, _option("Another such folder: is it better than OUT, and on which items?")] = None,
+    against: Annotated[
+        Path | None, _option("Another such folder, or initial (a run's first poses): is it better, and on which items?")
+    ] = None,
     metrics: Annotated[str | None, _option("Only these, e.g. HE,OE,PA-MJE; or pose, interaction, main, all.")] = None,
     simulate: Annotated[bool, _option("Also simulation displacement (pip install 'horefine[sim]').", "--sim")] = False,
     protocol: Annotated[

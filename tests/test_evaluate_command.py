@@ -128,6 +128,22 @@ def test_a_better_system_is_found_better(scene: tuple[Path, Path, Path]) -> None
     assert again[0].scores.values["HE_mm"].mean() < again[1].scores.values["HE_mm"].mean()
 
 
+def test_a_run_is_compared_with_its_first_poses(scene: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    root = scene[0]
+    pose, first = true_poses(), disturb(true_poses(), 3, 10, 15, 8, model=HAND)
+    items = [{"name": name, "status": "improved"} for name in NAMES[:6]]
+    for k, item in enumerate(items):
+        folder = tmp_path / "run" / "items" / item["name"]
+        folder.mkdir(parents=True)
+        began = {f"initial_{key}": value for key, value in arrays(first, k).items()}
+        np.savez(folder / "result.npz", side="right", **arrays(pose, k), **began)
+        (folder / "result.json").write_text("{}")
+    summary = {"input": str(root / "images"), "hand_model": "embedded", "complete": True, "items": items}
+    (tmp_path / "run" / "summary.json").write_text(json.dumps(summary))
+    done = CliRunner().invoke(app, ["evaluate", str(tmp_path / "run"), "--against", "initial", "--metrics", "HE,OE"])
+    assert done.exit_code == 0 and "initial is worse than run in HE: +" in done.output, done.output
+
+
 @pytest.mark.slow
 def test_several_processes_give_the_same_numbers(scene: tuple[Path, Path, Path]) -> None:
     root, rough, _ = scene
@@ -162,6 +178,12 @@ def test_the_outcome_of_a_run_knows_its_truth_and_its_failures(scene: tuple[Path
     assert np.nanmax(found.scores.values["HE_mm"]) < 1e-2 and "1 of 8 items failed" in text
     done = CliRunner().invoke(app, ["evaluate", str(tmp_path / "run"), "--metrics", "HE"])
     assert done.exit_code == 4 and "count as infinitely wrong" in done.output
+    done_items = [{"name": name, "status": "improved"} for name in NAMES[:3]]
+    (tmp_path / "run" / "summary.json").write_text(json.dumps({**summary, "complete": True, "items": done_items}))
+    found, _ = evaluate_output(Request(tmp_path / "run", HAND, metrics=("HE_mm",)))
+    assert found.scores.names == NAMES[:3]  # as with --limit 3
+    found, _ = evaluate_output(Request(tmp_path / "run", HAND, truth=root, metrics=("HE_mm",)))
+    assert len(found.scores) == 8 and list(found.scores.failures) == [NAMES[-1]]
     with pytest.raises(ConfigError, match="--hand mano"):
         summary["hand_model"] = "mano"
         (tmp_path / "run" / "summary.json").write_text(json.dumps(summary))

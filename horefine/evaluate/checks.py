@@ -24,7 +24,7 @@ from horefine.distance import is_closed
 from horefine.evaluate.cases import Case, batches, stack
 from horefine.evaluate.predictions import Prediction, stack_predictions
 from horefine.evaluate.suspects import SUSPECTS
-from horefine.hand import Hand, HandModel
+from horefine.hand import HandModel
 from horefine.mesh import Mesh
 from horefine.scene import Pose
 
@@ -118,10 +118,8 @@ def _state(mesh: Mesh) -> tuple[bool, str]:
     """Whether a mesh is empty, and what is wrong with it."""
     vertices, faces = mesh.trimmed()
     if not len(vertices) or not len(faces):
-        return (
-            True,
-            f"the object {mesh.name[0]!r} is empty ({len(vertices)} vertices, {len(faces)} faces): give its mesh",
-        )
+        counts = f"{len(vertices)} vertices, {len(faces)} faces"
+        return True, f"the object {mesh.name[0]!r} is empty ({counts}): give its mesh"
     if is_closed(faces.cpu().numpy()):
         return False, ""
     return False, f"the object {mesh.name[0]!r} is not closed: penetration and volume are left out; fill its holes"
@@ -182,14 +180,18 @@ def _suspected(
 ) -> dict[tuple[str, str], list[str]]:
     """What and remedy of each misunderstanding, and the items that show it."""
     before = {part: np.zeros(len(cases)) for part in FAR}
-    after = np.zeros((len(SUSPECTS), len(cases)))
-    for places in batches(cases):
+    after = np.full((len(SUSPECTS), len(cases)), np.nan)  # of items that are far off
+    for places in map(np.asarray, batches(cases)):
         truth, mesh = stack([cases[k] for k in places])
         pose = stack_predictions([predictions[k] for k in places])
-        for part, values in _errors(pose, truth, mesh, hand).items():
-            before[part][places] = values
-        for row, suspect in enumerate(SUSPECTS):
-            after[row, places] = _errors(suspect.meant(pose, mesh, hand), truth, mesh, hand)[suspect.part]
+        for part, limit in FAR.items():
+            true = _points(part, truth, mesh, hand)
+            before[part][places] = _distance(_points(part, pose, mesh, hand), true)
+            far = torch.from_numpy(np.flatnonzero(before[part][places] > limit))
+            rows = [row for row, suspect in enumerate(SUSPECTS) if suspect.part == part and len(far)]
+            for row in rows:
+                meant = SUSPECTS[row].meant(pose[far], mesh[far], hand)
+                after[row, places[far.numpy()]] = _distance(_points(part, meant, mesh[far], hand), true[far])
     found: dict[tuple[str, str], list[str]] = {}
     for part in FAR:
         rows = [row for row, suspect in enumerate(SUSPECTS) if suspect.part == part]
@@ -217,20 +219,15 @@ def _explained(left: Float[np.ndarray, "S N"], far: np.ndarray, singly: bool) ->
 
 
 @torch.no_grad()
-def _errors(pose: Pose, truth: Pose, mesh: Mesh, hand: HandModel) -> dict[str, np.ndarray]:
-    """Of a batch, mm: the hand's vertices, the joints seen from the wrist, the object's vertices."""
-    ours, true = (hand(p.hand_rotvec, p.hand_shape, p.hand_transl) for p in (pose, truth))
-    return {
-        "hand": _distance(ours.vertices, true.vertices),
-        "fingers": _distance(_from_wrist(ours), _from_wrist(true)),
-        "object": _distance(pose.place(mesh.vertices), truth.place(mesh.vertices)),
-    }
-
-
-def _from_wrist(hand: Hand) -> Float[Tensor, "B 21 3"]:
-    """The joints in the wrist's own frame: how the fingers are bent, wherever the hand is."""
-    turn, place = hand.transforms[:, 0, :3, :3], hand.joints[:, :1]
-    return (hand.joints - place) @ turn
+def _points(part: str, pose: Pose, mesh: Mesh, hand: HandModel) -> Float[Tensor, "B N 3"]:
+    """What an error is measured on: the hand's vertices; the joints in the wrist's own frame, that is how the fingers
+    are bent wherever the hand is; the object's vertices."""
+    if part == "object":
+        return pose.place(mesh.vertices)
+    posed = hand(pose.hand_rotvec, pose.hand_shape, pose.hand_transl)
+    if part == "hand":
+        return posed.vertices
+    return (posed.joints - posed.joints[:, :1]) @ posed.transforms[:, 0, :3, :3]
 
 
 def _distance(ours: Tensor, true: Tensor) -> np.ndarray:

@@ -11,12 +11,16 @@ from horefine.evaluate.cases import Case, cases_from, check_truth_hand
 from horefine.evaluate.catalogue import INTERACTION, POSE, SIMULATION, chosen
 from horefine.evaluate.evaluation import Evaluation, evaluate
 from horefine.evaluate.files import FOLDER, comparison_stem, write_comparison, write_evaluation
-from horefine.evaluate.predictions import Output, read_predictions
+from horefine.evaluate.predictions import Output, first_poses, read_predictions
 from horefine.evaluate.submissions import write_submission
 from horefine.hand import HandModel
 from horefine.job import hand_model
 
 __all__ = ["Conclusion", "Request", "compare", "conclude", "evaluate_output", "hand_for", "metrics_of"]
+
+
+INITIAL = "initial"
+"""What ``--against`` calls the poses that a run began with."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,8 @@ def conclude(request: Request, against: Path | None, submission: str | None, ids
         found, text = evaluate_output(request)
         table = request.out / FOLDER / "scores.json"
         return Conclusion(text, table, tuple(found.sentences()), bool(found.scores.failures))
+    if str(against) == INITIAL and not against.exists():
+        against = first_poses(Output(request.out), request.out / FOLDER / INITIAL)
     pair, text = compare(request, against)
     folders = zip((request.out, against), pair, strict=True)
     said = tuple(f"{folder}: {line}" for folder, one in folders for line in one.sentences())
@@ -111,10 +117,13 @@ def truths(request: Request) -> list[Case]:
         truth = truth if truth.is_dir() else truth.parent
     if truth is not None:
         check_truth_hand(truth, request.hand)
-    return cases_from(
+    cases = cases_from(
         truth, dataset=request.dataset, root=request.root, object_name=request.object_name,
         object_unit=request.object_unit, limit=request.limit,
     )  # fmt: skip
+    if request.truth is None and request.dataset is None and output.asked:
+        cases = [case for case in cases if case.name in output.asked]
+    return cases
 
 
 def evaluate_output(request: Request) -> tuple[Evaluation, str]:

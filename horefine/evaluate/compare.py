@@ -18,10 +18,12 @@ from horefine.evaluate.intervals import interval
 from horefine.evaluate.scores import Scores
 from horefine.evaluate.tables import number
 
-__all__ = ["SURE", "Change", "changes", "extremes", "paired"]
+__all__ = ["FEWEST", "SURE", "Change", "changes", "extremes", "paired"]
 
 SURE = 0.05
 """Largest p of a difference that is called one."""
+FEWEST = 6
+"""Items from which on the test can be that sure: five that all change one way have p = 2 / 2^5."""
 
 
 @dataclass(frozen=True)

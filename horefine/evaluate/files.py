@@ -11,7 +11,7 @@ from PIL import Image
 
 from horefine.evaluate import pictures, tables
 from horefine.evaluate.catalogue import METRICS
-from horefine.evaluate.compare import Change, extremes, paired
+from horefine.evaluate.compare import FEWEST, Change, extremes, paired
 from horefine.evaluate.evaluation import Evaluation
 from horefine.evaluate.scores import Scores
 from horefine.export import write_bytes, write_json, write_text
@@ -108,8 +108,10 @@ def write_comparison(out: Path, a: Scores, b: Scores, names: tuple[str, str], co
     moved = {change.metric: extremes(a, b, change.metric, count) for change in found}
     rows = [change_row(change, names) for change in found]
     lines = [change.sentence(*names) for change in found]
+    sure = [f"- {line}" for change, line in zip(found, lines, strict=True) if change.verdict != "not told apart"]
+    few = " (fewer than six items never can)" if max(change.items for change in found) < FEWEST else ""
     text = "\n".join([
-        f"# {names[1]} against {names[0]}", "", *[f"- {line}" for line in lines if "not told" not in line], "",
+        f"# {names[1]} against {names[0]}", "", *(sure or [f"No difference is sure{few}."]), "",
         tables.to_markdown(rows), "", f"Change: {names[1]} minus {names[0]}, median over the items.", "",
         *_extremes(found, moved), "",
     ])  # fmt: skip

@@ -13,7 +13,7 @@ from horefine.evaluate.intervals import interval
 from horefine.evaluate.scores import Scores
 from horefine.evaluate.tables import by_group, median
 
-__all__ = ["curves", "groups", "versus"]
+__all__ = ["Chart", "curves", "groups", "steps_to", "versus"]
 
 _INK, _PAPER, _FAINT, _GRID = (33, 37, 41), (255, 255, 255), (134, 142, 150), (233, 236, 239)
 _COLORS = ("#1c7ed6", "#e8590c", "#2b8a3e", "#ae3ec9", "#c92a2a", "#0b7285", "#e67700", "#495057")
@@ -23,7 +23,7 @@ _CURVES = ("HE_mm", "OE_mm", "hand_to_object_mm", "MJE_mm", "PA_MJE_mm", "ADD_S_
 Frame = tuple[float, float, float, float]
 
 
-class _Chart:
+class Chart:
     """A page with a frame and linear axes; ``at`` gives the pixel of a value."""
 
     def __init__(self, size: tuple[int, int], frame: Frame, x: tuple[float, float], y: tuple[float, float]) -> None:
@@ -76,7 +76,7 @@ def steps_to(high: float, count: int = 5) -> list[float]:
 def curves(scores: Scores, metrics: Sequence[str] = _CURVES, *, limit: float = 50.0) -> Image.Image:
     """Share of items whose error is at most a threshold; failed items never are."""
     shown = [name for name in metrics if name in scores.values]
-    chart = _Chart((720, 420), (64, 48, 520, 356), (0, limit), (0, 1))
+    chart = Chart((720, 420), (64, 48, 520, 356), (0, limit), (0, 1))
     chart.ticks(steps_to(limit), "x")
     chart.ticks((0, 0.25, 0.5, 0.75, 1), "y", "{:.0%}")
     failed = f", {len(scores.failures)} failed" if scores.failures else ""
@@ -106,7 +106,7 @@ def groups(scores: Scores, metrics: Sequence[str] = ("HE_mm", "OE_mm")) -> Image
     finite = [end for span in spans.values() for end in span if math.isfinite(end)]
     high = max(finite, default=1.0) * 1.05 or 1.0
     height = 24 * len(rows)
-    chart = _Chart((720, height + 110), (190, 48, 690, 48 + height), (0, high), (len(rows), 0))
+    chart = Chart((720, height + 110), (190, 48, 690, 48 + height), (0, high), (len(rows), 0))
     chart.ticks(steps_to(high), "x")
     chart.names(
         "medians and their 95 % intervals: " + ", ".join(METRICS[n].title for n in shown), METRICS[shown[0]].unit
@@ -134,7 +134,7 @@ def versus(a: Scores, b: Scores, metric: str, names: tuple[str, str] = ("A", "B"
     points = np.array([(first[k], second[j]) for k, j in common])
     points = points[np.isfinite(points).all(1)]
     high = float(np.quantile(points, 0.98)) * 1.1 if len(points) else 1.0
-    chart = _Chart((480, 500), (64, 48, 464, 448), (0, high), (0, high))
+    chart = Chart((480, 500), (64, 48, 464, 448), (0, high), (0, high))
     for axis in ("x", "y"):
         chart.ticks(steps_to(high), axis)
     chart.names(f"{METRICS[metric].heading}, item by item", names[0], names[1])

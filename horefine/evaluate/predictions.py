@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,16 +17,18 @@ from horefine.data.mirror import mirror_mesh, mirror_pose
 from horefine.errors import ConfigError, InputError
 from horefine.evaluate.cases import Case
 from horefine.exchange import find_item, read_pose
+from horefine.export import write_arrays
 from horefine.hand import HandModel
 from horefine.mesh import Mesh
 from horefine.scene import Pose
 
-__all__ = ["Output", "Prediction", "read_predictions"]
+__all__ = ["Output", "Prediction", "first_poses", "read_predictions", "stack_predictions"]
 
 _SUFFIXES = (".npz", ".json")
 _NO_ITEMS = ("summary.json", "manifest.json", "horefine.json")
 _OURS = ("evaluation", "submission")
 """Folders that evaluation writes into a folder of poses."""
+_FIELDS = tuple(field.name for field in dataclasses.fields(Pose))
 _NEAR = 1e-4
 """Metres and radians: two files that differ by less say the same."""
 
@@ -72,6 +75,12 @@ class Output:
         return self.summary.get("hand_model")
 
     @cached_property
+    def asked(self) -> frozenset[str]:
+        """The items of a run that came to its end (perhaps with ``--limit``); empty for others."""
+        items = self.summary.get("items", ()) if self.summary.get("complete") else ()
+        return frozenset(item["name"] for item in items)
+
+    @cached_property
     def failed(self) -> Mapping[str, str]:
         """Items that the run could not do, and why."""
         items = self.summary.get("items", ())
@@ -104,6 +113,22 @@ def read_predictions(output: Output, cases: Sequence[Case], hand: HandModel) -> 
     return [_read(output, case, hand) for case in cases]
 
 
+def first_poses(output: Output, folder: Path) -> Path:
+    """Writes the poses that a run began with as ``NAME.npz`` into a folder, and returns it.
+
+    Raises:
+        ConfigError: these are no results of a run.
+    """
+    for name in output.names:
+        file = output.folder / "items" / name / "result.npz"
+        if not file.is_file():
+            raise ConfigError(f"{output.folder}: is no run's output: {file} with its first pose is not there")
+        with np.load(file, allow_pickle=False) as table:
+            first = {key: table[f"initial_{key}"] for key in _FIELDS if f"initial_{key}" in table.files}
+            write_arrays(folder / f"{name}.npz", {**first, "side": table["side"]})
+    return folder
+
+
 def _read(output: Output, case: Case, hand: HandModel) -> Prediction:
     name = case.name
     if name in output.failed:
@@ -115,9 +140,8 @@ def _read(output: Output, case: Case, hand: HandModel) -> Prediction:
     mean = hand.mean_rotvec if hand.name == "mano" else None
     try:
         found = read_pose(path, mean)
-        twin = path.with_suffix(".json")
-        if path.suffix == ".npz" and path.stem != "result" and twin.is_file():
-            _check_twin(found.pose, read_pose(twin, mean).pose, name)
+        for twin in _twins(output.folder, name, path):
+            _check_twin(found.pose, read_pose(twin, mean).pose, name, (path, twin))
     except InputError as error:
         return Prediction(name, problem=str(error), path=path)
     if found.side is not None and found.side != case.side:
@@ -127,7 +151,16 @@ def _read(output: Output, case: Case, hand: HandModel) -> Prediction:
     return Prediction(name, pose, _own_mesh(path, case), None, path, _extra(path))
 
 
-def _check_twin(first: Pose, second: Pose, name: str) -> None:
+def _twins(folder: Path, name: str, path: Path) -> list[Path]:
+    """Other files of the same name: another format beside it, or a result further down."""
+    bases = (folder / name, folder / name / "result", folder / "items" / name / "result")
+    own = path.with_suffix("")
+    found = [base.with_name(base.name + suffix) for base in bases for suffix in _SUFFIXES if base != own]
+    flat = [own.with_name(own.name + suffix) for suffix in _SUFFIXES if own.name != "result"]
+    return [file for file in (*flat, *found) if file != path and file.is_file()]
+
+
+def _check_twin(first: Pose, second: Pose, name: str, files: tuple[Path, Path]) -> None:
     """Whether two files of one name say the same.
 
     Raises:
@@ -135,7 +168,8 @@ def _check_twin(first: Pose, second: Pose, name: str) -> None:
     """
     far = max(float((getattr(first, key) - getattr(second, key)).abs().max()) for key in Pose.names)
     if far > _NEAR:
-        raise InputError(f"duplicated: {name}.npz and {name}.json say different poses; keep one of them")
+        said = " and ".join(file.name if file.stem != "result" else f"{name}/{file.name}" for file in files)
+        raise InputError(f"duplicated: {said} say different poses; keep one of them")
 
 
 def _own_mesh(path: Path, case: Case) -> Mesh | None:
