@@ -58,6 +58,7 @@ def test_voxels_of_a_box() -> None:
     filled = metrics.solid_voxels(vertices, faces, 0.005, variant="filled")
     assert len(filled) == 5**3  # from cell -2 to cell 2
     np.testing.assert_allclose(metrics.solid_voxels(vertices, faces, 0.005), filled - 0.0025, atol=1e-12)
+    assert len(metrics.solid_voxels(vertices, faces[1:], 0.005)) <= 5**3 - 3**3  # open: its surface alone
     with pytest.raises(ValueError, match="binvox"):
         metrics.solid_voxels(vertices, faces, 0.005, variant="binvox")
     with pytest.raises(ValueError, match="pitch"):

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.ndimage import binary_fill_holes, map_coordinates
 
-from horefine.distance import signed_distance, winding_number
+from horefine.distance import is_closed, signed_distance, winding_number
 from horefine.intersection import close_holes
 from horefine.metrics.units import CUBIC_CENTIMETRES, MILLIMETRES
 
@@ -33,10 +33,10 @@ def solid_voxels(
 
     A cell is touched when a corner of a triangle lies in it, triangles being cut until no edge is over half a pitch.
 
-    ``variant``: ``obman`` fills columns and shifts the centres by half a cell, as trimesh 2.37 did, with which the
-    papers since Hasson et al. 2019 were computed; ``filled`` fills every hole and leaves the centres where they are
-    (newer trimesh, but for cells touched in one point; binvox clouds, as CPF uses them, are of this kind). Both are
-    larger than the solid: they count every touched cell.
+    ``variant``: ``obman`` fills columns (nothing, when the mesh is open) and shifts the centres by half a cell, as
+    trimesh 2.37 did, with which the papers since Hasson et al. 2019 were computed; ``filled`` fills every hole and
+    leaves the centres where they are (newer trimesh, but for cells touched in one point; binvox clouds, as CPF uses
+    them, are of this kind). Both are larger than the solid: they count every touched cell.
 
     Raises:
         ValueError: an unknown variant, a pitch that is not positive.
@@ -49,7 +49,10 @@ def solid_voxels(
     first = cells.min(0)
     solid = np.zeros(cells.max(0) - first + 1, bool)
     solid[tuple((cells - first).T)] = True
-    solid = _filled_columns(solid) if variant == "obman" else np.asarray(binary_fill_holes(solid))
+    if variant == "filled":
+        solid = np.asarray(binary_fill_holes(solid))
+    elif is_closed(faces):
+        solid = _filled_columns(solid)
     shift = 0.5 if variant == "obman" else 0.0
     return (np.argwhere(solid) + first - shift) * pitch
 
