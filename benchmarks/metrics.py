@@ -141,18 +141,9 @@ def repeated(scenes: Scenes, count: int) -> Scenes:
     return truth[index], pose[index], mesh[index], model, Camera(camera.matrix[index], camera.size)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scenes", type=int, default=50)
-    parser.add_argument("--items", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=3000)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    scenes = disturbed(options.scenes, options.seed)
-    meshes = solids(scenes)
-    exact, _ = timed(lambda m: intersection_volume(*m, method="rays", pitch=5e-5), meshes)
-    seen = exact > 1e-8  # over 0.01 cm3
-    rows = []
+def volume_rows(meshes: list[Meshes], exact: np.ndarray) -> list[dict[str, object]]:
+    """Errors of the common volume by method, where there is over 0.01 cm3, and times."""
+    seen, rows = exact > 1e-8, []
     for name, choice in METHODS.items():
         if choice["method"] == "boolean" and importlib.util.find_spec("manifold3d") is None:
             continue
@@ -164,23 +155,45 @@ def main() -> None:
             "worst error %": float(error.max()),
         }
         rows.append({**row, "ms an item": milliseconds})
+    return rows
+
+
+def depth_rows(meshes: list[Meshes]) -> list[dict[str, object]]:
+    """Times of the penetration depths, and of depth and volume of fine objects."""
+    rows: list[dict[str, object]] = []
     for variant in ("surface", "vertex", "grid"):
         _, milliseconds = timed(lambda m, v=variant: penetration_depth(m[0], m[2], m[3], variant=v), meshes)
         rows.append({"metric": f"PD, {variant}", "ms an item": milliseconds})
     finer = [fine(one) for one in meshes]
     faces = int(np.median([len(one[3]) for one in finer]))
     _, milliseconds = timed(depth_and_volume, finer)
-    rows.append({"metric": f"PD (surface) and SIV (rays), object of {faces} faces", "ms an item": milliseconds})
-    many = repeated(scenes, options.items)
+    return [*rows, {"metric": f"PD (surface) and SIV (rays), object of {faces} faces", "ms an item": milliseconds}]
+
+
+def batch_rows(scenes: Scenes) -> list[dict[str, object]]:
+    """Times of what needs no solid, over all items."""
+    rows, count = [], len(scenes[0])
     for name, work in (("all cheap metrics but the next", cheap), ("OE, MSSD, MSPD of round objects", symmetric)):
         begin = time.process_time()
-        work(many)
+        work(scenes)
         took = time.process_time() - begin
-        rows.append(
-            {"metric": f"{name}, {options.items} items", "ms an item": took / options.items * 1e3, "s in all": took}
-        )
+        rows.append({"metric": f"{name}, {count} items", "ms an item": took / count * 1e3, "s in all": took})
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scenes", type=int, default=50)
+    parser.add_argument("--items", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=3000)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    scenes = disturbed(options.scenes, options.seed)
+    meshes = solids(scenes)
+    exact, _ = timed(lambda m: intersection_volume(*m, method="rays", pitch=5e-5), meshes)
+    rows = [*volume_rows(meshes, exact), *depth_rows(meshes), *batch_rows(repeated(scenes, options.items))]
     notes = [
-        f"{options.scenes} scenes, {int(seen.sum())} with over 0.01 cm3 in common",
+        f"{options.scenes} scenes, {int((exact > 1e-8).sum())} with over 0.01 cm3 in common",
         f"median volume {np.median(exact) * 1e6:.2f} cm3",
         "error against rays 0.05 mm apart; processor time of one thread",
     ]
