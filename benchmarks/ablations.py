@@ -48,8 +48,7 @@ def main() -> None:
     if drawn is not None:
         write_picture(name, drawn)
     changes = change_rows(result)
-    picture = f"picture: {name}.png" if drawn else "no picture: matplotlib is missing (pip install 'horefine[dev]')"
-    notes = [*verdicts(result), *legend(result), picture]
+    notes = [*verdicts(result), *legend(result), *([f"picture: {name}.png"] if drawn else [])]
     told = {key: str(value) for key, value in vars(options).items()}
     write_result(name, {"options": told, **as_table(result)}, rows=rows_of(result), notes=notes)
     sure = "the same scenes with and without; *: sure (the interval leaves out zero, and the signed-rank test agrees)"

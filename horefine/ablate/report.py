@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 from pathlib import Path
 
 from horefine.ablate.chart import draw
@@ -13,8 +12,6 @@ from horefine.evaluate import metric_rows, to_csv, to_latex, to_markdown
 from horefine.export import write_bytes, write_json, write_text
 
 __all__ = ["as_table", "to_text", "write_report"]
-
-log = logging.getLogger(__name__)
 
 
 def to_text(result: Result) -> str:
@@ -36,9 +33,7 @@ def write_report(result: Result, out: Path) -> list[Path]:
     write_text(paths["tex"], to_latex(rows_of(result), f"Ablation of {result.plan.recipe}: {result.source}"))
     write_json(paths["json"], as_table(result))
     picture = draw(result)
-    if picture is None:
-        log.info("no plot: matplotlib is missing (pip install matplotlib), or there is nothing to compare")
-    else:
+    if picture is not None:
         paths["png"] = out / "ablation.png"
         write_bytes(paths["png"], picture)
     return list(paths.values())
