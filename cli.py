@@ -448,6 +448,7 @@ def evaluate(
     protocol: Annotated[
         str, _option("Of --sim: hasson (pybullet, as published) or mujoco.", "--sim-protocol")
     ] = "hasson",
+    official: Annotated[str | None, _option("Also the scores of HO-3D's or DexYCB's script: ho3d, dexycb.")] = None,
     submission: Annotated[str | None, _option("Write a submission file instead: ho3d, dexycb or bop.")] = None,
     ids: Annotated[Path | None, _option("CSV or JSON that gives each item's ids in the submission.")] = None,
     object_name: ObjectName = None,
@@ -473,7 +474,7 @@ def evaluate(
         raise ConfigError("what is to be evaluated? Give OUT, or --suite standard --config NAME")
     request = Request(
         out, hand_for(out, mano_dir, hand), truth, dataset, root, object_name, object_unit,
-        metrics_of(metrics, simulate), limit, strict, workers, protocol,
+        metrics_of(metrics, simulate), limit, strict, workers, protocol, official,
     )  # fmt: skip
     found = conclude(request, against, submission, ids)
     print((found.table.read_text() if as_json else found.text), end="")

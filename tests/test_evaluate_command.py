@@ -144,6 +144,27 @@ def test_a_run_is_compared_with_its_first_poses(scene: tuple[Path, Path, Path], 
     assert done.exit_code == 0 and "initial is worse than run in HE: +" in done.output, done.output
 
 
+def test_official_scores_are_those_of_the_official_script(scene: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    root, rough, _ = scene
+    options = ["evaluate", str(rough), "--truth", str(root), "--metrics", "HE,AUC", "--official"]
+    done = CliRunner().invoke(app, [*options, "dexycb"])
+    assert done.exit_code == 0 and "root-relative_mpjpe" in done.output
+    table = json.loads((rough / "evaluation" / "scores.json").read_text())
+    area = next(row["mean"] for row in table["table"] if row["metric"] == "AUC" and row["group"] == "all")
+    assert table["official"]["root-relative_auc"] == pytest.approx(area, abs=1e-6)
+    done = CliRunner().invoke(app, [*options, "ho3d"])
+    table = json.loads((rough / "evaluation" / "scores.json").read_text())
+    errors = [item["HE_mm"] for item in table["items"]]
+    assert len(table["official"]) == 14 and table["official"]["mesh_mean3d"] == pytest.approx(np.mean(errors) / 10)
+    assert CliRunner().invoke(app, [*options, "coco"]).exit_code == 2
+    folder = write(tmp_path / "poses", true_poses())
+    (folder / f"{NAMES[0]}.npz").unlink()
+    found, _ = evaluate_output(Request(folder, HAND, truth=root, metrics=("HE_mm",), official="dexycb"))
+    assert np.isnan(found.official["absolute_mpjpe"]) and found.official["procrustes_auc"] == pytest.approx(
+        7 / 8, abs=0.01
+    )
+
+
 @pytest.mark.slow
 def test_several_processes_give_the_same_numbers(scene: tuple[Path, Path, Path]) -> None:
     root, rough, _ = scene
@@ -217,6 +238,7 @@ def test_simulation_is_one_more_metric(scene: tuple[Path, Path, Path]) -> None:
         (["--dataset", "dexicb", "--root", "x"], "did you mean 'dexycb'"),
         (["--dataset", "ho3d"], "Give --root DIR"),
         (["--metrics", "HEE"], "no metric 'HEE'"),
+        (["--metrics", "mask iou"], "measured by horefine ablate"),
         ([], "what is true?"),
     ],
 )

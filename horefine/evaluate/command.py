@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from horefine.errors import ConfigError
 from horefine.evaluate.cases import Case, cases_from, check_truth_hand
-from horefine.evaluate.catalogue import INTERACTION, POSE, SIMULATION, chosen
+from horefine.evaluate.catalogue import IMAGE, INTERACTION, METRICS, POSE, SIMULATION, chosen
 from horefine.evaluate.evaluation import Evaluation, evaluate
 from horefine.evaluate.files import FOLDER, comparison_stem, write_comparison, write_evaluation
+from horefine.evaluate.official import official_scores
 from horefine.evaluate.predictions import Output, first_poses, read_predictions
 from horefine.evaluate.submissions import write_submission
 from horefine.hand import HandModel
@@ -41,6 +42,8 @@ class Request:
     workers: int | None = None
     protocol: str = "hasson"
     """Of the simulation, where the metrics have it."""
+    official: str | None = None
+    """Whose official scores to add: ``ho3d`` or ``dexycb``."""
 
 
 def metrics_of(names: str | None, simulate: bool) -> tuple[str, ...]:
@@ -50,6 +53,8 @@ def metrics_of(names: str | None, simulate: bool) -> tuple[str, ...]:
         ConfigError: an unknown metric.
     """
     asked = list(POSE + INTERACTION) if names is None else list(chosen(names))
+    if set(asked) & set(IMAGE):
+        raise ConfigError(f"--metrics {names}: {METRICS[asked[-1]].title} is measured by horefine ablate, against maps")
     return chosen([*asked, *(SIMULATION if simulate else ())])
 
 
@@ -158,10 +163,13 @@ def _evaluate(request: Request, cases: Sequence[Case], folder: Path) -> Evaluati
     if output.hand not in (None, request.hand.name):
         raise ConfigError(f"{folder}: was made with the {output.hand} hand; give --hand {output.hand}")
     predictions = read_predictions(output, cases, request.hand)
-    return evaluate(
+    found = evaluate(
         cases, predictions, request.hand, request.metrics, strict=request.strict, workers=request.workers,
         protocol=request.protocol,
     )  # fmt: skip
+    if request.official is None:
+        return found
+    return replace(found, official=official_scores(request.official, cases, predictions, request.hand))
 
 
 def _names(first: Path, second: Path) -> tuple[str, str]:

@@ -42,6 +42,8 @@ class Evaluation:
     """Items that were not evaluated, and why."""
     not_simulated: Mapping[str, str] = field(default_factory=dict)
     """Items that could be measured but not simulated, and why."""
+    official: Mapping[str, float] = field(default_factory=dict)
+    """What an official script prints of these items (``official``), where it was asked for."""
 
     def sentences(self) -> list[str]:
         """Everything a reader must know before the numbers."""

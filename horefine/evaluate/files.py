@@ -56,6 +56,9 @@ def as_markdown(evaluation: Evaluation, title: str, table: Sequence[Mapping[str,
     said = evaluation.sentences()
     lines = [f"# {title}", "", *[f"- **{line}**" for line in said], *([""] if said else [])]
     lines += [tables.to_markdown(shown_rows(table)), "", _FAILED, ""]
+    if evaluation.official:
+        official = [{"official score": name, "": value} for name, value in evaluation.official.items()]
+        lines += [tables.to_markdown(official), ""]
     if scores.groups:
         lines += ["Medians by group:", "", tables.to_markdown(tables.group_rows(scores)), ""]
     if scores.failures:
@@ -75,7 +78,7 @@ def write_evaluation(out: Path, evaluation: Evaluation, title: str, about: Mappi
         "schema_version": 1, "title": title, **about, "failed_items": _FAILED, "counts": counts,
         "metrics": {name: {"unit": METRICS[name].unit, "meaning": METRICS[name].meaning} for name in scores.values},
         "notes": evaluation.sentences(), "mistakes": [vars(mistake) for mistake in evaluation.mistakes],
-        "not_closed": evaluation.open, "not_simulated": evaluation.not_simulated,
+        "official": evaluation.official, "not_closed": evaluation.open, "not_simulated": evaluation.not_simulated,
         "without_truth": evaluation.without_truth, "table": long, "items": items, "versions": versions(),
     })  # fmt: skip
     write_text(folder / "scores.csv", tables.to_csv(items))

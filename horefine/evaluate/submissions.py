@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from horefine.anatomy import convert_joints
 from horefine.data.mirror import mirror_pose
 from horefine.errors import ConfigError, InputError, suggestion
+from horefine.evaluate.official import ho3d_joints
 from horefine.evaluate.predictions import Output
 from horefine.exchange import ForeignPose, find_item, read_pose
 from horefine.export import new_folder, write_json
@@ -31,8 +31,6 @@ from horefine.hand import HandModel
 
 __all__ = ["SUBMISSIONS", "Submission", "read_ids", "write_submission"]
 
-HO3D_TIPS = (744, 333, 444, 555, 672)
-"""Fingertip vertices of HO-3D's annotation, thumb to pinky; others are used elsewhere (``hand``)."""
 HO3D_FRAMES = {11524: "v2", 20137: "v3"}
 BOP_KEYS = ("scene_id", "im_id", "obj_id")
 Ids = Mapping[str, tuple[int, ...]]
@@ -216,8 +214,7 @@ def _ho3d(
         if name not in poses:
             return np.zeros((21, 3)), np.zeros((len(hand.template), 3))
         joints, vertices = _points(poses[name], hand)
-        ordered = convert_joints(torch.from_numpy(joints), "house", "ho3d").numpy().copy()
-        ordered[16:] = vertices[list(HO3D_TIPS)]
+        ordered = ho3d_joints(torch.from_numpy(joints)[None], torch.from_numpy(vertices)[None])[0].numpy()
         return ordered * axes, vertices * axes
 
     with zipfile.ZipFile(folder / "pred.zip", "w", zipfile.ZIP_DEFLATED) as archive:
