@@ -106,7 +106,8 @@ def prepare(job: Job, indices: Sequence[int], wanted: Sequence[str]) -> Iterator
 
 
 def _wanted(job: Job) -> tuple[str, ...]:
-    return (*job.config.features, *extracted_first(job.config.features))
+    """What is read from files of maps: also what optional losses would use."""
+    return (*job.config.features, *extracted_first(job.config.features), *job.config.wishes)
 
 
 def _read(job: Job, index: int, wanted: Sequence[str]) -> Item:

@@ -18,7 +18,7 @@ from horefine.cli import app
 from horefine.data.maps import corrupt, disturb
 from horefine.data.synthetic import benchmark_scenes
 from horefine.errors import ConfigError
-from horefine.exchange import read_pose
+from horefine.exchange import find_item, read_pose
 from horefine.export import write_arrays
 from horefine.headline import evaluate_suite
 from horefine.scene import Features, Pose
@@ -223,3 +223,24 @@ def test_the_command_prints_the_headline(tmp_path: Path, monkeypatch: pytest.Mon
     assert CliRunner().invoke(app, ["evaluate"]).exit_code == 2
     done = CliRunner().invoke(app, ["synthesize", str(tmp_path / "s"), "--suite", "small", "--count", "5"])
     assert done.exit_code == 2 and "scenes are fixed" in done.stderr
+
+
+@pytest.mark.slow
+def test_run_on_the_files_finds_what_the_headline_measures(tiny: Path, tmp_path: Path) -> None:
+    """Poses and maps of the folder through ``horefine run``: the same poses as in memory, contact used by both."""
+    short = "base: default\nstages: {correspond: {steps: 3}, settle: {steps: 1}, render: {steps: 2, rounds: 1}}\n"
+    (tmp_path / "short.yaml").write_text(short)
+    recipe = str(tmp_path / "short.yaml")
+    evaluate_suite("tiny", config=recipe, maps="n02", out=tmp_path / "memory")
+    files = ("--init", tiny / "init", "--features", tiny / "features" / "n02", "--config", recipe, "--no-pictures")
+    words = ["run", tiny / "images", *files, "--out", tmp_path / "files"]
+    told = CliRunner().invoke(app, [str(word) for word in words])
+    assert told.exit_code == 0, told.output
+    (memory,) = (tmp_path / "memory" / "n02" / "variants").iterdir()
+    for name in ("scene_000000", "scene_000001"):
+        folder = tmp_path / "files" / "items" / name
+        found, made = read_pose(folder / "result.npz").pose, read_pose(find_item(memory, name)).pose
+        for (key, ours), (_, theirs) in zip(found.items(), made.items(), strict=True):
+            assert torch.allclose(ours, theirs, atol=1e-4), (name, key)
+        with np.load(folder / "result.npz") as arrays:
+            assert "history_spring_length" in arrays
