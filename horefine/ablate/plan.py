@@ -71,10 +71,11 @@ def load_plan(source: str, recipe: str | None = None, overrides: Sequence[str] =
     base = recipe or str(table.get("recipe", "default"))
     sets = [*_sets(table.get("set"), f"{where}: set"), *overrides]
     variants = _variants(table, base, sets, where)
-    titles = [variant.title for variant in variants]
-    twice = {title for title in titles if titles.count(title) > 1}
-    if twice:
-        raise ConfigError(f"{where}: two variants are called {sorted(twice)[0]!r}; give each a name of its own")
+    titles, slugs = [variant.title for variant in variants], [variant.slug.lower() for variant in variants]
+    for title, slug in zip(titles, slugs, strict=True):
+        if not slug or slugs.count(slug) > 1:
+            problem = "two variants are called (nearly)" if slug else "no letter in the name"
+            raise ConfigError(f"{where}: {problem} {title!r}; give each a name of its own")
     reference = str(table.get("reference", titles[0]))
     if reference not in titles:
         raise ConfigError(f"{where}: reference: no variant {reference!r}{suggestion(reference, titles)}")

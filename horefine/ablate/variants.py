@@ -70,7 +70,8 @@ class Variant:
     @property
     def slug(self) -> str:
         """Its title as a folder's name."""
-        return "_".join("".join(c if c.isalnum() or c in ".=" else " " for c in self.title).split())
+        words = "".join(c if c.isalnum() or c in ".=" else " " for c in self.title).split()
+        return "_".join(words).strip(".")
 
 
 def active(config: Config) -> tuple[str, ...]:
