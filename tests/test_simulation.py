@@ -306,6 +306,42 @@ def test_missing_engine_is_said_with_the_fix(engine: str, monkeypatch: pytest.Mo
     assert packages.installed("no-such-package") is None
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_an_engine_refuses_is_an_input_error(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part without volume reaches the engine only past the checks."""
+    flat = np.zeros((8, 3)), _FACES
+    monkeypatch.setattr(single, "convex_parts", lambda *_: decomposition.Parts((flat,), convex=False))
+    if engine == "pybullet":
+        import pybullet
+
+        def refuse(**_: object) -> None:
+            raise pybullet.error("createMultiBody failed.")
+
+        monkeypatch.setattr(pybullet, "createMultiBody", refuse)
+    with pytest.raises(InputError, match=f"simulation: {engine} cannot use these meshes"):
+        simulation_displacement(*PLATE, _THING, _FACES, SimulationSettings(engine=engine))
+
+
+def test_an_object_that_is_lost_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    lost = {"pybullet": lambda *_: (np.full(3, np.nan), 0.0, 0)}
+    monkeypatch.setattr(single, "_RUN", lost)
+    with pytest.raises(InputError, match="pybullet lost the object"):
+        simulation_displacement(*PLATE, _THING, _FACES)
+
+
+def test_benchmark_moves_the_object_apart() -> None:
+    from benchmarks.simulation import moved, overlap
+
+    pose = np.concatenate([np.eye(3), np.array([[0.0], [-0.1], [0.0]])], 1)
+    grasp = Grasp("a", *PLATE, *angle_iron(), pose)
+    shift = moved(grasp, 0.01).object_pose[:, 3] - pose[:, 3]
+    assert np.linalg.norm(shift) == pytest.approx(0.01) and shift[1] < 0
+    assert overlap(decomposition.Parts((box(BOX),), convex=True), *box(BOX)) == 1
+    assert overlap(decomposition.Parts((box(BOX, (0.03, 0, 0)),), convex=True), *box(BOX)) == pytest.approx(
+        1 / 3, abs=0.03
+    )
+
+
 def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
     simulation_displacement(*PLATE, *angle_iron())
     simulation_displacement(*PLATE, *angle_iron(), PROTOCOLS["mujoco"])

@@ -12,6 +12,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
 
 from horefine.errors import InputError
@@ -20,8 +21,6 @@ from horefine.simulation.engines import needed
 from horefine.simulation.settings import Displacement, SimulationSettings
 
 __all__ = ["Displacements", "simulate_all"]
-
-_BUG = (ValueError, RuntimeError, OSError, ArithmeticError, LookupError, TypeError, AttributeError)
 
 
 @dataclass(frozen=True)
@@ -96,13 +95,14 @@ def _answer(grasp: Grasp, settings: SimulationSettings) -> Displacement | str:
         return simulate(grasp, settings)
     except InputError as error:
         return str(error)
-    except _BUG as error:  # from an engine: that item fails, the others go on
+    except Exception as error:  # whatever an engine has to say: that item fails, the others go on
         return f"{type(error).__name__}: {error}"
 
 
 def _serve(connection: Connection, settings: SimulationSettings) -> None:
     """A worker: grasps come, answers go, until the connection closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    torch.set_num_threads(1)  # the workers share the processors
     connection.send("ready")
     while True:
         try:

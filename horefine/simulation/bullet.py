@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from horefine.errors import InputError
 from horefine.simulation.engines import load, quiet
 from horefine.simulation.settings import SimulationSettings
 from horefine.simulation.wavefront import Part, write_obj
@@ -32,12 +33,18 @@ def run(
     """One simulation: (how the object moved in metres, how far it turned in radians, contacts at the end).
 
     ``parts`` are convex and relative to ``origin``, where the object's body starts.
+
+    Raises:
+        InputError: the engine cannot use the meshes.
+        AssetError: it is not installed.
     """
     bullet = load("pybullet")
     with tempfile.TemporaryDirectory(prefix="horefine-") as folder, quiet():
         client = bullet.connect(bullet.DIRECT)
         try:
             return _run(bullet, client, Path(folder), (hand_vertices, hand_faces), parts, origin, settings)
+        except bullet.error as error:
+            raise InputError(f"simulation: pybullet cannot use these meshes ({error})") from error
         finally:
             bullet.disconnect(client)
 

@@ -102,6 +102,8 @@ def simulate(grasp: Grasp, settings: SimulationSettings | None = None) -> Displa
     moves = np.random.default_rng(0).normal(scale=settings.jitter, size=(settings.repeats, 3))
     moves[0] = 0
     runs = [_RUN[settings.engine](hand + move, hand_faces, placed, origin, settings) for move in moves]
+    if not np.isfinite([moved for moved, _, _ in runs]).all():
+        raise InputError(f"simulation: {settings.engine} lost the object (its place is not finite); try another engine")
     shift: Any = tuple((runs[0][0] * 1e3).tolist())
     lengths = tuple(float(np.linalg.norm(moved)) * 1e3 for moved, _, _ in runs)
     return Displacement(

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from horefine.errors import InputError
 from horefine.intersection import close_holes, signed_volume
 from horefine.simulation.engines import load
 from horefine.simulation.settings import SimulationSettings
@@ -31,6 +32,10 @@ def run(
     """One simulation: (how the object moved in metres, how far it turned in radians, contacts at the end).
 
     ``parts`` are convex and relative to ``origin``, where the object's body starts.
+
+    Raises:
+        InputError: the engine cannot use the meshes.
+        AssetError: it is not installed.
     """
     mujoco = load("mujoco")
     prisms = _within_reach(_prisms(hand_vertices - origin, hand_faces, settings.hand_depth), parts, settings)
@@ -93,4 +98,7 @@ def _model(
         geom.friction = [friction, 0, 0]
         geom.margin = settings.margin if owner is body else 0  # the engine adds up the margins of the two
         geom.solref = [settings.correction * settings.timestep, 1]
-    return spec.compile(), inertia
+    try:
+        return spec.compile(), inertia
+    except ValueError as error:
+        raise InputError(f"simulation: mujoco cannot use these meshes ({error})") from error

@@ -45,8 +45,8 @@ class SimulationSettings:
     """pybullet: coordinates are rounded to so many decimals of a metre, as the protocol passes meshes as text."""
     decomposition: Literal["vhacd", "fitted", "coacd", "hull"] = "vhacd"
     """How an object that is not convex becomes convex parts. vhacd: as published, parts up to a centimetre too thick;
-    fitted: V-HACD's parts shrunk onto the object's surface; coacd: best for thin walls, seconds an object, then kept
-    on disk; hull: one part."""
+    fitted: V-HACD's parts shrunk onto the object's surface; coacd: best for thin walls, seconds to half a minute an
+    object; hull: one part. Parts are kept on disk. How true and how dear each is: ``benchmarks/simulation``."""
     resolution: int = 1000
     """Voxels of V-HACD's grid, all in all (it takes at least 10 000); fitted: a hundred times as many."""
     concavity: float = 0.001
