@@ -14,6 +14,7 @@ import torch
 from horefine.data import DATASETS, Dataset, Sample
 from horefine.data.bank import hand_digest
 from horefine.data.folder import FolderDataset, FolderOptions, find_object, load_object
+from horefine.data.lens import camera_of, read_intrinsics
 from horefine.data.mirror import mirror_mesh, mirror_pose
 from horefine.data.pictures import PICTURE_SUFFIXES
 from horefine.errors import AssetError, ConfigError, InputError
@@ -26,7 +27,29 @@ from horefine.scene import Pose
 __all__ = ["Case", "batches", "cases_from", "check_truth_hand", "sequence_of", "stack", "truth_folder"]
 
 _READERS = 4
-"""Threads that read images: decoding lets others run."""
+"""Threads that read."""
+
+
+class _Sidecars(FolderDataset):
+    """A folder's samples without their pictures, which errors of poses do not need and which take longest to read."""
+
+    def __getitem__(self, index: int) -> Sample:
+        """What is known of a photograph; its picture is one grey pixel."""
+        file, name = self.files[index], self.names[index]
+        settings = self._settings(file)
+        truth, given = settings.get("truth"), settings.get("camera")
+        camera = Camera(torch.eye(3)[None], (1, 1))
+        if given is not None and given.value != "exif":
+            value = read_intrinsics(given.folder / given.value) if isinstance(given.value, str) else given.value
+            camera = camera_of(value, self.size_in_file(index), {}, given.where)[0]
+        return Sample(
+            name=name,
+            image=torch.full((3, 1, 1), 0.5),
+            camera=camera,
+            mesh=self._mesh(settings, name)[0],
+            side=self._side(settings)[0],
+            truth=None if truth is None else read_pose(truth.folder / str(truth.value)).pose,
+        )
 
 
 @dataclass(frozen=True)
@@ -76,7 +99,7 @@ def cases_from(
         raise ConfigError("what is true? Give --truth FOLDER, or --dataset NAME --root DIR")
     folder = truth_folder(truth)
     if any(file.suffix.lower() in PICTURE_SUFFIXES for file in folder.iterdir()):
-        photographs = FolderDataset(folder, FolderOptions(object_name, object_unit))
+        photographs = _Sidecars(folder, FolderOptions(object_name, object_unit))
         return _with_truth([*_samples(photographs, limit)], f"--truth {truth}")
     return _from_poses(folder, object_name, object_unit, limit)
 
@@ -126,7 +149,7 @@ def _named(name: str, root: Path | None) -> Dataset:
 
 
 def _samples(source: Dataset, limit: int | None) -> Iterator[Case]:
-    """Cases in order; several threads read, as decoding an image takes longer than all errors of a pose."""
+    """Cases in order; several threads read: where a dataset decodes pictures, that takes longest."""
     names: Sequence[str] | None = getattr(source, "names", None)
     mirrored: dict[int, tuple[Mesh, Mesh]] = {}
     files: Sequence[Path] | None = getattr(source, "files", None)
@@ -134,7 +157,7 @@ def _samples(source: Dataset, limit: int | None) -> Iterator[Case]:
     def case(index: int) -> Case:
         try:
             sample = source[index]
-        except (InputError, AssetError) as error:
+        except (InputError, AssetError, OSError) as error:
             return Case(f"{index:06d}" if names is None else names[index], problem=f"the truth cannot be read: {error}")
         return _case(sample, mirrored, None if files is None else files[index])
 
