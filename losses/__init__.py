@@ -44,6 +44,8 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
         contactopt.obman_contact,
         field.sdf_consistency,
         prior.anatomy,
+        prior.articulation,
+        prior.orientation,
         prior.pose_prior,
         prior.shape_prior,
         prior.offset,

@@ -20,7 +20,7 @@ from horefine.losses.cpf import (
 )
 from horefine.scene import FACTORS, Scene
 
-__all__ = ["anatomy", "factor_prior", "offset", "pose_prior", "shape_prior"]
+__all__ = ["anatomy", "articulation", "factor_prior", "offset", "orientation", "pose_prior", "shape_prior"]
 
 
 def anatomy(scene: Scene, *, variant: str = "limits", sigma: float = 0.1) -> Float[Tensor, "B"]:
@@ -55,6 +55,24 @@ def pose_prior(scene: Scene, *, width: float = 1.0) -> Float[Tensor, "B"]:
     low, high = scene.hand_model.limits.unbind(-1)
     sigma = width * (high - low) / 4
     return ((joint_angles(scene) - relaxed) / sigma).square().sum((1, 2))
+
+
+def articulation(scene: Scene, *, sigma: float = 0.2) -> Float[Tensor, "B"]:
+    """Twist, splay and bend of the finger joints are near those of the first pose, in standard deviations.
+
+    ``sum ((angle - first) / sigma)^2``, sigma in radians: what the regressor is off by. Ours, for maps that say less
+    of the fingers than the regressor did.
+    """
+    return ((joint_angles(scene) - first_angles(scene)) / sigma).square().sum((1, 2))
+
+
+def orientation(scene: Scene, *, sigma: float = 0.2) -> Float[Tensor, "B"]:
+    """The hand is turned as in the first pose, in standard deviations: ``|R - R_0|^2 / (2 sigma^2)``.
+
+    That is the squared angle for small turns; ``sigma`` in radians. Ours, for maps that say little of it.
+    """
+    turned, first = (axis_angle_to_matrix(p.hand_rotvec[:, 0]) for p in (scene.pose, scene.initial))
+    return (turned - first).square().sum((1, 2)) / (2 * sigma**2)
 
 
 def shape_prior(scene: Scene) -> Float[Tensor, "B"]:
@@ -109,6 +127,11 @@ def offset(
 def joint_angles(scene: Scene) -> Float[Tensor, "B 15 3"]:
     """Twist, splay and bend of the finger joints, radians."""
     return anatomy_angles(axis_angle_to_matrix(scene.pose.hand_rotvec), scene.hand_model.axes)[:, 1:]
+
+
+def first_angles(scene: Scene) -> Float[Tensor, "B 15 3"]:
+    """Twist, splay and bend of the finger joints of the first pose, radians."""
+    return anatomy_angles(axis_angle_to_matrix(scene.initial.hand_rotvec), scene.hand_model.axes)[:, 1:]
 
 
 @functools.lru_cache(maxsize=4)

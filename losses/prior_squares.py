@@ -16,36 +16,39 @@ from horefine.losses.forms import COLUMNS, DenseRows, Rows
 from horefine.scene import FACTORS, Scene
 
 __all__ = [
+    "AnglePrior",
     "FactorPrior",
     "OffsetSquares",
-    "PosePrior",
+    "OrientationPrior",
     "ShapePrior",
+    "articulation_squares",
     "factor_prior_squares",
     "joint_angle_slopes",
     "offset_squares",
+    "orientation_squares",
     "pose_prior_squares",
     "shape_prior_squares",
 ]
 
 
 @dataclass(frozen=True)
-class PosePrior:
-    """``pose_prior``: one row for each angle of each finger joint."""
+class AnglePrior:
+    """``pose_prior`` and ``articulation``: one row for each angle of each finger joint."""
 
-    relaxed: Float[Tensor, "15 3"]
+    expected: Float[Tensor, "*B 15 3"]
     sigma: Float[Tensor, "15 3"]
     weight: float
 
-    def freeze(self, scene: Scene) -> PosePrior:
+    def freeze(self, scene: Scene) -> AnglePrior:
         return self
 
     def cost(self, scene: Scene) -> Float[Tensor, "B"]:
-        return self.weight * ((prior.joint_angles(scene) - self.relaxed) / self.sigma).square().sum((1, 2))
+        return self.weight * ((prior.joint_angles(scene) - self.expected) / self.sigma).square().sum((1, 2))
 
     def rows(self, scene: Scene) -> list[Rows]:
         angles, slope = joint_angle_slopes(scene)
         root = self.weight**0.5
-        values = root * (angles - self.relaxed) / self.sigma
+        values = root * (angles - self.expected) / self.sigma
         matrix = torch.zeros(*values.shape, COLUMNS, dtype=values.dtype, device=values.device)
         blocks = matrix[..., 6:51].unflatten(-1, (15, 3))  # B, 15 joints, 3 angles, 15 joints, 3 turns
         joints = torch.arange(15, device=values.device)
@@ -73,9 +76,14 @@ def joint_angle_slopes(scene: Scene) -> tuple[Float[Tensor, "B 15 3"], Float[Ten
     return angles, torch.stack(rows, -2) @ axes[1:].mT
 
 
-def pose_prior_squares(scene: Scene, weight: float, *, width: float, **_: Any) -> PosePrior:
+def pose_prior_squares(scene: Scene, weight: float, *, width: float, **_: Any) -> AnglePrior:
     low, high = scene.hand_model.limits.unbind(-1)
-    return PosePrior(prior.relaxed_angles(scene.hand_model), width * (high - low) / 4, weight)
+    return AnglePrior(prior.relaxed_angles(scene.hand_model), width * (high - low) / 4, weight)
+
+
+def articulation_squares(scene: Scene, weight: float, *, sigma: float, **_: Any) -> AnglePrior:
+    first = prior.first_angles(scene)
+    return AnglePrior(first, torch.full_like(first[0], sigma), weight)
 
 
 @dataclass(frozen=True)
@@ -99,6 +107,29 @@ class ShapePrior:
 
 def shape_prior_squares(scene: Scene, weight: float, **_: Any) -> ShapePrior:
     return ShapePrior(weight)
+
+
+@dataclass(frozen=True)
+class OrientationPrior:
+    """``orientation``."""
+
+    sigma: float
+    weight: float
+
+    def freeze(self, scene: Scene) -> OrientationPrior:
+        return self
+
+    def cost(self, scene: Scene) -> Float[Tensor, "B"]:
+        return self.weight * prior.orientation(scene, sigma=self.sigma)
+
+    def rows(self, scene: Scene) -> list[Rows]:
+        rotation = axis_angle_to_matrix(scene.pose.hand_rotvec[:, 0])
+        weight = self.weight / (2 * self.sigma**2)
+        return [DenseRows(*_turned(weight, rotation, scene.initial.hand_rotvec[:, 0], 3))]
+
+
+def orientation_squares(scene: Scene, weight: float, *, sigma: float, **_: Any) -> OrientationPrior:
+    return OrientationPrior(sigma, weight)
 
 
 @dataclass(frozen=True)
@@ -156,12 +187,7 @@ class OffsetSquares:
         return [DenseRows(root * torch.cat([a for a, _ in parts], 1), root * torch.cat([b for _, b in parts], 1))]
 
     def _turned(self, scene: Scene) -> tuple[Tensor, Tensor]:
-        """The object's rotation: nine numbers of ``R - R_0``; turning by w changes R by ``[w]x R``."""
-        root, rotation = (self.object / 2) ** 0.5, scene.object_rotation
-        values = (rotation - axis_angle_to_matrix(scene.initial.object_rotvec)).flatten(1)
-        matrix = values.new_zeros(len(values), 9, COLUMNS)
-        matrix[..., -3:] = (skew(torch.eye(3).to(values)) @ rotation[:, None]).flatten(2).mT
-        return root * values, root * matrix
+        return _turned(self.object / 2, scene.object_rotation, scene.initial.object_rotvec, COLUMNS - 3)
 
     def _bent(self, scene: Scene) -> tuple[Tensor, Tensor]:
         """``cos(d / 2) - 1`` of each finger joint; d grows by the turn's part along the axis turned about."""
@@ -184,6 +210,16 @@ def _moved(
     matrix = values.new_zeros(len(values), 3, COLUMNS)
     matrix[:, :, first : first + 3] = torch.eye(3).to(values)
     matrix[:, :, first + 3 : first + 6] = -skew(lever)
+    return weight**0.5 * values, weight**0.5 * matrix
+
+
+def _turned(
+    weight: float, rotation: Float[Tensor, "B 3 3"], first: Float[Tensor, "B 3"], column: int
+) -> tuple[Tensor, Tensor]:
+    """Nine numbers of ``R - R_0``; turning by w, the three columns from ``column`` on, changes R by ``[w]x R``."""
+    values = (rotation - axis_angle_to_matrix(first)).flatten(1)
+    matrix = values.new_zeros(len(values), 9, COLUMNS)
+    matrix[..., column : column + 3] = (skew(torch.eye(3).to(values)) @ rotation[:, None]).flatten(2).mT
     return weight**0.5 * values, weight**0.5 * matrix
 
 

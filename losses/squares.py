@@ -23,8 +23,10 @@ from horefine.losses.forms import DenseRows, Form, PointRows, Rows
 from horefine.losses.image_squares import code_squares, depth_squares, pair_squares, see_depth, see_reprojection
 from horefine.losses.photometric_squares import photometric_squares
 from horefine.losses.prior_squares import (
+    articulation_squares,
     factor_prior_squares,
     offset_squares,
+    orientation_squares,
     pose_prior_squares,
     shape_prior_squares,
 )
@@ -43,8 +45,10 @@ SQUARES: Mapping[Callable[..., Tensor], Maker] = {
     contact.contact: contact_squares,
     contact.spring_length: spring_squares,
     contact.penetration: penetration_squares,
+    prior.articulation: articulation_squares,
     prior.factor_prior: factor_prior_squares,
     prior.offset: offset_squares,
+    prior.orientation: orientation_squares,
     prior.pose_prior: pose_prior_squares,
     prior.shape_prior: shape_prior_squares,
 }

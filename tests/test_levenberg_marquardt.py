@@ -30,7 +30,14 @@ from horefine.losses.robust import Residuals, count_repeats
 from horefine.objective import Objective, Term
 from horefine.tangent import CHARTS
 
-TERMS = {**SQUARES, "pose_prior": {}, "shape_prior": {"weight": 2.0}, "anatomy": {}}
+TERMS = {
+    **SQUARES,
+    "pose_prior": {},
+    "shape_prior": {"weight": 2.0},
+    "anatomy": {},
+    "articulation": {},
+    "orientation": {},
+}
 
 
 @functools.lru_cache(maxsize=1)

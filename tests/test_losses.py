@@ -373,6 +373,22 @@ def test_shape_prior_and_offset() -> None:
     np.testing.assert_allclose(joints * 15, np.full(3, (np.cos(0.05) - 1) ** 2), rtol=0.02)
 
 
+def test_articulation_and_orientation_count_standard_deviations() -> None:
+    flat = torch.zeros(2, 16, 3)
+    bends = flat.clone()
+    bends[1, 5, 2], bends[1, 9, 1] = 0.3, 0.1
+    scene = bent(bends)
+    first = dataclasses.replace(scene.pose, hand_rotvec=flat)
+    scene = stand_in(pose=scene.pose, initial=first, hand_model=scene.hand_model)
+    torch.testing.assert_close(
+        LOSSES["articulation"](scene, sigma=0.1), torch.tensor([0.0, 10.0]), atol=1e-3, rtol=1e-3
+    )
+    turned = dataclasses.replace(first, hand_rotvec=flat.clone())
+    turned.hand_rotvec[1, 0] = torch.tensor([0.0, 0.03, 0.04])
+    scene = stand_in(pose=turned, initial=first, hand_model=scene.hand_model)
+    torch.testing.assert_close(LOSSES["orientation"](scene, sigma=0.1), torch.tensor([0.0, 0.25]), atol=1e-6, rtol=1e-3)
+
+
 def test_quaternions_turn_like_matrices() -> None:
     rotvec = torch.randn(20, 3, dtype=torch.float64)
     rotvec[0] = 0
@@ -504,6 +520,8 @@ TABLE = {  # loss: (the pose at which it must be smallest, disturbances that mus
     "sdf_consistency": (as_it_is, DISTURBED),
     "spring_length": (as_it_is, DISTURBED),
     "offset": (as_it_is, DISTURBED),
+    "articulation": (as_it_is, DISTURBED),
+    "orientation": (as_it_is, DISTURBED),
     "penetration": (as_it_is, INWARD),
     "repulsion": (apart, tuple((pushed, size) for size in (0.07, 0.08, 0.1))),
     "contact": (as_it_is, OUTWARD),
