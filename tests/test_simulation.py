@@ -22,6 +22,7 @@ from horefine.simulation import engines as packages
 from horefine.simulation import parts as decomposition
 from horefine.simulation.check import closed_mesh, fit_mesh
 from horefine.simulation.parts import convex_parts, is_convex
+from horefine.simulation.wavefront import write_obj
 
 pytest.importorskip("pybullet")
 pytest.importorskip("mujoco")
@@ -91,6 +92,39 @@ def test_recorded_free_fall_of_decomposed_torus() -> None:
     assert found.millimetres == pytest.approx(float(oracles.load("simulation").torus_freefall_vhacd) * 1e3, abs=1e-6)
     assert found.millimetres == pytest.approx(found.settings.free_fall, abs=1e-6)
     assert found.contacts == 0
+
+
+def test_decomposed_objects_as_the_protocol_writes_it(tmp_path: Path) -> None:
+    """File to file through pybullet, as the authors' code goes, for an object that is not convex."""
+    import pybullet
+
+    hand, hand_faces, _, _ = recorded(0, "as_is", "touch")
+    thing, faces = angle_iron()
+    center = oracles.load("contact_gt_0").obj_verts.mean(0) + np.array([0, 0, 0.6])
+    thing = thing - thing.mean(0) + center
+    write_obj(tmp_path / "hand.obj", [(hand, hand_faces)], 6)
+    write_obj(tmp_path / "whole.obj", [(thing - thing.mean(0), faces)], 6)
+    whole, pieces = str(tmp_path / "whole.obj"), str(tmp_path / "parts.obj")
+    options = {"resolution": 1000, "concavity": 0.001, "planeDownsampling": 4, "convexhullDownsampling": 4}
+    options |= {"alpha": 0.05, "beta": 0.0, "maxNumVerticesPerCH": 64, "minVolumePerCH": 1e-4}
+    pybullet.vhacd(whole, pieces, str(tmp_path / "log.txt"), **options)
+    client = pybullet.connect(pybullet.DIRECT)
+    pybullet.setPhysicsEngineParameter(numSolverIterations=150, fixedTimeStep=1 / 240, enableFileCaching=0)
+    pybullet.setGravity(0, 9.8, 0)
+    mesh, concave = pybullet.GEOM_MESH, pybullet.GEOM_FORCE_CONCAVE_TRIMESH
+    surface = pybullet.createCollisionShape(mesh, fileName=str(tmp_path / "hand.obj"), flags=concave)
+    fixed = pybullet.createMultiBody(baseMass=0, baseCollisionShapeIndex=surface)
+    pybullet.changeDynamics(fixed, -1, lateralFriction=3, restitution=0)
+    shape = pybullet.createCollisionShape(mesh, fileName=pieces)
+    body = pybullet.createMultiBody(baseMass=1, baseCollisionShapeIndex=shape, basePosition=thing.mean(0).tolist())
+    pybullet.changeDynamics(body, -1, lateralFriction=3, restitution=0.5)
+    for _ in range(35):
+        pybullet.stepSimulation()
+    end, _ = pybullet.getBasePositionAndOrientation(body)
+    pybullet.disconnect(client)
+    expected = np.linalg.norm(np.asarray(end) - thing.mean(0)) * 1e3
+    assert expected < 100, "it meets the hand"
+    assert simulation_displacement(hand, hand_faces, thing, faces).millimetres == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize("state", RAISED)

@@ -37,7 +37,8 @@ class Grasp:
     """In the camera frame, or in the object's own where there is an ``object_pose``."""
     object_faces: Int[np.ndarray, "G 3"]
     object_pose: Float[np.ndarray, "3 4"] | None = None
-    """``X_cam = object_pose[:, :3] X_object + object_pose[:, 3]``: one object is then decomposed once for all poses."""
+    """``X_cam = object_pose[:, :3] X_object + object_pose[:, 3]``: one object is then decomposed once for all
+    poses. The published code decomposes each posed mesh anew, along the camera's axes: without this, so do we."""
 
 
 def grasps(pose: Pose, mesh: Mesh, hand: HandModel, names: tuple[str, ...] | None = None) -> list[Grasp]:
