@@ -8,7 +8,8 @@
 Photos and networks are those of ``benchmarks.from_pixels``; the networks run once for each photo, and each recipe sees
 what it asks for. Whether hand and object are aligned first is the recipe's own choice; contact is predicted for recipes
 that cannot do without. ``recipes`` holds medians with bootstrap intervals, ``recipes_paired`` each recipe against the
-row above it. Seconds are of refinement alone, on one thread.
+row above it. Seconds are of refinement alone, on one thread. SD (simulation displacement) in both engines, where
+they are installed; a grasp that an engine refuses is left out of its medians.
 """
 
 from __future__ import annotations
@@ -28,10 +29,16 @@ from horefine import Pose, load_config, load_hand, refine
 from horefine.config import Config
 from horefine.errors import AssetError
 from horefine.extractors import Learned, extracted_first, load_default
+from horefine.hand import HandModel
+from horefine.mesh import Mesh
 from horefine.scene import Features
+from horefine.simulation import PROTOCOLS, grasps, simulate_all
+from horefine.simulation.engines import installed
 
 FIRST, TRUTH = "initial pose", "truth"
 METRICS = ("HE_mm", "OE_mm", "HE+OE_mm", "hand_to_object_mm", "pd_mm", "siv_cm3", "contact_regions")
+SIMULATED = {"sd_mm": "hasson", "sd_mujoco_mm": "mujoco"}
+"""Column -> protocol (``horefine.simulation.PROTOCOLS``)."""
 MORE_IS_BETTER = ("contact_regions",)
 
 
@@ -76,9 +83,24 @@ def run(configs: Mapping[str, Config], options: argparse.Namespace) -> tuple[dic
             seconds[name] += (time.perf_counter() - begin) / options.scenes
         warm = True
         for name, part in parts.items():
-            part.append(_with_sum(measure(found[name], truth, features.object, hand)))
-    errors = {name: {m: torch.cat([p[m] for p in part]) for m in METRICS} for name, part in parts.items()}
+            errors = _with_sum(measure(found[name], truth, features.object, hand))
+            part.append(errors | displacements(found[name], features.object, hand))
+    errors = {name: {m: torch.cat([p[m] for p in part]) for m in _metrics(part[0])} for name, part in parts.items()}
     return errors, seconds
+
+
+def displacements(pose: Pose, mesh: Mesh, hand: HandModel) -> Errors:
+    """SD of B poses by each protocol whose engine is installed, mm."""
+    items = grasps(pose, mesh, hand)
+    return {
+        name: torch.from_numpy(simulate_all(items, PROTOCOLS[protocol], workers=0).millimetres)
+        for name, protocol in SIMULATED.items()
+        if installed(PROTOCOLS[protocol].engine)
+    }
+
+
+def _metrics(errors: Errors) -> tuple[str, ...]:
+    return tuple(name for name in (*METRICS, *SIMULATED) if name in errors)
 
 
 def _short(config: Config) -> Config:
@@ -101,7 +123,7 @@ def table(errors: Mapping[str, Errors], seconds: Mapping[str, float]) -> list[di
     rows = []
     for name, own in errors.items():
         cells: dict[str, object] = {}
-        for metric in METRICS:
+        for metric in _metrics(own):
             low, middle, high = median_interval(own[metric].tolist())
             cells[metric] = f"{middle:.3g} ({low:.3g}..{high:.3g})"
         rows.append({"recipe": name, **cells} | ({"s/image": seconds[name]} if name in seconds else {}))
@@ -112,7 +134,7 @@ def paired(errors: Mapping[str, Errors]) -> list[dict[str, object]]:
     """Each recipe against the one above, metric by metric: in how many scenes it is better, and by how much."""
     names, rows = [name for name in errors if name != TRUTH], []
     for above, name in itertools.pairwise(names):
-        for metric in METRICS:
+        for metric in _metrics(errors[name]):
             change = errors[name][metric] - errors[above][metric]
             gain = change if metric in MORE_IS_BETTER else -change
             low, middle, high = median_interval(change.tolist())
