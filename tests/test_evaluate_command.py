@@ -391,14 +391,27 @@ def test_what_hides_the_hand() -> None:
     assert occlusion.occlusion_label(shares[1]) == "0-20 %" and occlusion.occlusion_label(float("nan")) == "unknown"
 
 
-def test_maps_say_what_is_seen(tmp_path: Path) -> None:
-    pose, mesh = true_poses()[:1], embedded_object("box")
+def test_occlusion_is_that_of_the_renderer() -> None:
+    """Whatever the focal length: here by the maps of a crop."""
+    from horefine.data.maps import exact_features
     from horefine.geometry import Camera
 
+    pose, mesh = true_poses()[:1], embedded_object("box")
+    middle = HAND(pose.hand_rotvec, pose.hand_shape, pose.hand_transl).vertices.mean(1)
+    pose = Pose(pose.hand_rotvec, pose.hand_shape, pose.hand_transl, pose.object_rotvec, middle - 0.05)
+    matrix = torch.tensor([[[450.0, 0, 100], [0, 350.0, 100], [0, 0, 1]]])
+    matrix[:, :2, 2] -= (matrix @ (middle / middle[:, 2:])[..., None])[:, :2, 0] - 128
+    _, visible = exact_features(pose, HAND, mesh, Camera(matrix, (256, 256)), contact=False)
+    found = occlusion.hidden_share(cases.Case("a", pose=pose, mesh=mesh), HAND)
+    assert 0.1 < found < 0.9 and found == pytest.approx(1 - float(visible[0, 0]), abs=0.03)
+
+
+def test_maps_say_what_is_seen(tmp_path: Path) -> None:
+    pose, mesh = true_poses()[:1], embedded_object("box")
     matrix = torch.tensor([[[300.0, 0, 64], [0, 300.0, 64], [0, 0, 1]]])
     mask = np.zeros((128, 128), np.float32)
     np.savez(tmp_path / "a.npz", hand_mask=mask, camera=matrix[0].numpy())
-    case = cases.Case("a", pose=pose, mesh=mesh, camera=Camera(matrix, (128, 128)), maps=tmp_path / "a.npz")
+    case = cases.Case("a", pose=pose, mesh=mesh, maps=tmp_path / "a.npz")
     assert occlusion.hidden_share(case, HAND) == 1.0
 
 

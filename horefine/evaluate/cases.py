@@ -14,7 +14,6 @@ import torch
 from horefine.data import DATASETS, Dataset, Sample
 from horefine.data.bank import hand_digest
 from horefine.data.folder import FolderDataset, FolderOptions, find_object, load_object
-from horefine.data.lens import camera_of, read_intrinsics
 from horefine.data.mirror import mirror_mesh, mirror_pose
 from horefine.data.pictures import PICTURE_SUFFIXES
 from horefine.errors import AssetError, ConfigError, InputError
@@ -31,21 +30,23 @@ _READERS = 4
 
 
 class _Sidecars(FolderDataset):
-    """A folder's samples without their pictures, which errors of poses do not need and which take longest to read."""
+    """A folder's samples without pictures and cameras: errors of poses need neither, and they take longest to read."""
+
+    def _depth_files(self, files: list[Path]) -> set[Path]:
+        """Once: it is asked for every file, and reads all sidecars."""
+        if not hasattr(self, "_depths"):
+            self._depths = super()._depth_files(files)
+        return self._depths
 
     def __getitem__(self, index: int) -> Sample:
-        """What is known of a photograph; its picture is one grey pixel."""
+        """What is known of a photograph; its picture and camera are one grey pixel."""
         file, name = self.files[index], self.names[index]
         settings = self._settings(file)
-        truth, given = settings.get("truth"), settings.get("camera")
-        camera = Camera(torch.eye(3)[None], (1, 1))
-        if given is not None and given.value != "exif":
-            value = read_intrinsics(given.folder / given.value) if isinstance(given.value, str) else given.value
-            camera = camera_of(value, self.size_in_file(index), {}, given.where)[0]
+        truth = settings.get("truth")
         return Sample(
             name=name,
             image=torch.full((3, 1, 1), 0.5),
-            camera=camera,
+            camera=Camera(torch.eye(3)[None], (1, 1)),
             mesh=self._mesh(settings, name)[0],
             side=self._side(settings)[0],
             truth=None if truth is None else read_pose(truth.folder / str(truth.value)).pose,
@@ -54,14 +55,13 @@ class _Sidecars(FolderDataset):
 
 @dataclass(frozen=True)
 class Case:
-    """One item with its truth, as a right hand's: a left one is in the mirror, object and camera too."""
+    """One item with its truth, as a right hand's: a left one is in the mirror, its object too."""
 
     name: str
     side: str = "right"
     pose: Pose | None = None
     """None where the truth is not known; ``problem`` says why."""
     mesh: Mesh | None = None
-    camera: Camera | None = None
     maps: Path | None = None
     """File with the masks of what is visible."""
     problem: str | None = None
@@ -149,7 +149,7 @@ def _named(name: str, root: Path | None) -> Dataset:
 
 
 def _samples(source: Dataset, limit: int | None) -> Iterator[Case]:
-    """Cases in order; several threads read: where a dataset decodes pictures, that takes longest."""
+    """Cases in order; where pictures are decoded, which takes longest, several threads do."""
     names: Sequence[str] | None = getattr(source, "names", None)
     mirrored: dict[int, tuple[Mesh, Mesh]] = {}
     files: Sequence[Path] | None = getattr(source, "files", None)
@@ -162,6 +162,9 @@ def _samples(source: Dataset, limit: int | None) -> Iterator[Case]:
         return _case(sample, mirrored, None if files is None else files[index])
 
     count = len(source) if limit is None else min(limit, len(source))
+    if isinstance(source, _Sidecars):
+        yield from map(case, range(count))
+        return
     with ThreadPoolExecutor(_READERS) as pool:
         yield from pool.map(case, range(count))
 
@@ -171,12 +174,11 @@ def _case(sample: Sample, mirrored: dict[int, tuple[Mesh, Mesh]], file: Path | N
     missing = "no object" if mesh is None else "no true pose" if pose is None else None
     if missing or mesh is None or pose is None:
         return Case(sample.name, sample.side, problem=f"the dataset has {missing} for it")
-    camera = sample.camera
     if sample.side == "left":
         mesh = mirrored.setdefault(id(mesh), (mesh, mirror_mesh(mesh)))[1]  # kept with its source: ids are used again
-        pose, camera = mirror_pose(pose), camera.mirrored()
+        pose = mirror_pose(pose)
     maps = None if file is None else file.parent.parent / "maps" / f"{file.stem}.npz"
-    return Case(sample.name, sample.side, pose, mesh, camera, maps if maps is not None and maps.is_file() else None)
+    return Case(sample.name, sample.side, pose, mesh, maps if maps is not None and maps.is_file() else None)
 
 
 def _with_truth(cases: list[Case], where: str) -> list[Case]:

@@ -33,9 +33,9 @@ def hidden_share(case: Case, hand: HandModel) -> float:
         held = case.pose.place(case.mesh.vertices)
     faces = [np.ascontiguousarray(f.cpu().numpy(), np.int32) for f in (hand.faces, case.mesh.faces[0])]
     points = [np.ascontiguousarray(v[0].cpu().numpy(), np.float32) for v in (found, held)]
-    if case.maps is not None and case.camera is not None:
+    if case.maps is not None:
         return _by_maps(case, points[0], faces[0])
-    camera = _about(points[0], case.camera)
+    camera = _about(points[0])
     (ids, near), (_, other) = (
         zbuffer(v, f, camera.matrix[0].numpy(), camera.size) for v, f in zip(points, faces, strict=True)
     )
@@ -57,14 +57,15 @@ def _by_maps(case: Case, vertices: np.ndarray, faces: np.ndarray) -> float:
     return max(0.0, 1 - float(mask.sum()) / alone) if alone else math.nan
 
 
-def _about(vertices: np.ndarray, camera: Camera | None) -> Camera:
-    """A small picture of the points, seen by the camera (one in the same place where there is none)."""
-    matrix = torch.eye(3)[None] if camera is None else camera.matrix
+def _about(vertices: np.ndarray) -> Camera:
+    """A small picture of the points from where they were seen. Focal lengths do not matter: they stretch everything
+    alike, and shares of areas stay."""
+    matrix = torch.eye(3)[None]
     pixels = project(torch.from_numpy(vertices)[None], matrix)[0].numpy()
     low, high = pixels.min(0), pixels.max(0)
     scale = _SIDE / max(float((high - low).max()), 1e-9)
     move = np.array([[scale, 0, -low[0] * scale], [0, scale, -low[1] * scale], [0, 0, 1]])
-    return Camera((torch.from_numpy(move).float() @ matrix.float()), (_SIDE, _SIDE))
+    return Camera(torch.from_numpy(move).float() @ matrix, (_SIDE, _SIDE))
 
 
 def occlusion_label(share: float) -> str:
