@@ -45,8 +45,8 @@ GROUPS: dict[str, Group] = {
             "normal_penetration", "obman_contact",
         )),
         Group("distance fields", "F", ("sdf_consistency",)),
-        Group("anatomy", "A", ("anatomy", "articulation", "pose_prior", "shape_prior", "edge_length")),
-        Group("offset", "O", ("offset",)),
+        Group("anatomy", "A", ("anatomy", "pose_prior", "shape_prior", "edge_length")),
+        Group("offset", "O", ("offset", "articulation", "orientation")),
     )
 }  # fmt: skip
 """Every loss of horefine is in one of them."""
