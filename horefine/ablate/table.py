@@ -86,7 +86,7 @@ def cell(scores: Scores, metric: str) -> str:
 
 def number3(value: float) -> str:
     """Three digits: what an interval of a hundred items is worth; below a thousandth: 0."""
-    return f"{round(value, 3):.3g}" if abs(value) < 1000 else number(value)
+    return f"{round(value, 3) + 0.0:.3g}" if abs(value) < 1000 else number(value)
 
 
 def changes_of(result: Result) -> dict[str, list[Change]]:
