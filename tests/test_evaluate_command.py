@@ -342,7 +342,39 @@ def test_one_pose_in_millimetres_is_named_alone(scene: tuple[Path, Path, Path], 
     assert list(found.scores.failures) == [NAMES[2]]
 
 
-@pytest.mark.parametrize("seed", range(4))
+def moved_frame(table: Arrays) -> Arrays:
+    shift = Rotation.from_rotvec(table["object_rotvec"]).apply([0.03, -0.02, 0.05])
+    return table | {"object_transl": table["object_transl"] + shift}
+
+
+def turned_frame(table: Arrays) -> Arrays:
+    turn = Rotation.from_rotvec(table["object_rotvec"]) * Rotation.from_rotvec([0, 0, -np.pi / 2])
+    return table | {"object_rotvec": turn.as_rotvec()}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (moved_frame, "'mug' are of a mesh whose origin is at (28."),
+        (turned_frame, "'mug' are of a mesh turned by ("),
+    ],
+)
+def test_another_frame_of_the_mesh_is_recognised(
+    scene: tuple[Path, Path, Path], tmp_path: Path, change: Callable[[Arrays], Arrays], said: str
+) -> None:
+    pose = disturb(true_poses(), 5, 3, 4, 3, model=HAND)
+    found = findings(scene[0], write(tmp_path / "poses", pose, change))
+    told = [mistake for mistake in found.mistakes if said in mistake.what]
+    assert len(told) == 1 and told[0].items == NAMES[::2], found.sentences()
+
+
+def test_an_error_of_depth_is_no_frame(scene: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    away = {"object_transl": np.array([0.0, 0.0, 0.05])}
+    folder = write(tmp_path / "poses", true_poses(), lambda table: table | {k: table[k] + v for k, v in away.items()})
+    assert findings(scene[0], folder).mistakes == ()
+
+
+@pytest.mark.parametrize("seed", range(8))
 def test_bad_systems_are_not_suspected(scene: tuple[Path, Path, Path], tmp_path: Path, seed: int) -> None:
     """Large random errors are errors, no misunderstanding."""
     folder = write(tmp_path / "poses", disturb(true_poses(), 20 + seed, 45, 80, 25, model=HAND))

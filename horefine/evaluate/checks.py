@@ -22,6 +22,7 @@ from horefine.anatomy import JOINT_ORDERS, JOINTS
 from horefine.data.mirror import mirror_pose
 from horefine.distance import is_closed
 from horefine.evaluate.cases import Case, batches, stack
+from horefine.evaluate.frames import other_frames
 from horefine.evaluate.predictions import Prediction, stack_predictions
 from horefine.evaluate.suspects import SUSPECTS
 from horefine.hand import HandModel
@@ -91,7 +92,11 @@ def examine(cases: Sequence[Case], predictions: Sequence[Prediction], hand: Hand
             found.setdefault(reading, []).append(case.name)
     usable = [k for k, case in enumerate(cases) if case.name not in failures]
     kept = [cases[k] for k in usable], [predictions[k] for k in usable]
-    found |= _suspected(*kept, hand) | _disordered(*kept, hand)
+    suspected = _suspected(*kept, hand)
+    named = {name for (what, _), names in suspected.items() if "object" in what for name in names}
+    frames = other_frames(*kept)
+    found |= suspected | _disordered(*kept, hand)
+    found |= {said: names for said, names in frames.items() if not named & set(names)}
     mistakes = tuple(Mistake(what, remedy, tuple(names)) for (what, remedy), names in found.items())
     return Findings(failures, tuple(sorted(mistakes, key=lambda m: -len(m.items))), open_meshes)
 
