@@ -197,6 +197,24 @@ def test_the_same_again_and_by_pose(engine: str) -> None:
     assert posed.millimetres == pytest.approx(first.millimetres, abs=0.05)
 
 
+def test_parts_of_every_pose_or_of_the_object(tmp_path: Path) -> None:
+    """As published: in the camera's axes, whatever way the pose is given, and not kept. Or once, in the object's."""
+    hand, hand_faces, _, _ = recorded(0, "flipped", "apart")
+    thing, faces = angle_iron()
+    angle = 0.7
+    turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+    pose = np.concatenate([turn, np.array([[0.0], [-0.1], [0.5]])], 1)
+    found = simulation_displacement(hand, hand_faces, thing, faces, object_pose=pose)
+    assert not list(tmp_path.rglob("convex_parts/*.npz"))
+    posed = simulation_displacement(hand, hand_faces, thing @ turn.T + pose[:, 3], faces)
+    assert found.parts == posed.parts and len(list(tmp_path.rglob("convex_parts/*.npz"))) == 1
+    assert found.millimetres == pytest.approx(posed.millimetres, abs=1e-3)
+    own = SimulationSettings(frame="object")
+    for k in range(3):
+        simulation_displacement(hand, hand_faces, thing, faces, own, object_pose=pose + 0.01 * k * np.eye(3, 4, 3))
+    assert len(list(tmp_path.rglob("convex_parts/*.npz"))) == 2
+
+
 def test_repeats_show_the_spread() -> None:
     meshes = recorded(0, "as_is", "touch")
     once = simulation_displacement(*meshes)
@@ -344,7 +362,7 @@ def test_missing_engine_is_said_with_the_fix(engine: str, monkeypatch: pytest.Mo
 def test_what_an_engine_refuses_is_an_input_error(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A part without volume reaches the engine only past the checks."""
     flat = np.zeros((8, 3)), _FACES
-    monkeypatch.setattr(single, "convex_parts", lambda *_: decomposition.Parts((flat,), convex=False))
+    monkeypatch.setattr(single, "convex_parts", lambda *_, **__: decomposition.Parts((flat,), convex=False))
     if engine == "pybullet":
         import pybullet
 

@@ -37,8 +37,8 @@ class Grasp:
     """In the camera frame, or in the object's own where there is an ``object_pose``."""
     object_faces: Int[np.ndarray, "G 3"]
     object_pose: Float[np.ndarray, "3 4"] | None = None
-    """``X_cam = object_pose[:, :3] X_object + object_pose[:, 3]``: one object is then decomposed once for all
-    poses. The published code decomposes each posed mesh anew, along the camera's axes: without this, so do we."""
+    """``X_cam = object_pose[:, :3] X_object + object_pose[:, 3]``: one object can then be decomposed once for
+    all poses (``settings.frame``)."""
 
 
 def grasps(pose: Pose, mesh: Mesh, hand: HandModel, names: tuple[str, ...] | None = None) -> list[Grasp]:
@@ -94,9 +94,12 @@ def simulate(grasp: Grasp, settings: SimulationSettings | None = None) -> Displa
     pose = np.eye(3, 4) if grasp.object_pose is None else np.asarray(grasp.object_pose, np.float64)
     if pose.shape != (3, 4) or not np.isfinite(pose).all():
         raise InputError(f"object pose: {pose.tolist()} must be 3 x 4 finite numbers: rotation (with scale) and metres")
+    if settings.frame == "camera" and grasp.object_pose is not None:
+        own, pose = own @ pose[:, :3].T + pose[:, 3], np.eye(3, 4)
     center = own.mean(0)
     closed = (own, faces) if settings.decomposition in ("hull", "coacd") else closed_mesh(own, faces)
-    parts = convex_parts(closed[0] - center, closed[1], settings)
+    again = settings.frame == "object" or grasp.object_pose is None  # else the next pose has other parts
+    parts = convex_parts(closed[0] - center, closed[1], settings, keep=again)
     turn = pose[:, :3]
     placed = [(vertices @ turn.T, corners) for vertices, corners in parts.meshes]
     origin = turn @ center + pose[:, 3]

@@ -1,7 +1,7 @@
 """An object as convex parts: itself when it is convex, else decomposed once and kept on disk.
 
-Engines collide convex bodies. Parts are made in the frame of the vertices they are given: give the object's own frame
-and its pose apart, and one object is decomposed once for a whole dataset.
+Engines collide convex bodies. Parts are made along the axes of the vertices they are given: in the object's own frame
+one object is decomposed once for a whole dataset.
 """
 
 from __future__ import annotations
@@ -58,9 +58,11 @@ def is_convex(vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"])
 
 
 def convex_parts(
-    vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"], settings: SimulationSettings
+    vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"], settings: SimulationSettings, keep: bool = True
 ) -> Parts:
     """The convex parts of a mesh (any frame, metres), from memory, from the disk cache, or made now.
+
+    ``keep``: whether new ones go into the cache.
 
     Raises:
         InputError: the mesh is flat, or its decomposition has no part.
@@ -81,7 +83,8 @@ def convex_parts(
     parts = tuple(make(vertices, faces, settings))
     if not parts:
         raise InputError("object mesh: no convex part was found in it; give a closed mesh, or decomposition=hull")
-    _keep(path, parts)
+    if keep:
+        _keep(path, parts)
     return Parts(parts, convex=False)
 
 

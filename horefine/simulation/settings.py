@@ -11,6 +11,7 @@ from horefine.errors import ConfigError, suggestion
 __all__ = ["DECOMPOSITIONS", "ENGINES", "PROTOCOLS", "Displacement", "SimulationSettings"]
 
 ENGINES = ("pybullet", "mujoco")
+FRAMES = ("camera", "object")
 DECOMPOSITIONS = ("vhacd", "fitted", "coacd", "hull")
 _POSITIVE = (
     "steps", "timestep", "solver_iterations", "object_mass", "resolution", "concavity", "threshold", "hand_depth",
@@ -47,8 +48,11 @@ class SimulationSettings:
     """How an object that is not convex becomes convex parts. vhacd: as published, parts up to a centimetre too thick;
     fitted: V-HACD's parts shrunk onto the object's surface; coacd: best for thin walls, seconds to half a minute an
     object; hull: one part. Parts are kept on disk. How true and how dear each is: ``benchmarks/simulation``."""
+    frame: Literal["camera", "object"] = "camera"
+    """Along whose axes it is decomposed. camera: anew in every pose, as published; object: once for all poses, where a
+    grasp gives the object's pose apart."""
     resolution: int = 1000
-    """Voxels of V-HACD's grid, all in all (it takes at least 10 000); fitted: a hundred times as many."""
+    """Voxels of V-HACD's grid, all in all; fitted: a hundred times as many."""
     concavity: float = 0.001
     """V-HACD: how concave a part may stay, a share of the object's hull."""
     threshold: float = 0.05
@@ -71,14 +75,14 @@ class SimulationSettings:
         Raises:
             ConfigError: naming the field, its value and what is allowed.
         """
-        for name, known in (("engine", ENGINES), ("decomposition", DECOMPOSITIONS)):
+        for name, known in (("engine", ENGINES), ("decomposition", DECOMPOSITIONS), ("frame", FRAMES)):
             if getattr(self, name) not in known:
                 said = getattr(self, name)
                 raise ConfigError(f"simulation.{name}: there is no {said!r}{suggestion(str(said), known)}")
         for field in fields(self):
             value = getattr(self, field.name)
             numbers = value if isinstance(value, tuple | list) else (value,)
-            if field.name not in ("engine", "decomposition") and not all(
+            if field.name not in ("engine", "decomposition", "frame") and not all(
                 isinstance(n, int | float) and math.isfinite(n) for n in numbers
             ):
                 raise ConfigError(f"simulation.{field.name}: {value!r} is not a finite number")
@@ -105,7 +109,7 @@ class SimulationSettings:
 
 PROTOCOLS = {
     "hasson": SimulationSettings(),
-    "mujoco": SimulationSettings(engine="mujoco", decomposition="fitted"),
+    "mujoco": SimulationSettings(engine="mujoco", decomposition="fitted", frame="object"),
 }
 """Settings by name: what published numbers were made with, and the same fall in another engine on tighter parts."""
 
