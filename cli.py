@@ -444,7 +444,7 @@ def evaluate(
         Path | None, _option("Another such folder, or initial (a run's first poses): is it better, and on which items?")
     ] = None,
     metrics: Annotated[str | None, _option("Only these, e.g. HE,OE,PA-MJE; or pose, interaction, main, all.")] = None,
-    simulate: Annotated[bool, _option("Also simulation displacement (pip install 'horefine[sim]').", "--sim")] = False,
+    simulate: Annotated[bool, _option("Also simulation displacement (needs horefine's extra sim).", "--sim")] = False,
     protocol: Annotated[
         str, _option("Of --sim: hasson (pybullet, as published) or mujoco.", "--sim-protocol")
     ] = "hasson",
@@ -519,7 +519,7 @@ def ablate(
     suite: Annotated[str | None, _option("The scenes of a suite: standard, small, or its folder.")] = None,
     maps: Annotated[str, _option("Of the suite: exact, n02, n05 or c01.")] = "n02",
     metrics: Annotated[str | None, _option("Columns, e.g. HE,OE,PD.")] = None,
-    simulate: Annotated[bool, _option("Also simulation displacement (pip install 'horefine[sim]').", "--sim")] = False,
+    simulate: Annotated[bool, _option("Also simulation displacement (needs horefine's extra sim).", "--sim")] = False,
     out: Out = Path("out/ablation"),
     init: Init = "hoisdf",
     detector: Finder = "horefine",
