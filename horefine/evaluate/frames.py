@@ -48,7 +48,9 @@ def _of_object(name: str, cases: Sequence[Case], predictions: Sequence[Predictio
     true, ours = (Rotation.from_rotvec(np.stack([pair[k].object_rotvec[0].numpy() for pair in pairs])) for k in (0, 1))
     turn = true.inv() * ours
     angle = _middle(turn.magnitude())
-    rest = _middle([(turn[_others(len(turn), k)].mean().inv() * turn[k]).magnitude() for k in range(len(turn))])
+    quaternions = turn.as_quat()
+    means = [Rotation.from_quat(np.delete(quaternions, k, 0)).mean() for k in range(len(quaternions))]
+    rest = _middle([(mean.inv() * own).magnitude() for mean, own in zip(means, turn, strict=True)])
     if angle > np.radians(LEAST["degrees"]) and rest < LEFT * angle:
         axis = turn.mean().inv().as_rotvec(degrees=True).round().astype(int).tolist()
         what = f"the poses of {name!r} are of a mesh turned by {_numbers(axis)} degrees (axis times angle)"
@@ -59,29 +61,18 @@ def _of_object(name: str, cases: Sequence[Case], predictions: Sequence[Predictio
 
 def _moved(name: str, seen: Float[np.ndarray, "N 3"], own: Float[np.ndarray, "N 3"]) -> tuple[str, str] | None:
     """``seen``: errors of the position in the camera's frame, ``own``: in the object's, mm."""
-    offset, length, rest, by_camera = (
-        np.median(own, axis=0),
-        _middle(np.linalg.norm(own, axis=1)),
-        _rest(own),
-        _rest(seen),
-    )
-    if length < LEAST["mm"] or rest > LEFT * length or by_camera < 2 * rest:
+    offset, rest = np.median(own, axis=0), _rest(own)
+    length = _middle(np.linalg.norm(own, axis=1))
+    if length < LEAST["mm"] or rest > LEFT * length or _rest(seen) < 2 * rest:
         return None
-    what = (
-        f"the poses of {name!r} are of a mesh whose origin is at {_numbers(offset.round(1).tolist())} mm of this one's"
-    )
+    place = _numbers(offset.round(1).tolist())
+    what = f"the poses of {name!r} are of a mesh whose origin is at {place} mm of this one's"
     return what, "give t - R c, c that point, or evaluate with that mesh (--object)"
 
 
 def _rest(values: Float[np.ndarray, "N 3"]) -> float:
     """How far an item is from what the other items say, in the middle: a few random ones always fit themselves."""
-    return _middle(
-        [np.linalg.norm(values[k] - np.median(values[_others(len(values), k)], axis=0)) for k in range(len(values))]
-    )
-
-
-def _others(count: int, place: int) -> list[int]:
-    return [k for k in range(count) if k != place]
+    return _middle([np.linalg.norm(values[k] - np.median(np.delete(values, k, 0), axis=0)) for k in range(len(values))])
 
 
 def _middle(values: Sequence[Any] | np.ndarray) -> float:
