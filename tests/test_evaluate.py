@@ -270,6 +270,20 @@ def test_a_failed_item_is_an_infinite_change_and_one_failed_by_both_is_none() ->
     assert better[0] == ("i0", -np.inf) and worse == [("i2", np.inf)]
 
 
+def test_infinite_changes_both_ways_cancel() -> None:
+    a, b = two(np.zeros(2), ({"i0": "NaN"}, {"i1": "NaN"}))
+    (found,) = compare.paired(a, b)
+    assert found.change == 0.0 and (found.low, found.high) == (-np.inf, np.inf) and found.verdict == "not told apart"
+    a, b = two(np.zeros(8), ({}, {f"i{k}": "NaN" for k in range(7)}))
+    (found,) = compare.paired(a, b)
+    assert (found.change, found.high, found.verdict) == (np.inf, np.inf, "worse")
+
+
+def test_cells_keep_to_their_columns() -> None:
+    table = tables.to_markdown([{"a": "x | y\nz", "b": 1.0}]).splitlines()
+    assert table[2] == r"| x \| y z | 1 |" and len(table) == 3
+
+
 def test_more_is_better_where_it_is() -> None:
     names = tuple("abcdefgh")
     a, b = (Scores(names, {"F5": np.linspace(low, low + 0.2, 8)}) for low in (0.1, 0.5))

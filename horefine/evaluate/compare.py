@@ -22,6 +22,8 @@ __all__ = ["FEWEST", "SURE", "Change", "changes", "extremes", "paired"]
 
 SURE = 0.05
 """Largest p of a difference that is called one."""
+_FAR = 1e9
+"""Stands for an infinite change while medians are taken: half-way between plus and minus infinity is no change."""
 FEWEST = 6
 """Items from which on the test can be that sure: five that all change one way have p = 2 / 2^5."""
 
@@ -100,11 +102,16 @@ def _change(metric: Metric, a: Scores, b: Scores) -> Change | None:
     if not len(known):
         return None
     gain = known if metric.more else -known
-    low, middle, high = interval(known)
+    low, middle, high = (_unbounded(value) for value in interval(np.clip(known, -_FAR, _FAR)))
     return Change(
         metric.name, len(known), interval(first)[1], interval(second)[1], middle, low, high,
         float((gain > 0).mean()), float((gain < 0).mean()), _p(known),
     )  # fmt: skip
+
+
+def _unbounded(value: float) -> float:
+    """Infinity again, where half of a change or more was infinite."""
+    return value if abs(value) < _FAR / 4 else float(np.copysign(np.inf, value))
 
 
 def _p(change: np.ndarray) -> float:

@@ -118,6 +118,7 @@ def number(value: object) -> str:
 def to_markdown(rows: Sequence[Row]) -> str:
     """Rows as a Markdown table; columns in the order they first appear, a missing value as ``-``."""
     columns, lines, numeric = _cells(rows)
+    lines = [[cell.replace("|", r"\|").replace("\n", " ") for cell in line] for line in lines]
     widths = [max(len(line[k]) for line in [columns, *lines]) for k in range(len(columns))]
 
     def join(cells: Sequence[str]) -> str:
