@@ -331,6 +331,22 @@ def test_mistakes_that_all_make_are_said_once(
         assert found.sentences()[0].startswith(f"all 8 predictions: {said}") and len(found.scores.failures) == 8
 
 
+def test_everything_is_written_where_everything_failed(scene: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    folder = write(tmp_path / "poses", true_poses(), scaled(1000.0, *PLACES))
+    command = ["evaluate", str(folder), "--truth", str(scene[0])]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 4, done.output
+    first = next(line for line in done.output.splitlines() if line.startswith("- "))
+    assert first.startswith("- **all 8 predictions: positions are in millimetres")
+    assert {file.name for file in (folder / "evaluation").iterdir()} >= {"table.tex", "curves.png", "groups.png"}
+    table = json.loads((folder / "evaluation" / "scores.json").read_text())
+    assert table["counts"]["failed"] == 8 and len(table["items"]) == 8
+    done = CliRunner().invoke(app, [*command, "--against", str(scene[2]), "--metrics", "HE"])
+    assert done.exit_code == 4 and "fine is better than poses in HE: -inf" in done.output, done.output
+    done = CliRunner().invoke(app, [*command, "--strict"])
+    assert done.exit_code == 4 and "positions are in millimetres" in done.output
+
+
 def test_one_pose_in_millimetres_is_named_alone(scene: tuple[Path, Path, Path], tmp_path: Path) -> None:
     pose = disturb(true_poses(), 5, 4, 6, 3, model=HAND)
     folder = write(tmp_path / "poses", pose)

@@ -8,7 +8,7 @@ them takes most of the error away, it is named. Nothing is corrected: only the m
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -71,10 +71,10 @@ class Mistake:
 class Findings:
     """What was noticed before anything is measured."""
 
-    failures: Mapping[str, str] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
     """Items that cannot be measured, and why."""
     mistakes: tuple[Mistake, ...] = ()
-    open: Mapping[str, str] = field(default_factory=dict)
+    open: dict[str, str] = field(default_factory=dict)
     """Items whose object encloses no volume: what touches it is not measured."""
 
 

@@ -99,14 +99,8 @@ def evaluate(
     cases, predictions = [c for c, _ in kept], [p for _, p in kept]
     found = examine(cases, predictions, hand)
     if strict:
-        _stop(
-            [
-                *(m.sentence(len(cases)) for m in found.mistakes),
-                *_named(found.failures),
-                *_named(found.open),
-                *_named(without),
-            ]
-        )
+        said = [mistake.sentence(len(cases)) for mistake in found.mistakes]
+        _stop([*said, *_named(found.failures | found.open | without)])
     work = list(_batches(cases, predictions, frozenset(found.failures)))
     values = {name: np.full(len(cases), np.nan) for name in metrics}
     for batch, columns in zip(work, _measured(work, hand, metrics, len(cases), workers), strict=True):
@@ -142,10 +136,12 @@ def _simulated(
 
 
 def _named(problems: Mapping[str, str]) -> Iterator[str]:
+    """Each with the item's name before it."""
     return (why if why.startswith(name) else f"{name}: {why}" for name, why in problems.items())
 
 
 def _stop(problems: Sequence[str]) -> None:
+    """Raises what is wrong, if anything is."""
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise InputError(f"{problems[0]}{more}; without --strict the others are evaluated")
