@@ -9,10 +9,12 @@ it is not. ``uncached``: with the object's convex parts made anew. Parts: of the
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import os
 import tempfile
 import time
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -34,6 +36,20 @@ CHOICES = {
     "mujoco, vhacd made once": SimulationSettings(engine="mujoco", frame="object"),
     "mujoco, fitted, 1 mm apart": dataclasses.replace(PROTOCOLS["mujoco"], margin=0.001),
 }
+
+
+@contextlib.contextmanager
+def fresh_cache() -> Iterator[None]:
+    """An empty cache while the block runs: parts that an earlier run made are not found."""
+    kept = os.environ.get("XDG_CACHE_HOME")
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["XDG_CACHE_HOME"] = folder
+        try:
+            yield
+        finally:
+            os.environ.pop("XDG_CACHE_HOME")
+            if kept is not None:
+                os.environ["XDG_CACHE_HOME"] = kept
 
 
 def moved(grasp: Grasp, away: float) -> Grasp:
@@ -88,13 +104,11 @@ def overlap(parts: Parts, vertices: np.ndarray, faces: np.ndarray) -> float:
 def part_rows(hand: tuple[np.ndarray, np.ndarray]) -> list[dict]:
     """For each decomposition: how true its parts are to the embedded objects, and what an uncached item costs."""
     rows = []
-    kept = os.environ.get("XDG_CACHE_HOME")
     objects = [embedded_object(name).trimmed() for name in OBJECTS]
     for method in ("hull", "vhacd", "fitted", "coacd"):
         settings = SimulationSettings(decomposition=method)
         counts, shares, times = [], [], []
-        with tempfile.TemporaryDirectory() as folder:
-            os.environ["XDG_CACHE_HOME"] = folder
+        with fresh_cache():
             for points, corners in objects:
                 vertices, faces = points.double().numpy(), corners.numpy()
                 begin = time.process_time()
@@ -104,9 +118,6 @@ def part_rows(hand: tuple[np.ndarray, np.ndarray]) -> list[dict]:
                 parts = convex_parts(vertices, faces, settings)
                 counts.append(len(parts.meshes))
                 shares.append(overlap(parts, vertices, faces))
-        os.environ.pop("XDG_CACHE_HOME")
-        if kept is not None:
-            os.environ["XDG_CACHE_HOME"] = kept
         row = {"parts by": method, "common / joint volume": float(np.mean(shares)), "worst": min(shares)}
         row |= {"of": OBJECTS[int(np.argmin(shares))], "parts (median)": float(np.median(counts))}
         row |= {"uncached CPU s an item": float(np.median(times)), "slowest CPU s": max(times)}
@@ -118,11 +129,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenes", type=int, default=20)
     parser.add_argument("--seed", type=int, default=3000)
+    parser.add_argument("--no-parts", action="store_true", help="leave out the comparison of decompositions")
     options = parser.parse_args()
     torch.set_num_threads(1)
     truth, features = benchmark_scenes(options.scenes, options.seed)
     true = grasps(truth, features.object, load_hand(kind="embedded"))
-    rows, values = engine_rows(true)
+    with fresh_cache():
+        rows, values = engine_rows(true)
     fall = SimulationSettings().free_fall
     notes = [
         f"{options.scenes} true grasps of the synthetic scenes (seed {options.seed}); interval: 95 % of the median",
@@ -132,6 +145,8 @@ def main() -> None:
         "hasson makes the parts anew in each pose, as published; the others make them once, in the object's frame",
     ]
     write_result("simulation", {"displacements": values}, rows=rows, notes=notes)
+    if options.no_parts:
+        return
     notes = ["the 16 embedded objects; uncached: one pybullet simulation with the decomposition, one thread"]
     write_result("simulation_parts", rows=part_rows((true[0].hand_vertices, true[0].hand_faces)), notes=notes)
 
