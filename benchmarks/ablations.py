@@ -15,11 +15,11 @@ from pathlib import Path
 
 import torch
 
-from benchmarks._common import write_picture, write_result
-from horefine.ablate import Runner, chosen_metrics, make_plan, run_study, suite_inputs
+from benchmarks._common import command, commit, machine, write_picture, write_result
+from horefine.ablate import Runner, chosen_metrics, make_plan, run_study, suite_inputs, to_text
 from horefine.ablate.chart import draw
 from horefine.ablate.report import as_table
-from horefine.ablate.table import change_rows, legend, rows_of, verdicts
+from horefine.export import write_text
 
 
 def main() -> None:
@@ -47,12 +47,16 @@ def main() -> None:
     drawn = draw(result)
     if drawn is not None:
         write_picture(name, drawn)
-    changes = change_rows(result)
-    notes = [*verdicts(result), *legend(result), *([f"picture: {name}.png"] if drawn else [])]
     told = {key: str(value) for key, value in vars(options).items()}
-    write_result(name, {"options": told, **as_table(result)}, rows=rows_of(result), notes=notes)
-    sure = "the same scenes with and without; *: sure (the interval leaves out zero, and the signed-rank test agrees)"
-    write_result(f"{name}_changes", rows=changes, notes=[sure, *legend(result)])
+    path = write_result(name, {"options": told, **as_table(result)})
+    about = {"command": command(), "commit": commit(), "machine": machine()}
+    lines = [f"- picture: {name}.png"] if drawn else []
+    lines += [
+        "- seconds: of refinement, on a machine that others use too",
+        *(f"- {k}: `{v}`" for k, v in about.items()),
+    ]
+    write_text(path.with_suffix(".md"), f"# {name}\n\n{to_text(result)}" + "\n".join(lines) + "\n")
+    print(to_text(result))
 
 
 if __name__ == "__main__":

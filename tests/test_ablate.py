@@ -247,7 +247,10 @@ def test_reports_hold_the_same_numbers(scenes: Inputs, recipe: str, tmp_path: Pa
         assert float(line["median"]) == pytest.approx(np.median(values)) and line["failed"] == "0"
         stored = [item[line["metric"]] for item in table["items"][line["variant"]].values()]
         assert stored == pytest.approx(values.tolist())
-    assert lines[0]["change"] == "" and lines[3]["verdict"] in ("better", "worse", "not told apart")
+    last = lines[-1]
+    assert lines[0]["change"] == "" and last["verdict"] in ("better", "worse", "not told apart")
+    change = np.mean(result.scores["without depth"].values["OE_mm"] - result.scores["full"].values["OE_mm"])
+    assert float(last["mean_change"]) == pytest.approx(change)
     assert r"\toprule" in paths[".tex"].read_text() and "| full" in paths[".md"].read_text()
     with Image.open(paths[".png"]) as picture:
         assert picture.format == "PNG" and picture.width > 600
@@ -380,6 +383,16 @@ def test_the_star_needs_an_interval_without_zero() -> None:
     unsure = tables.change_rows(result_of([*np.linspace(-2, -0.1, 15), *np.linspace(0.1, 2, 15)]))[0]
     assert "*" not in str(unsure["change of HE (mm)"])
     assert "is better than full" in tables.verdicts(result_of([-0.5, -1.0] * 15))[0]
+
+
+def test_means_are_told_beside_medians() -> None:
+    """A tenth of the items much worse: the median does not move, the mean does; its interval here holds zero or not."""
+    result = result_of([0.0] * 90 + [5.0] * 10)
+    low, mean, high = tables.mean_change(result, "other", "HE_mm")
+    assert mean == pytest.approx(0.5) and 0 < low < mean < high
+    full, other = tables.mean_rows(result)
+    assert full["change of mean HE (mm)"] == "-" and str(other["change of mean HE (mm)"]).startswith("+0.5* (+0.2")
+    assert "*" not in str(tables.change_rows(result)[0]["change of HE (mm)"])
 
 
 def test_numbers_are_as_long_as_they_are_worth() -> None:
@@ -563,5 +576,5 @@ def test_the_benchmark_writes_the_table(recipe: str, tmp_path: Path, monkeypatch
     ablations.main()
     table = json.loads((tmp_path / "results" / "short.json").read_text())
     assert set(table["items"]) == {"full", "without depth"} and table["command"].startswith("python")
-    assert "| full" in (tmp_path / "results" / "short.md").read_text()
-    assert "change of HE" in (tmp_path / "results" / "short_changes.md").read_text()
+    page = (tmp_path / "results" / "short.md").read_text()
+    assert "| full" in page and "change of HE" in page and "command: `python" in page

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from horefine.ablate.chart import draw
-from horefine.ablate.table import Result, change_rows, changes_of, legend, rows_of, verdicts
+from horefine.ablate.table import Result, change_rows, changes_of, legend, mean_change, mean_rows, rows_of, verdicts
 from horefine.ablate.variants import active
 from horefine.evaluate import metric_rows, to_csv, to_latex, to_markdown
 from horefine.export import write_bytes, write_json, write_text
@@ -20,6 +20,8 @@ def to_text(result: Result) -> str:
     changes = change_rows(result)
     if changes:
         parts += ["", f"Against {result.plan.reference}, item by item (*: sure):", "", to_markdown(changes)]
+        parts += ["", "Means, as papers print them (*: the change's interval leaves out zero):", ""]
+        parts.append(to_markdown(mean_rows(result)))
     parts += ["", *(f"- {line}" for line in (*verdicts(result), *legend(result)))]
     return "\n".join(parts) + "\n"
 
@@ -50,6 +52,9 @@ def _long_rows(result: Result) -> list[dict[str, object]]:
                 "change": change.change, "change_low": change.low, "change_high": change.high,
                 "better": change.better, "p": change.p, "verdict": change.verdict,
             }  # fmt: skip
+            if told:
+                ends = mean_change(result, variant.title, str(row["metric"]))
+                told |= dict(zip(("mean_change_low", "mean_change", "mean_change_high"), ends, strict=True))
             rows.append({"variant": variant.title, **row, **told})
     return rows
 

@@ -13,7 +13,7 @@ from horefine.evaluate import METRICS, Scores, interval
 from horefine.evaluate.compare import Change, paired
 from horefine.evaluate.tables import number
 
-__all__ = ["Result", "cell", "change_rows", "changes_of", "legend", "rows_of", "verdicts"]
+__all__ = ["Result", "cell", "change_rows", "changes_of", "legend", "mean_change", "mean_rows", "rows_of", "verdicts"]
 
 ON, PART, OFF = "x", "(x)", ""
 """Marks: all losses of a group that some variant has are on, some of them, none."""
@@ -109,6 +109,32 @@ def change_rows(result: Result) -> list[dict[str, object]]:
             star = "" if change.verdict == "not told apart" else "*"
             cell = f"{_signed(change.change)}{star} ({_signed(change.low)}..{_signed(change.high)})"
             row[f"change of {METRICS[change.metric].heading}"] = cell
+        rows.append(row)
+    return rows
+
+
+def mean_change(result: Result, title: str, metric: str) -> tuple[float, float, float]:
+    """(low, mean, high) of a variant's changes against the reference; items that either failed are left out."""
+    first, second = (result.scores[name].values[metric] for name in (result.plan.reference, title))
+    return interval(second - first, "mean")
+
+
+def mean_rows(result: Result) -> list[dict[str, object]]:
+    """A row for each variant: means of the first two metrics, as papers print them, and the means of the changes.
+
+    The star says that the interval of the change leaves out zero. Means feel every outlier; medians feel none.
+    """
+    rows = []
+    for variant in result.variants:
+        row: dict[str, object] = {"": variant.title}
+        for metric in result.metrics[:2]:
+            low, middle, high = interval(result.scores[variant.title].values[metric], "mean")
+            heading = METRICS[metric].heading
+            row[f"mean {heading}"] = f"{number3(middle)} ({number3(low)}..{number3(high)})"
+            low, middle, high = mean_change(result, variant.title, metric)
+            star = "*" if low > 0 or high < 0 else ""
+            told = f"{_signed(middle)}{star} ({_signed(low)}..{_signed(high)})"
+            row[f"change of mean {heading}"] = "-" if variant.title == result.plan.reference else told
         rows.append(row)
     return rows
 
