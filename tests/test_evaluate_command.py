@@ -1,83 +1,29 @@
-"""``horefine evaluate`` from end to end, on poses without pictures; mistakes that are recognised from the numbers."""
+"""``horefine evaluate`` from end to end, on poses without pictures; what cannot be used is said."""
 
 import csv
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from evaluate_folders import HAND, NAMES, PLACES, arrays, findings, scaled, three_folders, true_poses, write
 from PIL import Image
-from scipy.spatial.transform import Rotation
 from typer.testing import CliRunner
 
-from horefine import Mesh, Pose, load_hand
-from horefine.anatomy import convert_joints
+from horefine import Mesh, Pose
 from horefine.cli import app
 from horefine.data.maps import disturb
-from horefine.data.mirror import mirror_pose
 from horefine.errors import ConfigError, InputError
-from horefine.evaluate import cases, checks, evaluation, occlusion, predictions
+from horefine.evaluate import cases, evaluation, occlusion, predictions
 from horefine.evaluate.command import Request, compare, evaluate_output
 from horefine.objects import embedded_object
-
-HAND = load_hand(kind="embedded")
-NAMES = tuple(f"{seq}_{k:03d}" for seq in ("cup", "desk") for k in range(4))
-Arrays = dict[str, np.ndarray]
-
-
-def true_poses() -> Pose:
-    random = np.random.default_rng(0)
-    turn = torch.tensor(Rotation.random(2 * len(NAMES), rng=random).as_rotvec(), dtype=torch.float32)
-    rotvec = HAND.mean_rotvec.expand(len(NAMES), 16, 3).clone()
-    rotvec[:, 0] = turn[: len(NAMES)]
-    place = torch.tensor([[0.02 * k, 0.05, 0.5 + 0.02 * k] for k in range(len(NAMES))])
-    shape = torch.tensor(random.normal(0, 0.5, (len(NAMES), 10)), dtype=torch.float32)
-    return Pose(rotvec, shape, place - HAND.rest_joints(shape)[:, 0], turn[len(NAMES) :], place + 0.03)
-
-
-def arrays(pose: Pose, k: int) -> Arrays:
-    return {name: value[k].numpy() for name, value in pose.items()}
-
-
-def write(folder: Path, pose: Pose, change: Callable[[Arrays], Arrays] = lambda table: table) -> Path:
-    """Pose files; the last item is a left hand."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for k, name in enumerate(NAMES):
-        left = k == len(NAMES) - 1
-        table = change(arrays(mirror_pose(pose) if left else pose, k))
-        np.savez(folder / f"{name}.npz", side="left" if left else "right", **table)
-    return folder
-
-
-def photographs(folder: Path, pose: Pose, objects: tuple[str, ...] = ("mug", "box")) -> Path:
-    """As ``horefine synthesize`` writes them, without maps and with grey pictures."""
-    write(folder / "truth", pose)
-    (folder / "images").mkdir()
-    for k, name in enumerate(NAMES):
-        Image.new("L", (64, 48), 128).save(folder / "images" / f"{name}.png")
-        sidecar = {"camera": {"fx": 60.0}, "object": objects[k % 2], "truth": f"../truth/{name}.npz"}
-        sidecar["side"] = "left" if k == len(NAMES) - 1 else "right"
-        (folder / "images" / f"{name}.json").write_text(json.dumps(sidecar))
-    return folder
 
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
     """A truth, a rough and a fine system's poses."""
-    root, pose = tmp_path_factory.mktemp("evaluate"), true_poses()
-    folders = [disturb(pose, seed, 15 * f, 20 * f, 8 * f, model=HAND) for seed, f in ((1, 1.0), (2, 0.3))]
-    return (
-        photographs(root / "truth", pose),
-        *(write(root / n, p) for n, p in zip(("rough", "fine"), folders, strict=True)),
-    )
-
-
-def findings(root: Path, folder: Path) -> evaluation.Evaluation:
-    found = cases.cases_from(root)
-    read = predictions.read_predictions(predictions.Output(folder), found, HAND)
-    return evaluation.evaluate(found, read, HAND, ("HE_mm", "OE_mm"))
+    return three_folders(tmp_path_factory.mktemp("evaluate"))
 
 
 # --- end to end --------------------------------------------------------------------------------------------------
@@ -282,55 +228,6 @@ def test_missing_and_duplicated_and_nan_are_failures_by_name(scene: tuple[Path, 
         evaluation.evaluate(found_cases, read, HAND, ("HE_mm",), strict=True)
 
 
-def scaled(factors: float | list[float], *keys: str) -> Callable[[Arrays], Arrays]:
-    return lambda table: table | {key: table[key] * np.asarray(factors) for key in keys}
-
-
-def in_gl(table: Arrays) -> Arrays:
-    turned = table | {"object_rotvec": gl_rotation(table["object_rotvec"][None])[0]}
-    turned["hand_rotvec"] = np.concatenate([gl_rotation(table["hand_rotvec"][:1]), table["hand_rotvec"][1:]])
-    return turned
-
-
-def gl_rotation(rotvec: np.ndarray) -> np.ndarray:
-    return Rotation.from_matrix(np.diag([1.0, -1.0, -1.0]) @ Rotation.from_rotvec(rotvec).as_matrix()).as_rotvec()
-
-
-def thumb_first(table: Arrays) -> Arrays:
-    blocks = table["hand_rotvec"][1:].reshape(5, 9)[[4, 0, 1, 3, 2]]
-    return table | {"hand_rotvec": np.concatenate([table["hand_rotvec"][:1], blocks.reshape(15, 3)])}
-
-
-PLACES = ("hand_transl", "object_transl")
-TURNS = ("hand_rotvec", "object_rotvec")
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        (scaled(1000.0, *PLACES), "positions are in millimetres"),
-        (scaled(1000.0, "object_transl"), "the object's position is in millimetres"),
-        (scaled(100.0, *PLACES), "positions are in centimetres"),
-        (scaled([1, -1, -1], *PLACES), "positions are in OpenGL's camera"),
-        (scaled([1000, -1000, -1000], *PLACES), "positions are in millimetres and OpenGL's camera"),
-        (in_gl, "the wrist's rotation is in OpenGL's axes"),
-        (scaled(180 / np.pi, *TURNS), "the object's rotation is in degrees"),
-        (scaled(-1.0, "object_rotvec"), "the object's rotation is transposed"),
-        (thumb_first, "the fingers are thumb, index, middle, ring, pinky"),
-    ],
-)
-def test_mistakes_that_all_make_are_said_once(
-    scene: tuple[Path, Path, Path], tmp_path: Path, change: Callable[[Arrays], Arrays], said: str
-) -> None:
-    pose = disturb(true_poses(), 5, 4, 6, 3, model=HAND)
-    folder = write(tmp_path / "poses", pose, change)
-    found = findings(scene[0], folder)
-    told = [mistake for mistake in found.mistakes if said in mistake.what]
-    assert len(told) == 1 and len(told[0].items) >= 7, found.sentences()
-    if "position" in said:
-        assert found.sentences()[0].startswith(f"all 8 predictions: {said}") and len(found.scores.failures) == 8
-
-
 def test_everything_is_written_where_everything_failed(scene: tuple[Path, Path, Path], tmp_path: Path) -> None:
     folder = write(tmp_path / "poses", true_poses(), scaled(1000.0, *PLACES))
     command = ["evaluate", str(folder), "--truth", str(scene[0])]
@@ -345,82 +242,6 @@ def test_everything_is_written_where_everything_failed(scene: tuple[Path, Path, 
     assert done.exit_code == 4 and "fine is better than poses in HE: -inf" in done.output, done.output
     done = CliRunner().invoke(app, [*command, "--strict"])
     assert done.exit_code == 4 and "positions are in millimetres" in done.output
-
-
-def test_one_pose_in_millimetres_is_named_alone(scene: tuple[Path, Path, Path], tmp_path: Path) -> None:
-    pose = disturb(true_poses(), 5, 4, 6, 3, model=HAND)
-    folder = write(tmp_path / "poses", pose)
-    np.savez(folder / f"{NAMES[2]}.npz", **scaled(1000.0, *PLACES)(arrays(pose, 2)))
-    found = findings(scene[0], folder)
-    assert found.sentences()[0] == (
-        f"1 of 8 predictions ({NAMES[2]}): positions are in millimetres; divide them by 1000"
-    )
-    assert list(found.scores.failures) == [NAMES[2]]
-
-
-def moved_frame(table: Arrays) -> Arrays:
-    shift = Rotation.from_rotvec(table["object_rotvec"]).apply([0.03, -0.02, 0.05])
-    return table | {"object_transl": table["object_transl"] + shift}
-
-
-def turned_frame(table: Arrays) -> Arrays:
-    turn = Rotation.from_rotvec(table["object_rotvec"]) * Rotation.from_rotvec([0, 0, -np.pi / 2])
-    return table | {"object_rotvec": turn.as_rotvec()}
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        (moved_frame, "'mug' are of a mesh whose origin is at (28."),
-        (turned_frame, "'mug' are of a mesh turned by ("),
-    ],
-)
-def test_another_frame_of_the_mesh_is_recognised(
-    scene: tuple[Path, Path, Path], tmp_path: Path, change: Callable[[Arrays], Arrays], said: str
-) -> None:
-    pose = disturb(true_poses(), 5, 3, 4, 3, model=HAND)
-    found = findings(scene[0], write(tmp_path / "poses", pose, change))
-    told = [mistake for mistake in found.mistakes if said in mistake.what]
-    assert len(told) == 1 and told[0].items == NAMES[::2], found.sentences()
-
-
-def test_an_error_of_depth_is_no_frame(scene: tuple[Path, Path, Path], tmp_path: Path) -> None:
-    away = {"object_transl": np.array([0.0, 0.0, 0.05])}
-    folder = write(tmp_path / "poses", true_poses(), lambda table: table | {k: table[k] + v for k, v in away.items()})
-    assert findings(scene[0], folder).mistakes == ()
-
-
-@pytest.mark.parametrize("seed", range(8))
-def test_bad_systems_are_not_suspected(scene: tuple[Path, Path, Path], tmp_path: Path, seed: int) -> None:
-    """Large random errors are errors, no misunderstanding."""
-    folder = write(tmp_path / "poses", disturb(true_poses(), 20 + seed, 45, 80, 25, model=HAND))
-    assert findings(scene[0], folder).mistakes == ()
-
-
-def test_joints_in_another_order_are_named(scene: tuple[Path, Path, Path], tmp_path: Path) -> None:
-    pose = true_poses()
-    joints = HAND(pose.hand_rotvec, pose.hand_shape, pose.hand_transl).joints
-    folder = write(tmp_path / "poses", pose)
-    given = (joints[0], convert_joints(joints[1], "house", "ho3d"), joints[2] * 1000, joints[3] + 0.2)
-    for k, value in enumerate(given):
-        np.savez(folder / f"{NAMES[k]}.npz", **arrays(pose, k), hand_joints=value.numpy())
-    found = {mistake.items: mistake.what for mistake in findings(scene[0], folder).mistakes}
-    assert found[(NAMES[1],)].startswith("hand_joints are in the order of mano or ho3d")
-    assert found[(NAMES[2],)] == "hand_joints are in millimetres"
-    assert found[(NAMES[3],)] == "hand_joints are not those of the pose"
-    assert len(found) == 3
-
-
-def test_empty_and_open_meshes_are_named() -> None:
-    mesh, pose = embedded_object("mug"), true_poses()
-    holed = Mesh(mesh.vertices, mesh.faces[:, 5:], name=("holed",))
-    empty = Mesh(mesh.vertices[:, :0], mesh.faces[:, :0], name=("nothing",))
-    listed = [cases.Case(str(k), pose=pose[k], mesh=m) for k, m in enumerate((mesh, holed, empty))]
-    given = [predictions.Prediction(case.name, case.pose) for case in listed]
-    found = evaluation.evaluate(listed, given, HAND, ("HE_mm", "pd_mm"))
-    assert "'nothing' is empty" in found.scores.failures["2"] and "'holed' is not closed" in found.open["1"]
-    assert np.isnan(found.scores.values["pd_mm"]).tolist() == [False, True, True]
-    assert found.scores.values["HE_mm"][1] == pytest.approx(0, abs=1e-3)
 
 
 # --- groups ------------------------------------------------------------------------------------------------------
@@ -461,10 +282,3 @@ def test_maps_say_what_is_seen(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", hand_mask=mask, camera=matrix[0].numpy())
     case = cases.Case("a", pose=pose, mesh=mesh, maps=tmp_path / "a.npz")
     assert occlusion.hidden_share(case, HAND) == 1.0
-
-
-def test_mistakes_are_sentences() -> None:
-    mistake = checks.Mistake("a", "b", ("x",))
-    assert mistake.sentence(9) == "1 of 9 predictions (x): a; b"
-    assert checks.Mistake("a", "b", tuple("wxyz")).sentence(5) == "4 of 5 predictions: a; b"
-    assert checks.Mistake("a", "b", tuple("wxyz")).sentence(4) == "all 4 predictions: a; b"
