@@ -119,10 +119,7 @@ def evaluate_suite(
 
 def suite_cases(inputs: Inputs) -> list[Case]:
     """The scenes as what is evaluated against."""
-    return [
-        Case(name, "right", start.truth, start.features.object, None)
-        for name, start in inputs.starts.items()
-    ]  # fmt: skip
+    return [Case(name, "right", start.truth, start.features.object, None) for name, start in inputs.starts.items()]
 
 
 def _scores(inputs: Inputs, poses: Sequence[Pose]) -> Scores:

@@ -164,9 +164,8 @@ class FolderDataset:
         files = sorted(f for f in self.path.iterdir() if f.is_file() and not f.name.startswith("."))
         named = {str(entry.get("depth")) for entry in (self._common, *self._common.get("images", {}).values())}
         pictures = [f for f in files if f.suffix.lower() in PICTURE_SUFFIXES and f.name not in named]
-        pictures = [
-            f for f in pictures if not f.name.lower().endswith(_DEPTH_ENDINGS) and f not in self._depth_files(files)
-        ]
+        depths = self._depth_files(files)
+        pictures = [f for f in pictures if not f.name.lower().endswith(_DEPTH_ENDINGS) and f not in depths]
         if pictures:
             return pictures
         others = Counter(f.suffix.lower() or "no ending" for f in files)

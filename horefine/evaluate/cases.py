@@ -32,12 +32,6 @@ _READERS = 4
 class _Sidecars(FolderDataset):
     """A folder's samples without pictures and cameras: errors of poses need neither, and they take longest to read."""
 
-    def _depth_files(self, files: list[Path]) -> set[Path]:
-        """Once: it is asked for every file, and reads all sidecars."""
-        if not hasattr(self, "_depths"):
-            self._depths = super()._depth_files(files)
-        return self._depths
-
     def __getitem__(self, index: int) -> Sample:
         """What is known of a photograph; its picture and camera are one grey pixel."""
         file, name = self.files[index], self.names[index]
