@@ -3,6 +3,7 @@
     python -m benchmarks.refine --config default --level exact --scenes 100
     python -m benchmarks.refine --config song2022 --level exact --scenes 100
     python -m benchmarks.refine --config song2022 --level n02 --drop each        # the paper's table 3, on our scenes
+    python -m benchmarks.refine --set losses.spring_length=0 --set losses.penetration=0 --out refine_default_no_contact
 
 Scenes are seeded grasps of the embedded objects seen by 64x64 maps; the start is 15 degrees and 20 mm off for hand and
 object, 10 degrees for each finger joint, and the hand's shape is unknown. Levels of noise: horefine.data.maps.corrupt.
@@ -20,6 +21,7 @@ from horefine import Config, Pose, load_config, load_hand, refine
 from horefine.ablate import GROUPS
 from horefine.data.maps import corrupt, disturb
 from horefine.data.synthetic import benchmark_scenes
+from horefine.evaluate import score
 from horefine.geometry import axis_angle_to_matrix
 from horefine.scene import Features
 
@@ -49,6 +51,12 @@ def errors(pose: Pose, truth: Pose, features: Features) -> dict[str, torch.Tenso
     }
 
 
+def touch(pose: Pose, truth: Pose, features: Features) -> dict[str, torch.Tensor]:
+    """PD (to the surface, mm) and SIV (cm3) of the poses themselves."""
+    found = score(pose, truth, features.object, load_hand(), metrics=("pd_mm", "siv_cm3"))
+    return {"PD": torch.from_numpy(found["pd_mm"]), "SIV": torch.from_numpy(found["siv_cm3"])}
+
+
 def run(config: Config, scenes: int, level: str, batch: int, seed: int, start: tuple[float, float, float]) -> dict:
     """Refines ``scenes`` scenes in batches; returns medians with intervals, percentiles and time."""
     truth, features = benchmark_scenes(scenes, seed)
@@ -60,8 +68,9 @@ def run(config: Config, scenes: int, level: str, batch: int, seed: int, start: t
     begin = time.perf_counter()
     results = [refine(before[r], spoiled[r], config, hand_model=model) for r in rows]
     seconds = time.perf_counter() - begin
-    after = errors(Pose.cat([r.pose for r in results]), truth, features)
-    first = errors(before, truth, features)
+    refined = Pose.cat([r.pose for r in results])
+    after = errors(refined, truth, features) | touch(refined, truth, features)
+    first = errors(before, truth, features) | touch(before, truth, features)
     table = {}
     for name, value in after.items():
         low, middle, high = median_interval(value.tolist())
@@ -118,7 +127,8 @@ def main() -> None:
         cells = {f"{k} {q}": v[q] for k, v in result["table"].items() for q in ("median", "p90")}
         rows.append({"run": name, **cells, "< 3 mm": result["below_3mm"], "s/image": result["seconds_per_image"]})
     name = options.out or f"refine_{options.config}" + ("_drop" if options.drop else "")
-    write_result(name, {"options": vars(options), "results": results}, rows=rows, notes=["errors in mm"])
+    units = "errors and PD in mm, SIV in cm3"
+    write_result(name, {"options": vars(options), "results": results}, rows=rows, notes=[units])
 
 
 if __name__ == "__main__":
