@@ -1,29 +1,20 @@
 """The command ``horefine``. Each sub-command is a few lines over the library; only this file reads the command line.
 
-Exit codes: 0 all done; 1 unexpected error or full disk; 2 usage or configuration; 3 something needed is missing
-(MANO, mesh, weights, renderer); 4 some images failed (summary.json lists them); 130 interrupted (finished ones stay).
+Exit codes: :mod:`horefine.console`.
 """
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import functools
 import json
-import logging
-import signal
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-if TYPE_CHECKING:
-    from horefine.config import Config
-    from horefine.job import Job
-    from horefine.outcome import Outcome
+from horefine.console import FAILED, INTERRUPTED, MISSING, guarded, log, one_thread, stoppable
+from horefine.run_command import drive, make_job, show_plan
 
 __all__ = ["app", "main"]
 
@@ -34,9 +25,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-log = logging.getLogger("horefine")
-
-INTERRUPTED, FAILED, MISSING, USAGE, UNEXPECTED = 130, 4, 3, 2, 1
 
 
 def _option(help: str, *names: str, **settings: Any) -> Any:
@@ -84,65 +72,6 @@ Quiet = Annotated[bool, _option("Errors only.", "--quiet", "-q")]
 AsJson = Annotated[bool, _option("Print the result as JSON on stdout.", "--json")]
 
 
-def guarded(command: Callable[..., None]) -> Callable[..., None]:
-    """Sets up logging, and turns exceptions into one clear line and an exit code."""
-
-    @functools.wraps(command)
-    def wrapper(*args: Any, **kwargs: Any) -> None:
-        verbose, quiet = bool(kwargs.get("verbose")), bool(kwargs.get("quiet"))
-        _set_up_logging(verbose, quiet)
-        try:
-            command(*args, **kwargs)
-        except KeyboardInterrupt:
-            raise typer.Exit(INTERRUPTED) from None
-        except typer.Exit:
-            raise
-        except Exception as error:
-            code = _code(error)
-            message = (
-                str(error) if code != UNEXPECTED or isinstance(error, OSError) else f"{type(error).__name__}: {error}"
-            )
-            hint = " (-v shows where)" if code == UNEXPECTED and not verbose else ""
-            log.error("%s%s", message, hint, exc_info=error if verbose else None)
-            raise typer.Exit(code) from None
-
-    return wrapper
-
-
-def _one_thread() -> None:
-    """One torch thread, unless OMP_NUM_THREADS asks for more: small tensors lose more to threads than they gain."""
-    import os
-
-    import torch
-
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(1)
-
-
-def _code(error: Exception) -> int:
-    from horefine.errors import AssetError, ConfigError, InputError
-
-    # an optional package that is not there (nvdiffrast, pytorch3d) is missing like any other file
-    for kind, code in ((ConfigError, USAGE), ((AssetError, ImportError), MISSING), (InputError, FAILED)):
-        if isinstance(error, kind):
-            return code
-    return UNEXPECTED
-
-
-def _set_up_logging(verbose: bool, quiet: bool) -> None:
-    from rich.logging import RichHandler
-
-    console = Console(stderr=True)
-    level = logging.DEBUG if verbose else logging.ERROR if quiet else logging.INFO
-    handler: logging.Handler = RichHandler(console=console, show_time=False, show_path=verbose, highlighter=None)
-    if not console.is_terminal:  # one line for each message: logs are read by programs too
-        handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s" if console.is_terminal else "%(levelname)s: %(message)s"))
-    log.handlers = [handler]
-    log.setLevel(level)
-    log.propagate = False
-
-
 @app.command()
 @guarded
 def run(
@@ -180,195 +109,16 @@ def run(
     from horefine.config import load_config
 
     chosen = config if config != "auto" else "pixels" if features is None else "default"
-    job = _make_job(
+    job = make_job(
         images, out, load_config(chosen, overrides or ()), init=init, detector=detector, checkpoint=checkpoint,
         features=features, object_name=object_name, object_unit=object_unit, intrinsics=intrinsics, fov=fov, side=side,
         boxes=boxes, wrist=wrist, mano_dir=mano_dir, hand=hand, device=device, renderer=renderer, seed=seed,
         batch_size=batch_size, limit=limit, overwrite=overwrite, strict=strict, pictures=pictures,
     )  # fmt: skip
     if dry_run:
-        _show_plan(job, as_json)
+        show_plan(job, as_json)
     else:
-        _drive(job, as_json, quiet)
-
-
-def _make_job(
-    images: Path,
-    out: Path,
-    recipe: Config,
-    *,
-    init: str,
-    detector: str,
-    checkpoint: Path | None,
-    features: Path | None,
-    object_name: str | None,
-    object_unit: str | None,
-    intrinsics: str | None,
-    fov: float | None,
-    side: str | None,
-    boxes: Path | None,
-    wrist: str | None,
-    mano_dir: Path | None,
-    hand: str,
-    device: str,
-    renderer: str,
-    **settings: Any,
-) -> Job:
-    """The job that the options describe; what cannot be used is said before any work."""
-    from horefine.data.folder import FolderDataset, FolderOptions
-    from horefine.data.known import parse_wrist
-    from horefine.data.lens import parse_intrinsics
-    from horefine.errors import ConfigError, InputError
-    from horefine.extractors import Learned
-    from horefine.job import Job, check_device, check_renderer, hand_model, weights_digest
-
-    if intrinsics is not None and fov is not None:
-        raise ConfigError("--intrinsics and --fov: give one of them")
-    try:
-        camera = {"fov": fov} if fov is not None else None if intrinsics is None else parse_intrinsics(intrinsics)
-    except InputError as error:
-        raise ConfigError(f"--{error}") from None
-    source = "--fov" if fov is not None else "--intrinsics"
-    place = None if wrist is None else parse_wrist(wrist)
-    dataset = FolderDataset(images, FolderOptions(object_name, object_unit, camera, source, side, place, boxes))
-    where = check_device(device)
-    _one_thread()
-    check_renderer(renderer, where)
-    files = _folder(Path(init), "--init") if "/" in init or Path(init).is_dir() else None
-    if checkpoint is not None and files is not None:
-        raise ConfigError(f"--checkpoint {checkpoint}: goes with --init hoisdf, not with the poses of {files}")
-    model = hand_model(mano_dir, hand)
-    networks = Learned("hoisdf" if files else init, device=where, hand=model, checkpoint=checkpoint, detector=detector)
-    return Job(
-        dataset=dataset, config=recipe, out=out, model=model, networks=networks, init=init, poses=files,
-        detector=detector, maps=_folder(features, "--features"), device=where, renderer=renderer,
-        weights="" if files and features else weights_digest(checkpoint), **settings,
-    )  # fmt: skip
-
-
-def _folder(path: Path | None, option: str) -> Path | None:
-    from horefine.errors import ConfigError
-
-    if path is not None and not path.is_dir():
-        raise ConfigError(f"{option} {path}: no such folder")
-    return path
-
-
-def _show_plan(job: Job, as_json: bool) -> None:
-    from horefine.job import plan
-
-    found = plan(job)
-    if as_json:
-        print(json.dumps(vars(found), indent=2))
-    else:
-        steps = sum(stage.steps for stage in job.config.stages.values())
-        counts = len(found.todo), len(found.finished), len(found.problems)
-        log.info("%s: %d images to refine, %d finished, %d with problems", job.dataset.path, *counts)
-        log.info("recipe: %d steps; features: %s", steps, ", ".join(found.features) or "none")
-        log.info("first poses: %s; features: %s; out: %s", job.poses or job.init, job.maps or "networks", job.out)
-        for name, problem in found.problems.items():
-            log.error("%s", problem if problem.startswith(name) else f"{name}: {problem}")
-    if found.problems:
-        raise typer.Exit(FAILED)
-
-
-def _drive(job: Job, as_json: bool, quiet: bool) -> None:
-    """Runs the job with a progress bar; writes summary and report of what was finished, however it ends."""
-    from horefine.pipeline import run as refine_all
-
-    done: list[Outcome] = []
-    stopped = True
-    try:
-        with _stoppable() as check, _progress(len(job.indices), quiet) as advance:
-            for outcome in refine_all(dataclasses.replace(job, check=check)):
-                done.append(outcome)
-                advance(outcome)
-        stopped = False
-    except KeyboardInterrupt:
-        kept = sum(outcome.status != "failed" for outcome in done)
-        log.warning("interrupted: %d of %d images are finished and kept; run again to go on", kept, len(job.indices))
-        raise
-    finally:
-        with contextlib.suppress(OSError) if stopped else contextlib.nullcontext():  # the disk may be full
-            _conclude(job, done)
-    if as_json:
-        print((job.out / "summary.json").read_text(), end="")
-    failed = sum(outcome.status == "failed" for outcome in done)
-    if failed:
-        log.warning("%d of %d images failed; %s says why", failed, len(done), job.out / "summary.json")
-        raise typer.Exit(FAILED)
-
-
-def _conclude(job: Job, done: list[Outcome]) -> None:
-    from horefine.outcome import write_summary
-    from horefine.report import write_report
-
-    about = {
-        "schema_version": 1, "input": str(job.dataset.path), "hand_model": job.model.name, "device": job.device,
-        "renderer": job.renderer, "seed": job.seed, "config_hash": job.key(), "first_pose": str(job.poses or job.init),
-        "features": str(job.maps or "networks"), "complete": len(done) == len(job.indices),
-    }  # fmt: skip
-    place = {name: index for index, name in enumerate(job.dataset.names)}
-    write_summary(job.out, sorted(done, key=lambda outcome: place[outcome.name]), about)
-    log.info("report: %s", write_report(job.out, f"horefine: {job.dataset.path.resolve().name}"))
-
-
-@contextlib.contextmanager
-def _progress(total: int, quiet: bool) -> Iterator[Callable[[Outcome], None]]:
-    """A bar on a terminal, a line for each image elsewhere."""
-    from rich.logging import RichHandler
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = next((h.console for h in log.handlers if isinstance(h, RichHandler)), Console(stderr=True))
-    if quiet or not console.is_terminal:
-        yield lambda outcome: log.info("%s: %s", outcome.name, _line(outcome)) if outcome.status != "failed" else None
-        return
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("refining", total=total)
-
-        def advance(outcome: Outcome) -> None:
-            bar.advance(task)
-            if outcome.status != "failed":
-                log.info("%s: %s", outcome.name, _line(outcome))
-
-        yield advance
-
-
-def _line(outcome: Outcome) -> str:
-    if outcome.status == "skipped":
-        return "finished before (--overwrite does it again)"
-    return f"{outcome.status}: {outcome.row.get('reason')}"
-
-
-@contextlib.contextmanager
-def _stoppable() -> Iterator[Callable[[], None]]:
-    """SIGTERM (a job scheduler, a container's end) ends a run as Ctrl-C does.
-
-    Yields a function to call now and then: a KeyboardInterrupt that was raised inside a callback from compiled code is
-    swallowed there, and this raises it again. A SIGINT that the parent process had ignored (``nohup``) stays ignored.
-    """
-    asked = False
-
-    def stop(*_: object) -> None:
-        nonlocal asked
-        asked = True
-        raise KeyboardInterrupt
-
-    def check() -> None:
-        if asked:
-            raise KeyboardInterrupt
-
-    before = {}
-    with contextlib.suppress(ValueError):  # not in the main thread: nothing to catch
-        for number in (signal.SIGTERM, signal.SIGINT):
-            if signal.getsignal(number) != signal.SIG_IGN:
-                before[number] = signal.signal(number, stop)
-    try:
-        yield check
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        drive(job, as_json, quiet)
 
 
 @app.command()
@@ -466,7 +216,7 @@ def evaluate(
     from horefine.errors import ConfigError
     from horefine.evaluate.command import Request, conclude, hand_for, metrics_of
 
-    _one_thread()
+    one_thread()
     if suite is not None:
         _headline(suite, out, config, maps, limit, as_json, quiet)
         return
@@ -494,7 +244,7 @@ def _headline(
     from horefine.headline import evaluate_suite, write_headline
 
     out = Path("out/suite") if poses is None else poses / "evaluation"
-    with _stoppable() as check, Progress(console=Console(stderr=True), transient=True, disable=quiet) as bar:
+    with stoppable() as check, Progress(console=Console(stderr=True), transient=True, disable=quiet) as bar:
         task = bar.add_task("refining", total=None)
         found = evaluate_suite(
             suite, config=config, maps=maps, poses=poses, out=out, limit=limit,
@@ -570,19 +320,19 @@ def ablate(
     usual = "pixels" if suite is None and features is None else "default"
     plan = load_plan(config, asked, overrides or ()) if config else make_plan(asked or usual, overrides or (), drop)
     if images is None:
-        _one_thread()
+        one_thread()
         device = check_device(device)
         check_renderer(renderer, device)
         inputs = suite_inputs(str(suite), maps, plan.configs, limit)
     else:
-        job = _make_job(
+        job = make_job(
             images, out, plan.base, init=init, detector=detector, checkpoint=checkpoint, features=features,
             object_name=object_name, object_unit=object_unit, intrinsics=intrinsics, fov=fov, side=side, boxes=boxes,
             wrist=wrist, mano_dir=mano_dir, hand=hand, device=device, renderer=renderer, seed=seed,
             batch_size=batch_size, limit=limit,
         )  # fmt: skip
         device, inputs = job.device, folder_inputs(job, plan.configs, out / "inputs")
-    with _stoppable() as check, Progress(console=Console(stderr=True), transient=True, disable=quiet) as bar:
+    with stoppable() as check, Progress(console=Console(stderr=True), transient=True, disable=quiet) as bar:
         task = bar.add_task("refining", total=len(inputs.starts) * len(plan.configs))
         runner = Runner(
             inputs, out, chosen_metrics(metrics, inputs, simulate=simulate), device, renderer, batch_size, seed,

@@ -338,9 +338,9 @@ def test_ctrl_c_keeps_what_is_finished(photos: Path, tmp_path: Path, monkeypatch
 
 
 def test_a_swallowed_interrupt_is_raised_again_at_the_next_step() -> None:
-    from horefine.cli import _stoppable
+    from horefine.console import stoppable
 
-    with _stoppable() as check:
+    with stoppable() as check:
         check()
         with contextlib.suppress(KeyboardInterrupt):  # as a callback from compiled code does
             os.kill(os.getpid(), signal.SIGTERM)

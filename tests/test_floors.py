@@ -23,6 +23,7 @@ FLOORS = (  # lowest first; modules of one package (losses, render, ...) may imp
     ("align",),
     ("objective", "adam", "muon", "tangent"),
     ("jacobian", "factors"),
+    ("inverse_kinematics",),
     ("levenberg_marquardt",),
     ("curvature",),
     ("config", "configs"),
@@ -40,6 +41,8 @@ FLOORS = (  # lowest first; modules of one package (losses, render, ...) may imp
     ("evaluate", "train", "report", "distribute", "doctor"),
     ("ablate",),
     ("headline",),
+    ("console",),
+    ("run_command",),
     ("cli",),
     ("__main__",),
 )

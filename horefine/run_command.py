@@ -1,0 +1,141 @@
+"""From the options of a command to a job, and from the job to its end (``run``; ``ablate`` shares the first part)."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from horefine.console import FAILED, log, one_thread, progress, stoppable
+
+if TYPE_CHECKING:
+    from horefine.config import Config
+    from horefine.job import Job
+    from horefine.outcome import Outcome
+
+__all__ = ["drive", "make_job", "show_plan"]
+
+
+def make_job(
+    images: Path,
+    out: Path,
+    recipe: Config,
+    *,
+    init: str,
+    detector: str,
+    checkpoint: Path | None,
+    features: Path | None,
+    object_name: str | None,
+    object_unit: str | None,
+    intrinsics: str | None,
+    fov: float | None,
+    side: str | None,
+    boxes: Path | None,
+    wrist: str | None,
+    mano_dir: Path | None,
+    hand: str,
+    device: str,
+    renderer: str,
+    **settings: Any,
+) -> Job:
+    """The job that the options describe; what cannot be used is said before any work."""
+    from horefine.data.folder import FolderDataset, FolderOptions
+    from horefine.data.known import parse_wrist
+    from horefine.data.lens import parse_intrinsics
+    from horefine.errors import ConfigError, InputError
+    from horefine.extractors import Learned
+    from horefine.job import Job, check_device, check_renderer, hand_model, weights_digest
+
+    if intrinsics is not None and fov is not None:
+        raise ConfigError("--intrinsics and --fov: give one of them")
+    try:
+        camera = {"fov": fov} if fov is not None else None if intrinsics is None else parse_intrinsics(intrinsics)
+    except InputError as error:
+        raise ConfigError(f"--{error}") from None
+    source = "--fov" if fov is not None else "--intrinsics"
+    place = None if wrist is None else parse_wrist(wrist)
+    dataset = FolderDataset(images, FolderOptions(object_name, object_unit, camera, source, side, place, boxes))
+    where = check_device(device)
+    one_thread()
+    check_renderer(renderer, where)
+    files = _folder(Path(init), "--init") if "/" in init or Path(init).is_dir() else None
+    if checkpoint is not None and files is not None:
+        raise ConfigError(f"--checkpoint {checkpoint}: goes with --init hoisdf, not with the poses of {files}")
+    model = hand_model(mano_dir, hand)
+    networks = Learned("hoisdf" if files else init, device=where, hand=model, checkpoint=checkpoint, detector=detector)
+    return Job(
+        dataset=dataset, config=recipe, out=out, model=model, networks=networks, init=init, poses=files,
+        detector=detector, maps=_folder(features, "--features"), device=where, renderer=renderer,
+        weights="" if files and features else weights_digest(checkpoint), **settings,
+    )  # fmt: skip
+
+
+def _folder(path: Path | None, option: str) -> Path | None:
+    from horefine.errors import ConfigError
+
+    if path is not None and not path.is_dir():
+        raise ConfigError(f"{option} {path}: no such folder")
+    return path
+
+
+def show_plan(job: Job, as_json: bool) -> None:
+    from horefine.job import plan
+
+    found = plan(job)
+    if as_json:
+        print(json.dumps(vars(found), indent=2))
+    else:
+        steps = sum(stage.steps for stage in job.config.stages.values())
+        counts = len(found.todo), len(found.finished), len(found.problems)
+        log.info("%s: %d images to refine, %d finished, %d with problems", job.dataset.path, *counts)
+        log.info("recipe: %d steps; features: %s", steps, ", ".join(found.features) or "none")
+        log.info("first poses: %s; features: %s; out: %s", job.poses or job.init, job.maps or "networks", job.out)
+        for name, problem in found.problems.items():
+            log.error("%s", problem if problem.startswith(name) else f"{name}: {problem}")
+    if found.problems:
+        raise typer.Exit(FAILED)
+
+
+def drive(job: Job, as_json: bool, quiet: bool) -> None:
+    """Runs the job with a progress bar; writes summary and report of what was finished, however it ends."""
+    from horefine.pipeline import run as refine_all
+
+    done: list[Outcome] = []
+    stopped = True
+    try:
+        with stoppable() as check, progress(len(job.indices), quiet) as advance:
+            for outcome in refine_all(dataclasses.replace(job, check=check)):
+                done.append(outcome)
+                advance(outcome)
+        stopped = False
+    except KeyboardInterrupt:
+        kept = sum(outcome.status != "failed" for outcome in done)
+        log.warning("interrupted: %d of %d images are finished and kept; run again to go on", kept, len(job.indices))
+        raise
+    finally:
+        with contextlib.suppress(OSError) if stopped else contextlib.nullcontext():  # the disk may be full
+            _conclude(job, done)
+    if as_json:
+        print((job.out / "summary.json").read_text(), end="")
+    failed = sum(outcome.status == "failed" for outcome in done)
+    if failed:
+        log.warning("%d of %d images failed; %s says why", failed, len(done), job.out / "summary.json")
+        raise typer.Exit(FAILED)
+
+
+def _conclude(job: Job, done: list[Outcome]) -> None:
+    from horefine.outcome import write_summary
+    from horefine.report import write_report
+
+    about = {
+        "schema_version": 1, "input": str(job.dataset.path), "hand_model": job.model.name, "device": job.device,
+        "renderer": job.renderer, "seed": job.seed, "config_hash": job.key(), "first_pose": str(job.poses or job.init),
+        "features": str(job.maps or "networks"), "complete": len(done) == len(job.indices),
+    }  # fmt: skip
+    place = {name: index for index, name in enumerate(job.dataset.names)}
+    write_summary(job.out, sorted(done, key=lambda outcome: place[outcome.name]), about)
+    log.info("report: %s", write_report(job.out, f"horefine: {job.dataset.path.resolve().name}"))
