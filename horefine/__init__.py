@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from horefine.config import Config, load_config
     from horefine.geometry import Camera
     from horefine.hand import HandModel, load_hand
+    from horefine.inverse_kinematics import joints_to_pose
     from horefine.mesh import Mesh
     from horefine.objects import embedded_object
     from horefine.refinement import Refinement, refine
@@ -34,6 +35,7 @@ _HOMES = {
     "Refinement": "refinement",
     "Scene": "scene",
     "embedded_object": "objects",
+    "joints_to_pose": "inverse_kinematics",
     "load_config": "config",
     "load_hand": "hand",
     "refine": "refinement",
@@ -50,6 +52,7 @@ __all__ = [
     "Refinement",
     "Scene",
     "embedded_object",
+    "joints_to_pose",
     "load_config",
     "load_hand",
     "refine",
