@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from torch import Tensor
 from horefine.distance import DistanceGrid
 from horefine.errors import InputError
 from horefine.geometry import Camera, matrix_to_axis_angle
+from horefine.hand import HandModel
+from horefine.inverse_kinematics.table import pose_from_table
 from horefine.mesh import Mesh
 from horefine.scene import CONFIDENCES, FACTORS, Contact, Features, Pose
 
@@ -52,6 +54,8 @@ class ForeignPose:
     """B = 1. Of a left hand as it is, not mirrored."""
     side: str | None
     """What the file says."""
+    notes: tuple[str, ...] = ()
+    """What there is to say of it."""
 
 
 def find_item(folder: Path, name: str, suffixes: tuple[str, ...] = (".npz", ".json")) -> Path:
@@ -69,17 +73,28 @@ def find_item(folder: Path, name: str, suffixes: tuple[str, ...] = (".npz", ".js
     raise InputError(f"{name}: no {' or '.join(name + s for s in suffixes)} in {folder}")
 
 
-def read_pose(path: Path, mean_rotvec: Float[Tensor, "16 3"] | None = None) -> ForeignPose:
-    """A pose of one hand and its object, in the house's names or smplx's.
+def read_pose(
+    path: Path,
+    mean_rotvec: Float[Tensor, "16 3"] | None = None,
+    *,
+    hand_model: HandModel | None = None,
+    image_side: str = "right",
+) -> ForeignPose:
+    """A pose of one hand and its object, in the house's names or smplx's, or of 21 ``joints``.
 
     Args:
         mean_rotvec: MANO's mean pose, for files with ``flat_hand_mean`` false.
+        hand_model: the hand that is fitted to joints; without it rotations are needed.
+        image_side: whose joints they are when the file does not say.
 
     Raises:
-        InputError: missing file or key, wrong shape, numbers that are not finite, millimetres, behind the camera.
+        InputError: missing file or key, wrong shape, numbers that are not finite, millimetres, behind the camera;
+            joints that show no hand of that side.
     """
     table = _read(path)
     where = path.name
+    if "joints" in table and not {"hand_rotvec", "global_orient"} & set(table):
+        return _from_joints(table, where, hand_model, image_side)
     if "hand_rotvec" in table:
         hand = _array(table, "hand_rotvec", (16, 3), where)
         names = _HOUSE
@@ -101,11 +116,41 @@ def read_pose(path: Path, mean_rotvec: Float[Tensor, "16 3"] | None = None) -> F
     object_transl = _array(table, names["object_transl"], (3,), where)
     for key, value in ((names["transl"], transl), (names["object_transl"], object_transl)):
         _check_place(value, f"{where}: {key}")
+    pose = Pose(hand[None], shape[None], transl[None], rotation[None], object_transl[None], **_factors(table, where))
+    return ForeignPose(pose, _side(table, where))
+
+
+def _side(table: Mapping[str, Any], where: str) -> str | None:
     side = str(np.asarray(table["side"])) if "side" in table else None
     if side not in (None, "right", "left"):
         raise InputError(f"{where}: side: {side!r}; known: right, left")
-    pose = Pose(hand[None], shape[None], transl[None], rotation[None], object_transl[None], **_factors(table, where))
-    return ForeignPose(pose, side)
+    return side
+
+
+def _from_joints(table: Mapping[str, Any], where: str, hand_model: HandModel | None, image_side: str) -> ForeignPose:
+    """The hand that shows the file's joints; its object, or a place for one between palm and fingertips."""
+    if hand_model is None:
+        raise InputError(f"{where}: holds joints; here rotations are needed: hand_rotvec, or global_orient + hand_pose")
+    side = _side(table, where)
+    pose, notes = pose_from_table(table, where, hand_model, side or image_side)
+    _check_place(pose.hand_transl[0], f"{where}: joints: wrist")
+    held = _held(table, where)
+    if held is None:
+        said = "the file says nothing of the object: it begins in the hand, unturned; only a recipe with align finds it"
+        return ForeignPose(pose, side, (*notes, said))
+    return ForeignPose(replace(pose, object_rotvec=held[0], object_transl=held[1]), side, notes)
+
+
+def _held(table: Mapping[str, Any], where: str) -> tuple[Float[Tensor, "1 3"], Float[Tensor, "1 3"]] | None:
+    """Rotation and translation of the object, in the house's names or smplx's; None when there is neither."""
+    for names in (_HOUSE, _SMPLX):
+        turn, place = names["object_rot"], names["object_transl"]
+        if turn in table or place in table:
+            rotation = _rotvec(_need(table, turn, where), 1, f"{where}: {turn}")
+            transl = _array(table, place, (3,), where)
+            _check_place(transl, f"{where}: {place}")
+            return rotation, transl[None]
+    return None
 
 
 def _factors(table: Mapping[str, Any], where: str) -> dict[str, Tensor]:

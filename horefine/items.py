@@ -127,7 +127,8 @@ def pose_from_file(item: Item, folder: Path, model: HandModel) -> Pose:
         InputError: no file for this image, one that cannot be used, or one of the other side.
     """
     mean = model.mean_rotvec if model.name == "mano" else None
-    found = read_pose(find_item(folder, item.name), mean)
+    found = read_pose(find_item(folder, item.name), mean, hand_model=model, image_side=item.sample.side)
+    item.notes += found.notes
     if found.side is not None and found.side != item.sample.side:
         raise InputError(
             f"{item.name}: the pose is of a {found.side} hand, the image of a {item.sample.side} one; "

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from oracles import load, tensor
+from photo_folder import FEW_STEPS, write_photo_folder
 from torch import Tensor
+from typer.testing import CliRunner
 
 from horefine import HandModel, joints_to_pose, load_hand
 from horefine.anatomy import JOINT_ORDERS, JOINTS, ROTATIONS, anatomy_angles, compose_angles, convert_joints
+from horefine.cli import app
+from horefine.data.mirror import mirror_pose
 from horefine.data.synthetic import SceneSource
 from horefine.errors import InputError
+from horefine.exchange import find_item, read_pose
 from horefine.geometry import axis_angle_to_matrix
 from horefine.hand import Hand
 from horefine.inverse_kinematics import closed_form, gsdf_kinematics
@@ -322,3 +331,83 @@ def test_joint_hand_is_the_hand_in_double(grasps: tuple[Pose, Hand]) -> None:
     posed = small(pose.hand_rotvec.double(), pose.hand_shape.double(), pose.hand_transl.double())
     assert torch.allclose(posed.joints.float(), true.joints, atol=1e-6)
     assert tuple(JOINTS.index(f"{finger}4") for finger in ("thumb", "pinky")) == (4, 20)
+
+
+# --- as a file of --init ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two photographs, the second of a left hand; ``joints/`` holds their joints, with 3 mm of noise, in HO-3D's order.
+
+    The first file (npz) holds the object's pose too; the second (json) holds a missing joint and nothing of the object.
+    """
+    root = write_photo_folder(tmp_path_factory.mktemp("photos"), 2, left=(1,))
+    (root / "joints").mkdir()
+    for name in ("p0", "p1"):
+        pose = read_pose(root / "truth" / f"{name}.npz").pose
+        seen = mirror_pose(pose) if name == "p1" else pose
+        joints = noisy(hand_model()(seen.hand_rotvec, seen.hand_shape, seen.hand_transl).joints[0], 3.0)
+        joints = convert_joints(joints * MIRROR if name == "p1" else joints, "house", "ho3d")
+        if name == "p0":
+            held = {"obj_rot": pose.object_rotvec[0].numpy(), "obj_trans": pose.object_transl[0].numpy()}
+            np.savez(root / "joints" / "p0.npz", joints=joints.numpy(), joint_order="ho3d", **held)
+        else:
+            rows: list[list[float] | None] = list(joints.tolist())
+            rows[5] = None
+            table = {"joints": rows, "joint_order": "ho3d", "side": "left", "joint_sigma": 0.003}
+            (root / "joints" / "p1.json").write_text(json.dumps(table))
+    return root
+
+
+@pytest.mark.parametrize("name", ["p0", "p1"])
+def test_a_file_of_joints_is_a_pose(photos: Path, name: str) -> None:
+    truth = read_pose(photos / "truth" / f"{name}.npz").pose
+    found = read_pose(find_item(photos / "joints", name), hand_model=hand_model(), image_side="right")
+    pose = mirror_pose(found.pose) if name == "p1" else found.pose
+    true = mirror_pose(truth) if name == "p1" else truth
+    fitted = hand_model()(pose.hand_rotvec, pose.hand_shape, pose.hand_transl)
+    assert apart(fitted.joints, hand_model()(true.hand_rotvec, true.hand_shape, true.hand_transl).joints).max() < 4
+    if name == "p0":
+        assert found.side is None and found.notes == () and torch.equal(found.pose.object_transl, truth.object_transl)
+    else:
+        assert found.side == "left" and found.notes[0] == "joints missing: middle2"
+        assert "says nothing of the object" in found.notes[1] and not found.pose.object_rotvec.any()
+        assert (found.pose.object_transl - truth.object_transl).norm() < 0.15
+
+
+def test_a_run_begins_at_joints(photos: Path, tmp_path: Path) -> None:
+    words = ["run", photos / "images", "--init", photos / "joints", "--features", photos / "maps", "--out", tmp_path]
+    result = CliRunner().invoke(app, [str(word) for word in (*words, *FEW_STEPS)])
+    assert result.exit_code == 0, result.output
+    for name in ("p0", "p1"):
+        table = json.loads((tmp_path / "items" / name / "result.json").read_text())
+        assert table["first_pose"] == "file" and table["errors"]["hand_error_start_mm"] < 8
+    assert any("says nothing of the object" in note for note in table["notes"])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"joints": "x"}, "a.npz: joints: not an array of numbers"),
+        ({"joints": np.zeros((2, 21, 3)) + np.nan}, "a.npz: joints: every joint has a NaN"),
+        ({"times": 1000.0}, "a.npz: joints: bones of hand 0 are .* millimetres"),
+        ({"times": MIRROR.numpy()}, "a.npz: joints: the joints are those of a left hand, not of a right one"),
+        ({"plus": np.array([0, 0, -0.5])}, "a.npz: joints: they reach behind the camera .* relative to the wrist"),
+        ({"plus": np.array([0, 0, 100.0])}, "a.npz: joints: wrist: .* is more than 10 m away"),
+        ({"joint_order": "nimble"}, "a.npz: joint_order: 'nimble' is unknown"),
+        ({"joint_order": "mano"}, "a.npz: joints: the joints are in another order, that of 'house'"),
+        ({"object_rotvec": np.zeros(3)}, "a.npz: object_transl is missing; it holds"),
+        ({"side": "both"}, "a.npz: side: 'both'; known: right, left"),
+    ],
+)
+def test_a_file_of_joints_that_cannot_be_used(
+    grasps: tuple[Pose, Hand], tmp_path: Path, change: dict[str, Any], said: str
+) -> None:
+    joints = (grasps[1].joints[0] - grasps[1].joints[0, 0]).numpy() + np.array([0, 0, 0.5])
+    table = {"joints": joints * change.pop("times", 1.0) + change.pop("plus", 0.0)} | change
+    np.savez(tmp_path / "a.npz", **table)
+    with pytest.raises(InputError, match=said):
+        read_pose(tmp_path / "a.npz", hand_model=hand_model())
+    with pytest.raises(InputError, match=r"a\.npz: holds joints; here rotations are needed"):
+        read_pose(tmp_path / "a.npz")
