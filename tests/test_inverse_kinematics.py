@@ -101,6 +101,22 @@ def test_gsdf_formula_without_faults_turns_mirrored_hands_too_and_is_exact() -> 
     assert 1e-4 < (usual.transforms - found.transforms)[0].abs().max() < 1e-2  # what the 1e-7s do
 
 
+@pytest.mark.parametrize(("start", "faults"), [("gsdf", False), ("gsdf_official", True)])
+def test_gsdf_formula_is_a_start_by_name(grasps: tuple[Pose, Hand], start: str, faults: bool) -> None:
+    joints = grasps[1].joints.double()
+    alone = joints_to_pose(joints, hand_model(), start=start, steps=0)
+    formula = gsdf_kinematics(joints, flat_joints(hand_model()).double(), faults=faults)
+    assert torch.allclose(axis_angle_to_matrix(alone.rotvec), axis_angle_to_matrix(formula.rotvec), atol=1e-9)
+    assert torch.allclose(alone.joints[:, 0], joints[:, 0], atol=1e-9)
+    given = noisy(grasps[1].joints, 3.0)
+    given[0, [0, 7]] = torch.nan
+    given[1] = torch.nan
+    refined = joints_to_pose(given, hand_model(), start=start)
+    ours = joints_to_pose(given, hand_model())
+    assert refined.rotvec.isfinite().all()
+    assert apart(refined.joints[2:], ours.joints[2:]).max() < 0.5  # wherever it begins
+
+
 # --- the closed form -----------------------------------------------------------------------------------------------
 
 
@@ -303,6 +319,7 @@ def test_steps_zero_is_the_closed_form(grasps: tuple[Pose, Hand]) -> None:
         (flat_joints(hand_model()) * 100, {}, "100 times a hand's; centimetres. Divide by 100"),
         (flat_joints(hand_model()), {"order": "opnpose"}, "'opnpose' is unknown; did you mean 'openpose'"),
         (flat_joints(hand_model()), {"order": ["wrist"] * 21}, "joint_order: 21 names.*known: wrist, thumb1"),
+        (flat_joints(hand_model()), {"start": "gsfd"}, "start: 'gsfd'; did you mean 'gsdf'"),
         (flat_joints(hand_model()), {"side": "up"}, "side: 'up'; known: right, left"),
         (flat_joints(hand_model()), {"confidence": 2.0}, "confidence: runs from 2 to 2; expected 0 to 1"),
         (flat_joints(hand_model()), {"confidence": [0.5, 1.0]}, r"confidence: shape \(2,\); expected one number"),
@@ -350,8 +367,9 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
         joints = noisy(hand_model()(seen.hand_rotvec, seen.hand_shape, seen.hand_transl).joints[0], 3.0)
         joints = convert_joints(joints * MIRROR if name == "p1" else joints, "house", "ho3d")
         if name == "p0":
-            held = {"obj_rot": pose.object_rotvec[0].numpy(), "obj_trans": pose.object_transl[0].numpy()}
-            np.savez(root / "joints" / "p0.npz", joints=joints.numpy(), joint_order="ho3d", **held)
+            turn, place = pose.object_rotvec[0].numpy(), pose.object_transl[0].numpy()
+            file = root / "joints" / "p0.npz"
+            np.savez(file, joints=joints.numpy(), joint_order="ho3d", obj_rot=turn, obj_trans=place)
         else:
             rows: list[list[float] | None] = list(joints.tolist())
             rows[5] = None

@@ -17,13 +17,14 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from horefine.anatomy import FINGERS, JOINTS
+from horefine.errors import InputError, suggestion
 from horefine.geometry import matrix_to_axis_angle
 from horefine.hand import HandModel, load_hand
 from horefine.inverse_kinematics.closed_form import closed_form
 from horefine.inverse_kinematics.fit import joint_hand
 from horefine.inverse_kinematics.given import ALIASES, read_joints
 from horefine.inverse_kinematics.gsdf import GsdfKinematics, gsdf_kinematics
-from horefine.inverse_kinematics.judge import fit_given, judge
+from horefine.inverse_kinematics.judge import STARTS, fit_given, judge
 from horefine.scene import Pose
 
 __all__ = ["ALIASES", "GsdfKinematics", "HandFit", "closed_form", "gsdf_kinematics", "joints_to_pose"]
@@ -69,6 +70,7 @@ def joints_to_pose(
     side: str = "right",
     confidence: ArrayLike | Tensor | None = None,
     sigma: ArrayLike | Tensor | None = None,
+    start: str = "anatomical",
     steps: int = 50,
 ) -> HandFit:
     """The hands that show given joints: a closed form, then the likeliest rotations, shape and place.
@@ -83,14 +85,17 @@ def joints_to_pose(
         side: of a left hand x is flipped first; what comes out is in that mirror, as everywhere in horefine.
         confidence: 0 to 1 for each joint, "21" or "B 21": multiplies its squared error; 0 leaves it out.
         sigma: spread of the joints in each direction, metres: one number, "21" or "B 21". Default: found for each hand.
-        steps: of the refinement, at most; 0: the closed form alone.
+        start: the closed form: ``anatomical`` (ours), ``gsdf`` (gSDF's formula), ``gsdf_official`` (with its faults).
+        steps: of the refinement, at most; 0: the closed form alone, whose ``sigma`` says nothing.
 
     Raises:
-        InputError: another shape, number or unit than said; unknown order or side; nothing but NaN.
+        InputError: another shape, number or unit than said; unknown order, side or start; nothing but NaN.
     """
     hand = load_hand() if hand is None else hand
+    if start not in STARTS:
+        raise InputError(f"start: {start!r}{suggestion(start, STARTS)}")
     given = read_joints(joints, hand, order, side, confidence, sigma)
-    fit = fit_given(given, joint_hand(hand), steps)
+    fit = fit_given(given, joint_hand(hand), steps, start)
     mirrored, usable, notes = judge(given, fit, joint_hand(hand), steps)
     like = joints if isinstance(joints, Tensor) and joints.is_floating_point() else torch.zeros(())
 

@@ -16,8 +16,10 @@ from torch import Tensor
 
 from horefine.anatomy import FINGERS, JOINTS, ROTATIONS
 from horefine.geometry import axis_angle_to_matrix, matrix_to_axis_angle
+from horefine.hand import HandModel
+from horefine.inverse_kinematics.closed_form import flat_joints
 
-__all__ = ["TRANSFORM_ORDER", "GsdfKinematics", "gsdf_kinematics"]
+__all__ = ["TRANSFORM_ORDER", "GsdfKinematics", "gsdf_kinematics", "gsdf_start"]
 
 TRANSFORM_ORDER = ("wrist", *(f"{finger}{i}" for finger in FINGERS for i in (1, 2, 3)))
 """Order of the 16 transforms: fingers as in the house order of joints, not as in MANO's."""
@@ -72,6 +74,20 @@ def gsdf_kinematics(
     transforms = torch.eye(4, dtype=joints.dtype, device=joints.device).repeat(len(joints), 16, 1, 1)
     transforms[..., :3, :3], transforms[..., :3, 3] = torch.stack(turned, 1), torch.stack(placed, 1)
     return GsdfKinematics(torch.stack(local, 1)[:, _TO_MANO], transforms, valid)
+
+
+def gsdf_start(
+    joints: Float[Tensor, "B 21 3"], hand: HandModel, *, faults: bool
+) -> tuple[Float[Tensor, "B 16 3"], Float[Tensor, "B 3"]]:
+    """Rotations and translation by :func:`gsdf_kinematics`, with the wrist where it is given.
+
+    The formula wants every joint: a missing one (NaN) is taken to be where the first joint is that is there.
+    """
+    given = joints.isfinite().all(-1)
+    first = joints[torch.arange(len(joints)), given.float().argmax(1)].nan_to_num()
+    whole = torch.where(given[..., None], joints, first[:, None])
+    rest = flat_joints(hand).to(joints)
+    return gsdf_kinematics(whole, rest, faults=faults).rotvec, whole[:, 0] - rest[0]
 
 
 def _palm(

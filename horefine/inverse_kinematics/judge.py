@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 
 import numpy as np
@@ -13,8 +14,16 @@ from horefine.hand import HandModel
 from horefine.inverse_kinematics.closed_form import closed_form
 from horefine.inverse_kinematics.fit import Fit, fit_joints
 from horefine.inverse_kinematics.given import Given
+from horefine.inverse_kinematics.gsdf import gsdf_start
 
-__all__ = ["fit_given", "judge"]
+__all__ = ["STARTS", "fit_given", "judge"]
+
+STARTS = {
+    "anatomical": closed_form,
+    "gsdf": functools.partial(gsdf_start, faults=False),
+    "gsdf_official": functools.partial(gsdf_start, faults=True),
+}
+"""Closed forms by name: ours; gSDF's formula; the same with the faults of its code."""
 
 _MARGIN = 8.0
 """The joints show something else when that is exp(8), 3000 times, as likely."""
@@ -26,13 +35,14 @@ _ASTRAY = (5.0, 0.02)
 """A joint that is so many times the noise, and metres, from where a hand would have it is named."""
 
 
-def fit_given(given: Given, hand: HandModel, steps: int) -> Fit:
+def fit_given(given: Given, hand: HandModel, steps: int, start: str = "anatomical") -> Fit:
     """The closed form, refined.
 
     Args:
         hand: of ``fit.joint_hand``.
+        start: a key of :data:`STARTS`.
     """
-    rotvec, transl = closed_form(given.joints, hand)
+    rotvec, transl = STARTS[start](given.joints, hand)
     joints = given.joints.nan_to_num()
     return fit_joints(rotvec, transl, joints, given.confidence, hand, sigma=given.sigma, steps=steps)
 
