@@ -4,6 +4,7 @@
     python -m benchmarks.recipes --scenes 100
     python -m benchmarks.recipes --configs song2022,default
     python -m benchmarks.recipes --maps exact                   # how much of the rest is the maps' fault
+    python -m benchmarks.recipes --again                        # the tables anew, from the scenes in the result file
 
 Photos and networks are those of ``benchmarks.from_pixels``; the networks run once for each photo, and each recipe sees
 what it asks for. Whether hand and object are aligned first is the recipe's own choice; contact is predicted for recipes
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
@@ -23,11 +25,13 @@ from pathlib import Path
 
 import torch
 
+from benchmarks import _common
 from benchmarks._common import median_interval, write_result
 from benchmarks.from_pixels import Errors, batches, crops_of, features_of, measure
 from horefine import Pose, load_config, load_hand, refine
 from horefine.config import Config
 from horefine.errors import AssetError
+from horefine.evaluate.intervals import interval
 from horefine.extractors import Learned, extracted_first, load_default
 from horefine.hand import HandModel
 from horefine.mesh import Mesh
@@ -138,24 +142,39 @@ def paired(errors: Mapping[str, Errors]) -> list[dict[str, object]]:
             change = errors[name][metric] - errors[above][metric]
             gain = change if metric in MORE_IS_BETTER else -change
             low, middle, high = median_interval(change.tolist())
+            mean_low, mean, mean_high = interval(change.tolist(), "mean")
             rows.append({
                 "recipe": name, "against": above, "metric": metric, "better in": float((gain > 0).float().mean()),
                 "worse in": float((gain < 0).float().mean()), "median change": middle, "low": low, "high": high,
-                "mean change": float(change.mean()),
+                "mean change": mean, "mean low": mean_low, "mean high": mean_high,
             })  # fmt: skip
     return rows
 
 
 def verdicts(rows: Sequence[Mapping[str, object]], metric: str = "HE+OE_mm") -> list[str]:
-    """Who beats whom in ``metric``: where the interval of the median change leaves zero out."""
+    """Who beats whom in ``metric``: where the interval of the median change, or of the mean, leaves zero out."""
     lines = []
     for row in rows:
         if row["metric"] == metric:
-            low, high = float(str(row["low"])), float(str(row["high"]))
-            word = "beats" if high < 0 else "loses to" if low > 0 else "is not told from"
-            lines.append(f"{row['recipe']} {word} {row['against']} in {metric}: {low:.3g}..{high:.3g}, "
-                         f"better in {row['better in']:.0%} of the scenes")  # fmt: skip
+            parts = []
+            for kind, low, high in (("median", row["low"], row["high"]), ("mean", row["mean low"], row["mean high"])):
+                low, high = float(str(low)), float(str(high))
+                word = "beats" if high < 0 else "loses to" if low > 0 else "is not told from"
+                parts.append(f"{word} {row['against']} by the {kind} change ({low:.3g}..{high:.3g})")
+            share = f"better in {row['better in']:.0%} of the scenes"
+            lines.append(f"{metric}: {row['recipe']} {parts[0]}, {parts[1]}; {share}")
     return lines
+
+
+def recorded(path: Path) -> tuple[dict[str, Errors], dict[str, float], argparse.Namespace, list[str]]:
+    """Errors, seconds, options and recipes left out, of an earlier run's result file."""
+    record = json.loads(path.read_text())
+    errors = {
+        name: {metric: torch.tensor(values, dtype=torch.float64) for metric, values in own.items()}
+        for name, own in record["scenes"].items()
+    }
+    seconds = {row["recipe"]: row["s/image"] for row in record["rows"] if "s/image" in row}
+    return errors, seconds, argparse.Namespace(**record["options"]), record.get("left_out", [])
 
 
 def main() -> None:
@@ -167,15 +186,27 @@ def main() -> None:
     parser.add_argument("--maps", choices=["predicted", "exact"], default="predicted")
     parser.add_argument("--boxes", choices=["predicted", "given"], default="predicted")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--again", action="store_true", help="tables from the recorded scenes; nothing is refined")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    configs, left_out = usable(options.configs.split(","))
-    errors, seconds = run(configs, options)
     name = "recipes" + ("" if options.maps == "predicted" else "_exact_maps")
+    if options.again:
+        errors, seconds, options, left_out = recorded(_common.RESULTS / f"{name}.json")
+    else:
+        configs, left_out = usable(options.configs.split(","))
+        errors, seconds = run(configs, options)
+    write(name, errors, seconds, options, left_out)
+
+
+def write(
+    name: str, errors: Mapping[str, Errors], seconds: Mapping[str, float], options: argparse.Namespace,
+    left_out: Sequence[str],
+) -> None:  # fmt: skip
+    """Both tables, on the terminal and as result files."""
     about = f"{options.scenes} photos of seed {options.seed}; boxes {options.boxes}, maps {options.maps}"
     rows, notes = paired(errors), [f"{about}; medians and their intervals", *left_out]
     scenes = {part: {metric: values.tolist() for metric, values in own.items()} for part, own in errors.items()}
-    record = {"options": vars(options), "scenes": scenes}
+    record = {"options": vars(options), "scenes": scenes, "left_out": list(left_out)}
     write_result(name, record, rows=table(errors, seconds), notes=[*notes, *verdicts(rows)])
     if rows:
         change = "change: this recipe minus the one it stands against, in the metric's unit; low, high: of the median"

@@ -203,6 +203,8 @@ def test_recipes_run_on_the_same_first_poses(tmp_path: Path, monkeypatch: pytest
     pairs = [(row["recipe"], row["against"]) for row in found["recipes_paired"]["rows"] if row["metric"] == "OE_mm"]
     assert pairs == [("short", "initial pose"), ("other", "short")]
     assert [row["recipe"] for row in found["recipes"]["rows"]] == list(errors)
+    again = told(recipes, tmp_path, monkeypatch, "--again")
+    assert again["recipes"]["rows"] == found["recipes"]["rows"] and again["recipes"]["scenes"] == errors
 
 
 def test_paired_rows_count_scenes_and_know_what_is_better() -> None:
@@ -216,7 +218,7 @@ def test_paired_rows_count_scenes_and_know_what_is_better() -> None:
     assert rows["contact_regions"]["better in"] == pytest.approx(2 / 3) and rows["contact_regions"]["worse in"] == 0
     assert "is not told from" in recipes.verdicts(list(rows.values()))[0]
     sure = [{**rows["HE+OE_mm"], "low": -5.0, "high": -1.0}]
-    assert recipes.verdicts(sure)[0].startswith("mine beats initial pose in HE+OE_mm")
+    assert recipes.verdicts(sure)[0].startswith("HE+OE_mm: mine beats initial pose by the median change (-5..-1)")
 
 
 def test_recipes_leave_out_what_has_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
