@@ -26,7 +26,8 @@ def sdf_consistency(
 
     Mean over each surface's area of ``1 - t (1 - q / (1 + q))``, ``q = (d / sigma)^2`` (Geman and McClure 1985), d the
     field at the surface point. Outside the grid the field is a guess: the trust t falls as ``exp(-(out / margin)^2)``
-    with the distance to the grid, towards the full price of 1, so that leaving the grid never pays. Metres.
+    with the distance to the grid, towards the full price of 1, so that leaving the grid never pays. Metres. A field
+    that is unsure is flat, so that its misses are small and pull little: nothing else is known of its spread.
     """
     area = hand_surface(scene.hand_model).area
     points = scene.place(object_points.points)
