@@ -65,6 +65,18 @@ def test_f_scores_as_hoisdf() -> None:
         assert [float(score), float(recall), float(precision)] == pytest.approx(recorded.tolist(), abs=1e-9)
 
 
+def test_vertex_error_and_curve_as_hoisdf() -> None:
+    """Two samples were scored: the mesh, and the mesh 5 % larger (so the recorded mean and median are one number)."""
+    o = load("hoisdf_metrics")
+    predicted, true = torch.stack([tensor(o.mesh_pred), 1.05 * tensor(o.mesh_pred)]), tensor(o.mesh_gt)
+    errors = (predicted - true).norm(dim=-1) * 1e3
+    mean, median, area = o.mesh_mean_median_auc.tolist()
+    found = metrics.mean_vertex_error(predicted, true.expand_as(predicted))
+    assert float(found.mean()) == pytest.approx(mean * 1e3, abs=1e-4)
+    assert float(errors.mean(0).mean()) == pytest.approx(median * 1e3, abs=1e-4)  # the median of two is their mean
+    assert metrics.auc(errors) == pytest.approx(area, abs=1e-9)
+
+
 def test_errors_of_vertices() -> None:
     true = torch.randn(2, 50, 3, dtype=torch.float64)
     moved = 1.3 * true @ axis_angle_to_matrix(torch.randn(2, 3, dtype=torch.float64)).mT + 0.2
