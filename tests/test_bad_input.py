@@ -358,7 +358,7 @@ def test_a_disk_that_is_full_from_the_start(folder: Path, monkeypatch: pytest.Mo
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     result = run(folder)
     assert result.exit_code == 1 and "is full" in result.stderr and "Traceback" not in result.stderr
 
