@@ -40,7 +40,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  { echo "horefine needs Python 3.10 or newer; try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 3; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "installing into .venv (once; torch makes it a few minutes) ..."
-	$(BIN)/python -m pip install -q $(PIP_ARGS) -c constraints.txt -e '.[dev,train]' $(NODE)
+	$(BIN)/python -m pip install -q $(PIP_ARGS) -c constraints.txt -e '.[dev,train,video]' $(NODE)
 	@$(BIN)/python -m pip install -q $(PIP_ARGS) -c constraints.txt --only-binary pybullet -e '.[sim]' || \
 	  echo "simulation displacement is left out: its packages did not install (pybullet has wheels up to Python 3.11)"
 	@touch $@

@@ -7,7 +7,6 @@ A benchmark is ``benchmarks/NAME.py``. ``.venv/bin/python -m benchmarks.NAME`` p
 from __future__ import annotations
 
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -20,7 +19,8 @@ import torch
 
 from horefine.evaluate.intervals import interval
 from horefine.evaluate.tables import to_markdown as markdown_table
-from horefine.export import write_text
+from horefine.export import write_bytes, write_text
+from horefine.processes import cores
 
 __all__ = [
     "RESULTS", "commit", "machine", "markdown_table", "median_interval", "seconds", "write_picture", "write_result",
@@ -32,8 +32,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 def machine() -> str:
     """Processor, cores in use, threads, GPU and the versions that matter, in one line."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    parts = [_processor(), f"{cores} cores", f"{torch.get_num_threads()} torch thread(s)"]
+    parts = [_processor(), f"{cores()} cores", f"{torch.get_num_threads()} torch thread(s)"]
     if torch.cuda.is_available():
         parts.append(torch.cuda.get_device_name())
     versions = f"Python {platform.python_version()}, torch {torch.__version__}, numpy {np.__version__}"
@@ -107,14 +106,8 @@ def write_result(
 
 def write_picture(name: str, data: bytes) -> Path:
     """Writes the bytes of a PNG to ``results/NAME.png``, whole or not at all, and returns its path."""
-    RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / f"{name}.png"
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        partial.write_bytes(data)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_bytes(path, data)
     return path
 
 

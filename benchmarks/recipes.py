@@ -81,7 +81,7 @@ def run(configs: Mapping[str, Config], options: argparse.Namespace) -> tuple[dic
         found = {FIRST: pose, TRUTH: truth}
         for name, config in configs.items():
             if not warm:  # compiles, fills caches
-                _refined(learned, pose[0], features[:1], _short(config))
+                _refined(learned, pose[0], features[:1], config.one_step())
             begin = time.perf_counter()
             found[name] = _refined(learned, pose, features, config)
             seconds[name] += (time.perf_counter() - begin) / options.scenes
@@ -107,12 +107,6 @@ def _metrics(errors: Errors) -> tuple[str, ...]:
     return tuple(name for name in (*METRICS, *SIMULATED) if name in errors)
 
 
-def _short(config: Config) -> Config:
-    """One step of each stage."""
-    stages = {name: stage.model_copy(update={"steps": 1, "rounds": 1}) for name, stage in config.stages.items()}
-    return config.model_copy(update={"stages": stages})
-
-
 def _refined(learned: Learned, pose: Pose, features: Features, config: Config) -> Pose:
     complete = learned.complete if "contact" in config.features else None
     return refine(pose, only(features, config), config, hand_model=learned.hand, complete=complete).pose
@@ -123,13 +117,14 @@ def _with_sum(errors: Errors) -> Errors:
 
 
 def table(errors: Mapping[str, Errors], seconds: Mapping[str, float]) -> list[dict[str, object]]:
-    """One row for each recipe: medians, each with its interval."""
+    """One row for each recipe: medians, each with its interval, and the mean of HE + OE."""
     rows = []
     for name, own in errors.items():
         cells: dict[str, object] = {}
         for metric in _metrics(own):
             low, middle, high = median_interval(own[metric].tolist())
             cells[metric] = f"{middle:.3g} ({low:.3g}..{high:.3g})"
+        cells["mean HE+OE_mm"] = float(own["HE+OE_mm"].mean())
         rows.append({"recipe": name, **cells} | ({"s/image": seconds[name]} if name in seconds else {}))
     return rows
 
@@ -166,15 +161,17 @@ def verdicts(rows: Sequence[Mapping[str, object]], metric: str = "HE+OE_mm") -> 
     return lines
 
 
-def recorded(path: Path) -> tuple[dict[str, Errors], dict[str, float], argparse.Namespace, list[str]]:
-    """Errors, seconds, options and recipes left out, of an earlier run's result file."""
+def recorded(
+    path: Path,
+) -> tuple[dict[str, Errors], dict[str, float], argparse.Namespace, list[str], dict[str, str]]:
+    """Errors, seconds, options, recipes left out, and how it was measured, of an earlier run's result file."""
     record = json.loads(path.read_text())
     errors = {
         name: {metric: torch.tensor(values, dtype=torch.float64) for metric, values in own.items()}
         for name, own in record["scenes"].items()
     }
     seconds = {row["recipe"]: row["s/image"] for row in record["rows"] if "s/image" in row}
-    return errors, seconds, argparse.Namespace(**record["options"]), record.get("left_out", [])
+    return errors, seconds, argparse.Namespace(**record["options"]), record["left_out"], record["measured"]
 
 
 def main() -> None:
@@ -191,22 +188,24 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     name = "recipes" + ("" if options.maps == "predicted" else "_exact_maps")
     if options.again:
-        errors, seconds, options, left_out = recorded(_common.RESULTS / f"{name}.json")
+        errors, seconds, options, left_out, measured = recorded(_common.RESULTS / f"{name}.json")
     else:
         configs, left_out = usable(options.configs.split(","))
         errors, seconds = run(configs, options)
-    write(name, errors, seconds, options, left_out)
+        measured = {"command": _common.command(), "commit": _common.commit(), "machine": _common.machine()}
+    write(name, errors, seconds, options, left_out, measured)
 
 
 def write(
     name: str, errors: Mapping[str, Errors], seconds: Mapping[str, float], options: argparse.Namespace,
-    left_out: Sequence[str],
+    left_out: Sequence[str], measured: Mapping[str, str],
 ) -> None:  # fmt: skip
     """Both tables, on the terminal and as result files."""
     about = f"{options.scenes} photos of seed {options.seed}; boxes {options.boxes}, maps {options.maps}"
     rows, notes = paired(errors), [f"{about}; medians and their intervals", *left_out]
+    notes.append(f"measured by `{measured['command']}` at commit `{measured['commit']}`")
     scenes = {part: {metric: values.tolist() for metric, values in own.items()} for part, own in errors.items()}
-    record = {"options": vars(options), "scenes": scenes, "left_out": list(left_out)}
+    record = {"options": vars(options), "scenes": scenes, "left_out": list(left_out), "measured": measured}
     write_result(name, record, rows=table(errors, seconds), notes=[*notes, *verdicts(rows)])
     if rows:
         change = "change: this recipe minus the one it stands against, in the metric's unit; low, high: of the median"

@@ -22,7 +22,6 @@ from horefine.ablate import GROUPS
 from horefine.data.maps import corrupt, disturb
 from horefine.data.synthetic import benchmark_scenes
 from horefine.evaluate import score
-from horefine.geometry import axis_angle_to_matrix
 from horefine.scene import Features
 
 IMAGE_LOSSES = {
@@ -33,28 +32,20 @@ IMAGE_LOSSES = {
 
 def errors(pose: Pose, truth: Pose, features: Features) -> dict[str, torch.Tensor]:
     """HE, OE (mean over vertices, mm), HErel (hand after aligning the object's centre), dz of the object's centre."""
-    model, mesh = load_hand(), features.object
-    mask = (torch.arange(mesh.vertices.shape[1]) < mesh.counts[:, :1]).float()
-    hands, objects, centres = [], [], []
-    for p in (pose, truth):
-        rotation = axis_angle_to_matrix(p.object_rotvec)
-        hands.append(model(p.hand_rotvec, p.hand_shape, p.hand_transl).vertices)
-        objects.append(mesh.vertices @ rotation.mT + p.object_transl[:, None])
-        centres.append((mesh.center[:, None] @ rotation.mT)[:, 0] + p.object_transl)
-    shift = (centres[0] - centres[1])[:, None]
-    distance = (objects[0] - objects[1]).norm(dim=-1) * mask
-    return {
-        "HE": (hands[0] - hands[1]).norm(dim=-1).mean(1) * 1e3,
-        "OE": distance.sum(1) / mask.sum(1) * 1e3,
-        "HErel": (hands[0] - hands[1] - shift).norm(dim=-1).mean(1) * 1e3,
-        "dz": shift[:, 0, 2].abs() * 1e3,
-    }
+    found = _scored(pose, truth, features, {"HE": "HE_mm", "OE": "OE_mm", "HErel": "hand_to_object_mm"})
+    centres = [p.place(features.object.center[:, None])[:, 0, 2] for p in (pose, truth)]
+    return found | {"dz": (centres[0] - centres[1]).abs() * 1e3}
 
 
 def touch(pose: Pose, truth: Pose, features: Features) -> dict[str, torch.Tensor]:
     """PD (to the surface, mm) and SIV (cm3) of the poses themselves."""
-    found = score(pose, truth, features.object, load_hand(), metrics=("pd_mm", "siv_cm3"))
-    return {"PD": torch.from_numpy(found["pd_mm"]), "SIV": torch.from_numpy(found["siv_cm3"])}
+    return _scored(pose, truth, features, {"PD": "pd_mm", "SIV": "siv_cm3"})
+
+
+def _scored(pose: Pose, truth: Pose, features: Features, names: dict[str, str]) -> dict[str, torch.Tensor]:
+    """Metrics of ``horefine.evaluate`` under the names of this table."""
+    found = score(pose, truth, features.object, load_hand(), metrics=names.values())
+    return {title: torch.from_numpy(found[name]) for title, name in names.items()}
 
 
 def run(config: Config, scenes: int, level: str, batch: int, seed: int, start: tuple[float, float, float]) -> dict:

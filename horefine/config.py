@@ -220,6 +220,11 @@ class Config(_Table):
         """YAML that loads to the same configuration."""
         return yaml.safe_dump(json.loads(self.model_dump_json()), sort_keys=False)
 
+    def one_step(self) -> Config:
+        """The recipe with one step of each stage: compiles and fills caches, so that what follows can be timed."""
+        stages = {name: stage.model_copy(update={"steps": 1, "rounds": 1}) for name, stage in self.stages.items()}
+        return self.model_copy(update={"stages": stages})
+
     def digest(self) -> str:
         """Ten characters that change when anything in the configuration does."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:10]

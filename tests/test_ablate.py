@@ -227,7 +227,7 @@ def test_the_table_has_marks_errors_and_changes(scenes: Inputs, recipe: str, tmp
     ]  # fmt: skip
     values = result.scores["full"].values["HE_mm"]
     assert np.isfinite(values).all() and str(rows[0]["HE (mm)"]).startswith(f"{np.median(values):.3g} (")
-    change = next(c for c in tables.changes_of(result)["without depth"] if c.metric == "HE_mm")
+    change = next(c for c in result.changes["without depth"] if c.metric == "HE_mm")
     assert change.change == pytest.approx(np.median(result.scores["without depth"].values["HE_mm"] - values))
     text = to_text(result)
     assert "suite small v1, maps n02, 3 scenes" in text and "Against full, item by item" in text

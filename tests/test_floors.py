@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = (  # lowest first; modules of one package (losses, render, ...) may import one another
-    ("errors",),
+    ("errors", "processes"),
     ("geometry",),
     ("assets", "cache", "distance_kernels", "jacobian_kernels", "anatomy"),
     ("repair", "mano"),

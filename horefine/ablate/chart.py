@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from PIL import Image
 
-from horefine.ablate.table import Result, changes_of, number3
+from horefine.ablate.table import Result, number3
 from horefine.evaluate import METRICS, interval
 from horefine.evaluate.compare import Change
 from horefine.evaluate.pictures import Chart, steps_to
@@ -25,7 +25,7 @@ ROW, LABELS, WIDTH, TOP, BOTTOM = 28, 230, 300, 86, 70
 
 def draw(result: Result) -> bytes | None:
     """A panel for each of the first metrics, a row for each variant, as PNG; None where there is nothing to compare."""
-    changes = changes_of(result)
+    changes = result.changes
     metrics = result.metrics[:PANELS]
     if not metrics or not changes:
         return None

@@ -6,9 +6,9 @@ import dataclasses
 from pathlib import Path
 
 from horefine.ablate.chart import draw
-from horefine.ablate.table import Result, change_rows, changes_of, legend, mean_change, mean_rows, rows_of, verdicts
+from horefine.ablate.table import Result, change_rows, legend, mean_change, mean_rows, rows_of, verdicts
 from horefine.ablate.variants import active
-from horefine.evaluate import metric_rows, to_csv, to_latex, to_markdown
+from horefine.evaluate import Scores, metric_rows, to_csv, to_latex, to_markdown
 from horefine.export import write_bytes, write_json, write_text
 
 __all__ = ["as_table", "to_text", "write_report"]
@@ -43,7 +43,7 @@ def write_report(result: Result, out: Path) -> list[Path]:
 
 def _long_rows(result: Result) -> list[dict[str, object]]:
     """A row for each variant and metric, numbers in full."""
-    changes = {(title, change.metric): change for title, own in changes_of(result).items() for change in own}
+    changes = {(title, change.metric): change for title, own in result.changes.items() for change in own}
     rows = []
     for variant in result.variants:
         for row in metric_rows(result.scores[variant.title], result.metrics):
@@ -73,7 +73,7 @@ def as_table(result: Result) -> dict[str, object]:
             for variant in result.variants
         ],
         "rows": _long_rows(result),
-        "changes": {title: [dataclasses.asdict(c) for c in own] for title, own in changes_of(result).items()},
+        "changes": {title: [dataclasses.asdict(c) for c in own] for title, own in result.changes.items()},
         "items": {
             title: {name: values for name, values in zip(own.names, _columns(own, result), strict=True)}
             for title, own in result.scores.items()
@@ -81,6 +81,5 @@ def as_table(result: Result) -> dict[str, object]:
     }  # fmt: skip
 
 
-def _columns(scores: object, result: Result) -> list[dict[str, float]]:
-    values = scores.values  # type: ignore[attr-defined]
-    return [{m: float(values[m][k]) for m in result.metrics} for k in range(len(scores))]  # type: ignore[arg-type]
+def _columns(scores: Scores, result: Result) -> list[dict[str, float]]:
+    return [{m: float(scores.values[m][k]) for m in result.metrics} for k in range(len(scores))]

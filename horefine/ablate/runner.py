@@ -187,9 +187,8 @@ class Runner:
 
     def _warm_up(self, start: Start, config: Config) -> None:
         """One step of each stage: compiles and fills caches, so that the seconds of the first item are its own."""
-        stages = {name: stage.model_copy(update={"steps": 1, "rounds": 1}) for name, stage in config.stages.items()}
         try:
-            self._refine([start], config.model_copy(update={"stages": stages}))
+            self._refine([start], config.one_step())
         except Exception as error:  # said of each item when it is its turn
             log.debug("warming up: %s", error)
 

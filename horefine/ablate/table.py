@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -13,7 +14,7 @@ from horefine.evaluate import METRICS, Scores, interval
 from horefine.evaluate.compare import Change, paired
 from horefine.evaluate.tables import number
 
-__all__ = ["Result", "cell", "change_rows", "changes_of", "legend", "mean_change", "mean_rows", "rows_of", "verdicts"]
+__all__ = ["Result", "cell", "change_rows", "legend", "mean_change", "mean_rows", "rows_of", "verdicts"]
 
 ON, PART, OFF = "x", "(x)", ""
 """Marks: all losses of a group that some variant has are on, some of them, none."""
@@ -44,6 +45,13 @@ class Result:
         """Those that say something of some variant."""
         names = next(iter(self.scores.values())).values
         return tuple(n for n in names if any(np.isfinite(own.values[n]).any() for own in self.scores.values()))
+
+    @functools.cached_property
+    def changes(self) -> dict[str, list[Change]]:
+        """Title -> each metric of a variant against the reference's, item by item. Kept: intervals take a while."""
+        base = self.scores[self.plan.reference]
+        others = [v.title for v in self.variants if v.title != self.plan.reference]
+        return {title: paired(base, self.scores[title], self.metrics) for title in others}
 
 
 def marks(variants: Sequence[Variant]) -> dict[str, dict[str, str]]:
@@ -89,13 +97,6 @@ def number3(value: float) -> str:
     return f"{round(value, 3) + 0.0:.3g}" if abs(value) < 1000 else number(value)
 
 
-def changes_of(result: Result) -> dict[str, list[Change]]:
-    """Title -> each metric of a variant against the reference's, item by item."""
-    base = result.scores[result.plan.reference]
-    others = [v.title for v in result.variants if v.title != result.plan.reference]
-    return {title: paired(base, result.scores[title], result.metrics) for title in others}
-
-
 def change_rows(result: Result) -> list[dict[str, object]]:
     """A row for each variant but the reference: the medians of the items' changes, and the verdict's sign.
 
@@ -103,7 +104,7 @@ def change_rows(result: Result) -> list[dict[str, object]]:
     says that the difference is sure (the interval leaves out zero, and the signed-rank test agrees).
     """
     rows = []
-    for title, changes in changes_of(result).items():
+    for title, changes in result.changes.items():
         row: dict[str, object] = {"": title}
         for change in changes:
             star = "" if change.verdict == "not told apart" else "*"
@@ -147,7 +148,7 @@ def verdicts(result: Result, metrics: Sequence[str] = ("HE_mm", "OE_mm")) -> lis
     """A sentence for each variant and metric (default: the errors; without a truth, penetration and volume)."""
     told = [name for name in metrics if name in result.metrics] or [*result.metrics[:2]]
     lines = [line for variant in result.variants if (line := trouble(result, variant))]
-    for title, changes in changes_of(result).items():
+    for title, changes in result.changes.items():
         own = result.scores[title]
         if len(own.failures) < len(own):
             lines += [change.sentence(result.plan.reference, title) for change in changes if change.metric in told]

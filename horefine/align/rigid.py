@@ -38,7 +38,7 @@ MOST = 200
 """Pixels that are used, at most."""
 APART = math.radians(35)
 TIE = math.radians(20)
-"""The orientation that a regressor gives the hand is off by about this (shipped: median 16 degrees, mean 20)."""
+"""The orientation that a regressor gives the hand is off by about this (``benchmarks/results/train_hoisdf.md``)."""
 WORTH = 20
 """A dense map of a network errs alike over regions: however many its pixels, it is worth so many independent ones."""
 CODE = 0.1

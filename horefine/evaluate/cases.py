@@ -169,7 +169,9 @@ def _case(sample: Sample, mirrored: dict[int, tuple[Mesh, Mesh]], file: Path | N
     if missing or mesh is None or pose is None:
         return Case(sample.name, sample.side, problem=f"the dataset has {missing} for it")
     if sample.side == "left":
-        mesh = mirrored.setdefault(id(mesh), (mesh, mirror_mesh(mesh)))[1]  # kept with its source: ids are used again
+        if id(mesh) not in mirrored:
+            mirrored[id(mesh)] = mesh, mirror_mesh(mesh)  # kept with its source: ids are used again
+        mesh = mirrored[id(mesh)][1]
         pose = mirror_pose(pose)
     maps = None if file is None else file.parent.parent / "maps" / f"{file.stem}.npz"
     return Case(sample.name, sample.side, pose, mesh, maps if maps is not None and maps.is_file() else None)

@@ -111,7 +111,9 @@ def _open_meshes(cases: Sequence[Case], predictions: Sequence[Prediction], failu
     for case, prediction in zip(cases, predictions, strict=True):
         mesh = prediction.mesh or case.mesh
         assert mesh is not None
-        empty, words = said.setdefault(id(mesh), _state(mesh))
+        if id(mesh) not in said:  # one object is held in many items
+            said[id(mesh)] = _state(mesh)
+        empty, words = said[id(mesh)]
         if empty:
             failures[case.name] = words
         elif words:

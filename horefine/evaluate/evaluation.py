@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -21,6 +20,7 @@ from horefine.evaluate.predictions import Prediction, stack_predictions
 from horefine.evaluate.scores import Scores, score
 from horefine.hand import HandModel
 from horefine.mesh import Mesh
+from horefine.processes import cores
 from horefine.scene import Pose
 
 __all__ = ["Evaluation", "evaluate", "groups_of"]
@@ -166,8 +166,7 @@ def _measured(
     work: Sequence[_Work], hand: HandModel, metrics: Sequence[str], count: int, workers: int | None
 ) -> Iterator[dict[str, np.ndarray]]:
     """The errors of every batch, in order; by several processes where that is worth their start."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = workers or (cores if count >= _WORTH else 1)
+    workers = workers or (cores() if count >= _WORTH else 1)
     if workers == 1 or len(work) < 2:
         yield from (_measure(batch, hand, metrics) for batch in work)
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -200,17 +201,19 @@ def _hand_ratios(pair: _Pair, wanted: frozenset[str]) -> dict[str, np.ndarray]:
         distance = (ours - theirs).norm(dim=-1) * 1e3
         return torch.tensor([measure.auc(row) for row in distance], dtype=torch.float64)
 
-    def f_score(threshold: float, aligned: bool) -> Callable[[], Tensor]:
-        return lambda: measure.f_score(fitted() if aligned else vertices, true_vertices, threshold)[0]
-
+    @functools.cache
     def fitted() -> Tensor:
         return measure.procrustes(vertices, true_vertices)
 
+    @functools.cache
+    def f_scores(aligned: bool) -> Tensor:
+        return measure.f_scores(fitted() if aligned else vertices, true_vertices, (5.0, 15.0))[..., 0]
+
     makers: dict[str, Callable[[], Tensor]] = {
-        "F5": f_score(5.0, False),
-        "F15": f_score(15.0, False),
-        "PA_F5": f_score(5.0, True),
-        "PA_F15": f_score(15.0, True),
+        "F5": lambda: f_scores(False)[:, 0],
+        "F15": lambda: f_scores(False)[:, 1],
+        "PA_F5": lambda: f_scores(True)[:, 0],
+        "PA_F15": lambda: f_scores(True)[:, 1],
         "AUC": lambda: area(joints - joints[:, :1], true - true[:, :1]),
         "PA_AUC": lambda: area(measure.procrustes(joints, true), true),
         "PA_VAUC": lambda: area(fitted(), true_vertices),

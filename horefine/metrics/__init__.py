@@ -44,7 +44,14 @@ from horefine.metrics.dexycb import DEXYCB_CATEGORIES, dexycb_annotations, dexyc
 from horefine.metrics.hand import auc, hand_error, hand_to_object_error, mean_joint_error, mean_vertex_error
 from horefine.metrics.ho3d import ho3d_scores
 from horefine.metrics.objects import add, add_s, equivalents, mce, mssd, object_error, oce, symmetric_object_error
-from horefine.metrics.surfaces import ScaleTranslation, chamfer, f_score, fit_scale_translation, reconstruction_scores
+from horefine.metrics.surfaces import (
+    ScaleTranslation,
+    chamfer,
+    f_score,
+    f_scores,
+    fit_scale_translation,
+    reconstruction_scores,
+)
 from horefine.metrics.voxels import (
     GridContact,
     grid_contact,
@@ -71,6 +78,7 @@ __all__ = [
     "disjointness",
     "equivalents",
     "f_score",
+    "f_scores",
     "fit_scale_translation",
     "grid_contact",
     "grid_penetration_depth",

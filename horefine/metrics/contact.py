@@ -92,8 +92,8 @@ def intersection_volume(
 ) -> float:
     """SIV: solid intersection volume of hand and object, cm3; NaN when a vertex is not finite.
 
-    ``method``: ``boolean`` is exact (manifold3d); rays and voxels approach it (:mod:`horefine.intersection`), the
-    default within 0.1 % (``tests/test_metrics_contact.py``), so it is comparable between meshes. The papers' voxel
+    ``method``: ``boolean`` is exact (manifold3d); rays and voxels approach it (:mod:`horefine.intersection`; by how
+    much on grasps: ``benchmarks/metrics``), so it is comparable between meshes. The papers' voxel
     counts are not: see :func:`voxel_intersection_volume`.
     """
     if _failed(hand, vertices):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor
 from horefine.mesh import even_samples
 from horefine.metrics.units import MILLIMETRES, as_numpy
 
-__all__ = ["ScaleTranslation", "chamfer", "f_score", "fit_scale_translation", "reconstruction_scores"]
+__all__ = ["ScaleTranslation", "chamfer", "f_score", "f_scores", "fit_scale_translation", "reconstruction_scores"]
 
 SQUARE_CENTIMETRES = 1e4
 PARTS = ("fit predicted", "fit true", "score predicted", "score true")
@@ -31,15 +32,27 @@ def f_score(
     Precision: the share of predicted points strictly within the threshold of a true one; recall the other way round
     (HO-3D's script has the two names exchanged; the F-score is the same).
     """
+    score, precision, recall = f_scores(predicted, true, (threshold,), epsilon=epsilon)[:, 0].unbind(-1)
+    return score, precision, recall
+
+
+def f_scores(
+    predicted: Float[Tensor, "B V 3"],
+    true: Float[Tensor, "B W 3"],
+    thresholds: Sequence[float],
+    *,
+    epsilon: float = 0.0,
+) -> Float[Tensor, "B T 3"]:
+    """:func:`f_score` at T thresholds (mm) from one search for the nearest points: score, precision, recall."""
     results = []
     for ours, theirs in zip(map(as_numpy, predicted), map(as_numpy, true), strict=True):
         to_true, to_predicted = _nearest(ours, theirs)
-        precision = _share(to_true * MILLIMETRES, threshold)
-        recall = _share(to_predicted * MILLIMETRES, threshold)
-        both = precision + recall
-        results.append((2 * precision * recall / (both + epsilon) if both else 0.0, precision, recall))
-    scores = true.new_tensor(np.asarray(results).reshape(-1, 3))
-    return scores[:, 0], scores[:, 1], scores[:, 2]
+        for threshold in thresholds:
+            precision = _share(to_true * MILLIMETRES, threshold)
+            recall = _share(to_predicted * MILLIMETRES, threshold)
+            both = precision + recall
+            results.append((2 * precision * recall / (both + epsilon) if both else 0.0, precision, recall))
+    return true.new_tensor(np.asarray(results).reshape(-1, len(thresholds), 3))
 
 
 def chamfer(predicted: Float[Tensor, "B V 3"], true: Float[Tensor, "B W 3"]) -> Float[Tensor, "B"]:
@@ -137,8 +150,8 @@ def reconstruction_scores(
         ours = predicted["score predicted"] if fit is None else fit(predicted["score predicted"])
         pair = torch.from_numpy(ours)[None], torch.from_numpy(true["score true"])[None]
         scores[f"cd_{name}_cm2"] = float(chamfer(*pair))
-        for threshold in thresholds:
-            scores[f"fs_{name}_{threshold}"] = float(f_score(*pair, threshold, epsilon=1e-7)[0])
+        shares = f_scores(*pair, thresholds, epsilon=1e-7)[0, :, 0].tolist()
+        scores |= {f"fs_{name}_{threshold}": share for threshold, share in zip(thresholds, shares, strict=True)}
     return scores
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +15,7 @@ import torch
 from jaxtyping import Float
 
 from horefine.errors import InputError
+from horefine.processes import cores
 from horefine.simulation.displacement import Grasp, simulate
 from horefine.simulation.engines import needed
 from horefine.simulation.settings import Displacement, SimulationSettings
@@ -68,7 +68,7 @@ def simulate_all(
         twice = sorted({name for name in names if names.count(name) > 1})
         raise InputError(f"simulation: {twice[0]!r} is the name of more than one grasp; give each its own")
     if workers is None:
-        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        workers = cores()
     answers: dict[int, Displacement | str] = {}
 
     def keep(index: int, answer: Displacement | str) -> None:

@@ -1,7 +1,7 @@
 """The protocol on pybullet: the hand a fixed surface, the object a body of convex parts, steps of gravity.
 
 Meshes pass through text files as in the published protocol: the same vertices given from memory are welded otherwise
-and give displacements that differ by a millimetre or two.
+and give other displacements.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def _run(
     bullet.changeDynamics(
         fixed, -1, lateralFriction=settings.hand_friction, restitution=settings.hand_restitution, **here
     )
-    # in single precision, as Bullet keeps its defaults: a billionth more moves some grasps by millimetres
+    # in single precision, as Bullet keeps its defaults: contacts are chaotic, the digits beyond it change SD
     linear, angular = np.array([settings.linear_damping, settings.angular_damping], np.float32).tolist()
     bullet.changeDynamics(
         body,
