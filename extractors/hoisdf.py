@@ -24,12 +24,11 @@ from torch import Tensor, nn
 
 from horefine.errors import ConfigError, suggestion
 from horefine.extractors import unet
-from horefine.extractors.dense import from_bins
+from horefine.extractors.eyes import Eyes, Seen
 from horefine.extractors.field import ENCODED, FieldDecoder, density, point_features, to_grid
-from horefine.extractors.layers import MLP, condition_vector, fourier
-from horefine.extractors.root import Root, RootHead
+from horefine.extractors.layers import MLP, fourier
 from horefine.extractors.transformer import Transformer, block_mask
-from horefine.extractors.unet import UNet, UNetConfig
+from horefine.extractors.unet import UNetConfig
 from horefine.geometry import axis_angle_to_matrix, sixd_to_matrix
 
 __all__ = [
@@ -128,18 +127,6 @@ OFFICIAL = HoisdfConfig(
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What the U-Net made of a crop."""
-
-    levels: list[Tensor]
-    """Maps for points to read."""
-    raw: dict[str, Tensor]
-    """Raw per-pixel heads: hm, hand_seg, obj_seg and, where there are codes, hand_code, obj_code."""
-    condition: Float[Tensor, "B 7"]
-    root: Root | None
-
-
-@dataclass(frozen=True)
 class Points:
     """Points of one field, network frame, metres, and the field there."""
 
@@ -166,16 +153,13 @@ class Prediction:
     """Centre of the object's box (its frame's origin in the official network)."""
 
 
-class Hoisdf(UNet):
+class Hoisdf(Eyes):
     """See the module's text. ``see`` once, ``field`` as often as needed, then ``pose``."""
 
     def __init__(self, config: HoisdfConfig = COMPACT) -> None:
-        heads = {"hm": 1, "hand_seg": 1, "obj_seg": 1} | (
-            dict.fromkeys(("hand_code", "obj_code"), 3 * config.bins) if config.codes else {}
-        )
-        super().__init__(config.depth, config.width, config.unet, heads)
+        super().__init__(config)
         self.config = c = config
-        features = sum(self.pyramid_channels) + (8 if c.codes else 0)
+        features = self.seen_channels
         token = c.hidden - ENCODED - 3 - c.weighting.endswith("_concatenation")
         self.linear_sdfin = MLP(features, *c.field_mlp, final_relu=True)
         self.linear_transformerin = MLP(features, *c.token_mlp, token, final_relu=True)
@@ -191,10 +175,9 @@ class Hoisdf(UNet):
         self.linear_obj_rot = MLP(*(c.hidden,) * 3, 6 if c.object_rotation == "sixd" else 3)
         self.linear_obj_rel_trans = MLP(*(c.hidden,) * 3, 3)
         self.register_buffer("block_mask", block_mask(BLOCKS), persistent=False)
+        self.attach()
         if c.condition:
-            self.condition_map, self.condition_token = nn.Linear(7, self.top_channels), nn.Linear(7, c.hidden)
-        if c.root:
-            self.root_head = RootHead(self.top_channels, self.pyramid_channels[-3], 7)
+            self.condition_token = nn.Linear(7, c.hidden)
         self._initialise()
 
     def _initialise(self) -> None:
@@ -203,24 +186,6 @@ class Hoisdf(UNet):
         self.linear_obj_rot.start(0.02, no_turn if self.config.object_rotation == "sixd" else None)
         for layer in (self.linear_shape, self.linear_handvote, self.linear_obj_rel_trans):
             layer.start(0.01)
-
-    def see(
-        self, image: Float[Tensor, "B 3 S S"], extents: Tensor | None = None, focal: Float[Tensor, "B"] | None = None
-    ) -> Seen:
-        """Reads the crop (sRGB, 0 to 1). ``focal``: in half crops, needed by the root head (``Frame.focal``)."""
-        condition = condition_vector(extents, len(image), image)
-        bias = self.condition_map(condition) if self.config.condition else None
-        top, levels, raw = self.maps(image * 2 - 1 if self.config.root else image, bias)
-        root = None
-        if self.config.root:
-            if focal is None:
-                raise ValueError("the root head needs the crop's focal length")
-            root = self.root_head(top, levels[-3], condition, focal)
-        if self.config.codes:
-            masks = [raw[name].sigmoid() for name in ("hand_seg", "obj_seg")]
-            seen = torch.cat([*masks, *(from_bins(raw[name]) for name in ("hand_code", "obj_code"))], 1)
-            levels = [seen, *levels]
-        return Seen(levels, raw, condition, root)
 
     def field(
         self, which: str, seen: Seen, position: Float[Tensor, "B N 3"], center: Tensor, projection: Tensor
