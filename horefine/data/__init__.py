@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -19,7 +19,7 @@ from horefine.geometry import Box, Camera
 from horefine.mesh import Mesh
 from horefine.scene import Features, Pose
 
-__all__ = ["DATASETS", "Dataset", "Sample", "load_dataset"]
+__all__ = ["DATASETS", "Dataset", "Sample", "Sequenced", "load_dataset"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,12 @@ class Sample:
     wrist: tuple[float | None, float | None, float] | None = None
     """Where it is, metres, camera frame; x and y are None where only the depth is known."""
     truth: Pose | None = None
-    """B = 1."""
+    """B = 1. Of a left hand as it is, not mirrored."""
+    joints: Float[Tensor, "21 3"] | None = None
+    """As a dataset annotates them: house order, metres, camera frame; NaN where one is not. For drawing and measuring:
+    nothing that is estimated begins from them."""
+    object_truth: Float[Tensor, "4 4"] | None = None
+    """Object to camera, metres, where the object's pose is annotated, with or without a hand's."""
     features: Features | None = None
     """Exact maps of the network's crop (synthetic scenes only)."""
     notes: tuple[str, ...] = ()
@@ -60,6 +65,19 @@ class Dataset(Protocol):
     def __getitem__(self, index: int, /) -> Sample: ...
 
 
+@runtime_checkable
+class Sequenced(Protocol):
+    """What a dataset may tell of itself without opening its pictures (``horefine data check`` shows it)."""
+
+    def sequences(self) -> Mapping[str, Sequence[int]]:
+        """Name of each recording -> its indices, in order of time."""
+        ...
+
+    def describe(self) -> Mapping[str, Any]:
+        """Plain facts for a reader: where things were found, how many there are, what is missing."""
+        ...
+
+
 DATASETS: dict[str, str] = {
     "folder": "horefine.data.folder:FolderDataset",
     "synthetic": "horefine.data.synthetic:SyntheticDataset",
@@ -67,6 +85,7 @@ DATASETS: dict[str, str] = {
     "ho3d": "horefine.data.ho3d:HO3D",
     "obman": "horefine.data.obman:ObMan",
     "fhb": "horefine.data.fhb:FHB",
+    "bop": "horefine.data.bop:BOP",
 }
 """Name -> ``module:class``, imported when first asked for."""
 

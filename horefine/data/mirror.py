@@ -46,6 +46,7 @@ def mirror_mesh(mesh: Mesh) -> Mesh:
 
 
 def _mirror_motions(motions: Tensor) -> Tensor:
+    """Rigid motions "... 4 4" between two frames, seen in a mirror that flips the x of both."""
     flip = motions.new_tensor([-1.0, 1.0, 1.0, 1.0])
     return flip[:, None] * motions * flip
 
@@ -65,6 +66,8 @@ def mirror_sample(sample: Sample) -> Sample:
         keypoints=None if sample.keypoints is None else _mirror_points(sample.keypoints, width),
         wrist=None if sample.wrist is None else _mirror_place(*sample.wrist),
         truth=None if sample.truth is None else mirror_pose(sample.truth),
+        joints=None if sample.joints is None else sample.joints * sample.joints.new_tensor([-1.0, 1.0, 1.0]),
+        object_truth=None if sample.object_truth is None else _mirror_motions(sample.object_truth),
         features=None if sample.features is None else mirror_features(sample.features),
     )
 
