@@ -52,6 +52,9 @@ class Sample:
     """Object to camera, metres, where the object's pose is annotated, with or without a hand's."""
     features: Features | None = None
     """Exact maps of the network's crop (synthetic scenes only)."""
+    ids: Mapping[str, int] | None = None
+    """Numbers that an official evaluation knows the image by: ``image`` (its place in the split), ``scene_id``,
+    ``im_id`` and ``obj_id`` (BOP); None where the dataset has none."""
     notes: tuple[str, ...] = ()
     """What was assumed."""
 
