@@ -13,6 +13,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from horefine.extractors.dense import from_bins
 from horefine.extractors.layers import condition_vector
@@ -78,6 +79,21 @@ class Eyes(UNet):
             self.condition_map = nn.Linear(7, self.top_channels)
         if self.sees.root:
             self.root_head = RootHead(self.top_channels, self.pyramid_channels[-3], 7)
+
+    def freeze(self) -> None:
+        """The eyes are not trained: no gradients, and their batch statistics stay."""
+        for name in ("backbone_net", "decoder_net", "condition_map", "root_head"):
+            if hasattr(self, name):
+                getattr(self, name).requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Self:
+        """As for any module; frozen eyes keep their statistics."""
+        super().train(mode)
+        for name in ("backbone_net", "decoder_net", "root_head"):
+            part = getattr(self, name, None)
+            if part is not None and not any(p.requires_grad for p in part.parameters()):
+                part.eval()
+        return self
 
     def see(
         self, image: Float[Tensor, "B 3 S S"], extents: Tensor | None = None, focal: Float[Tensor, "B"] | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,9 +17,14 @@ from horefine.geometry import axis_angle_to_matrix, project
 from horefine.scene import PoseSpread
 
 if TYPE_CHECKING:
+    from horefine.extractors.field_losses import Places
+    from horefine.extractors.hoisdf_task import Truth
     from horefine.extractors.initial import Found
 
-__all__ = ["box_errors", "calibration", "dense_matches", "errors_of", "map_errors", "mean_of", "pose_errors"]
+__all__ = [
+    "box_errors", "calibration", "dense_matches", "errors_of", "field_errors", "joint_errors", "map_errors", "mean_of",
+    "pose_errors",
+]  # fmt: skip
 
 
 def mean_of(results: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str, float]:
@@ -147,6 +152,40 @@ def pose_errors(found: Found, batch: Batch, scenes: Scenes) -> dict[str, float]:
         "object_rotation_mean_deg": cosine.clamp(-1, 1).acos().rad2deg().mean().item(),
         "object_rotation_median_deg": cosine.clamp(-1, 1).acos().rad2deg().median().item(),
     } | _pose_spread_errors(found, batch)
+
+
+def joint_errors(joints: Float[Tensor, "B 21 3"], center: Float[Tensor, "B 3"], true: Truth) -> dict[str, float]:
+    """Joints (root-aligned, Procrustes-aligned), wrist and object centre of a network that says places alone."""
+    own, exact = joints - joints[:, :1], torch.nn.functional.pad(true.joints, (0, 0, 1, 0))
+
+    def mm(difference: Tensor) -> float:
+        return difference.norm(dim=-1).mean().item() * 1e3
+
+    return {
+        "hand_mje_mm": mm(own - exact),
+        "hand_pa_mje_mm": mm(procrustes(own, exact) - exact),
+        "wrist_mm": mm(joints[:, 0] - true.wrist),
+        "object_oce_mm": mm(center - true.object_center),
+        "object_oce_from_wrist_mm": mm(center - joints[:, 0] - true.object_center + true.wrist),
+    }
+
+
+def field_errors(
+    ask: Callable[[str, Tensor], Float[Tensor, "B N"]], places: Places, moved: Float[Tensor, "B 3"],
+    object_moved: Float[Tensor, "B 3"], near: float = 0.02,
+) -> dict[str, float]:  # fmt: skip
+    """Mean error of the predicted fields within ``near`` metres of the true surfaces, and the share of right signs.
+
+    The field of the hand is asked where the network takes it to be (``moved``), that of the object likewise: errors of
+    shape, not of place.
+    """
+    result = {}
+    for which, shift in (("hand", moved), ("object", object_moved)):
+        exact = getattr(places, f"{which}_distance")
+        found, close = ask(which, getattr(places, which) + shift[:, None]), exact.abs() < near
+        result[f"{which}_field_mm"] = (found.clamp(-0.05, 0.05) - exact)[close].abs().mean().item() * 1e3
+        result[f"{which}_field_sign"] = (found.sign() == exact.sign())[close].float().mean().item()
+    return result
 
 
 def _pose_spread_errors(found: Found, batch: Batch) -> dict[str, float]:

@@ -10,6 +10,7 @@ from horefine.errors import AssetError, ConfigError
 from horefine.extractors.contact_net import ContactNet
 from horefine.extractors.detector import Detector
 from horefine.extractors.encoder_decoder import FeatureNet
+from horefine.extractors.gsdf_compact import CompactGsdf
 from horefine.extractors.hoisdf import Hoisdf
 from horefine.extractors.sizes import network_config
 from horefine.extractors.weights import read_weights
@@ -18,6 +19,7 @@ __all__ = ["load_network"]
 
 _KINDS: dict[str, type[nn.Module]] = {
     "features": FeatureNet, "hoisdf": Hoisdf, "detector": Detector, "contact": ContactNet,
+    "gsdf": CompactGsdf,
 }  # fmt: skip
 
 

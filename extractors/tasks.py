@@ -14,6 +14,7 @@ from horefine.extractors.contact_task import ContactTask
 from horefine.extractors.dense import bin_loss
 from horefine.extractors.detector import Detector, box_losses
 from horefine.extractors.encoder_decoder import DENSE, HEADS, FeatureNet
+from horefine.extractors.gsdf_task import GsdfTask
 from horefine.extractors.heads import spread_loss
 from horefine.extractors.hoisdf import Hoisdf
 from horefine.extractors.hoisdf_task import hoisdf_losses, truth
@@ -149,7 +150,9 @@ def _channels_last(image: Tensor) -> Tensor:
     return image.contiguous(memory_format=torch.channels_last)
 
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (FeatureTask, HoisdfTask, DetectorTask, ContactTask)}
+TASKS: dict[str, type[Task]] = {
+    task.name: task for task in (FeatureTask, HoisdfTask, DetectorTask, ContactTask, GsdfTask)
+}
 """By name; the recipes ``configs/train_<name>.yaml`` say with which numbers. Their weights come with horefine."""
 TRAINABLE: dict[str, type[Task]] = {**TASKS, OfficialTask.name: OfficialTask}
 """All that ``horefine train`` trains."""

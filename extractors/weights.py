@@ -18,7 +18,9 @@ from torch import Tensor, nn
 
 from horefine.errors import AssetError
 
-__all__ = ["LICENCE", "Weights", "begin_from", "default_path", "read_weights", "save_weights", "write_tensors"]
+__all__ = [
+    "LICENCE", "Weights", "begin_from", "default_path", "read_weights", "save_weights", "start_path", "write_tensors",
+]  # fmt: skip
 
 VERSION = "1"
 LICENCE = "Apache-2.0; trained by the horefine developers on horefine's own synthetic scenes"
@@ -39,6 +41,12 @@ class Weights:
 def default_path(task: str) -> Path:
     """Where the weights that come with horefine lie."""
     return Path(str(resources.files("horefine.assets") / f"{task}.safetensors"))
+
+
+def start_path(start: str) -> Path:
+    """The file that ``start`` names: itself, or the weights of that task that come with horefine."""
+    shipped = default_path(start) if "/" not in start and "." not in start else None
+    return shipped if shipped is not None and shipped.is_file() else Path(start)
 
 
 def save_weights(

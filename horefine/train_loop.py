@@ -16,7 +16,7 @@ from torch import Tensor
 
 from horefine.errors import ConfigError, InputError, suggestion
 from horefine.extractors.task import Task
-from horefine.extractors.weights import begin_from, save_weights, write_tensors
+from horefine.extractors.weights import begin_from, save_weights, start_path, write_tensors
 from horefine.muon import Muon
 from horefine.train_devices import Devices
 from horefine.train_log import TrainLog, rounded
@@ -41,7 +41,7 @@ class Loop:
         self.devices = devices if devices is not None else Devices(task.device)
         self.model = task.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if recipe.start:
-            log.info("%d tensors from %s", begin_from(self.model, Path(recipe.start)), recipe.start)
+            log.info("%d tensors from %s", begin_from(self.model, start_path(recipe.start)), recipe.start)
         self.losses = self.devices.joined(task.losses, self.model)
         self.average = {name: value.clone() for name, value in self.model.state_dict().items()}
         self.optimizer = _optimizer(self.model, recipe)

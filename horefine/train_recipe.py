@@ -62,7 +62,8 @@ class TrainConfig:
     """Minutes."""
     log_every: int = 50
     start: str | None = None
-    """A weight file to begin from: what has the same name and size (for HOISDF, the feature network's encoder too)."""
+    """Weights to begin from, a file or the name of those that come with horefine (``hoisdf``): what has the same name
+    and size (for HOISDF, the feature network's encoder too)."""
     hand: str = "auto"
     """Whose pose and shape the truth is: ``embedded``, ``mano``, or ``auto`` (``sample_batches.hand_of``)."""
     seed: int = 0
