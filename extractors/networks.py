@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import nn
 
 from horefine.errors import AssetError, ConfigError
+from horefine.extractors.c2f_sdf_compact import CompactC2f
 from horefine.extractors.contact_net import ContactNet
 from horefine.extractors.detector import Detector
 from horefine.extractors.encoder_decoder import FeatureNet
@@ -19,7 +20,7 @@ __all__ = ["load_network"]
 
 _KINDS: dict[str, type[nn.Module]] = {
     "features": FeatureNet, "hoisdf": Hoisdf, "detector": Detector, "contact": ContactNet,
-    "gsdf": CompactGsdf,
+    "gsdf": CompactGsdf, "c2f_sdf": CompactC2f,
 }  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from horefine.errors import ConfigError, suggestion
-from horefine.extractors import contact_net, detector, encoder_decoder, gsdf_compact, hoisdf
+from horefine.extractors import c2f_sdf_compact, contact_net, detector, encoder_decoder, gsdf_compact, hoisdf
 from horefine.extractors.unet import UNetConfig
 
 __all__ = ["network_config"]
@@ -20,7 +20,7 @@ def network_config(task: str, table: dict[str, Any]) -> Any:
     """
     compact: Any = {
         "features": encoder_decoder.COMPACT, "hoisdf": hoisdf.COMPACT, "detector": detector.COMPACT,
-        "contact": contact_net.COMPACT, "gsdf": gsdf_compact.COMPACT,
+        "contact": contact_net.COMPACT, "gsdf": gsdf_compact.COMPACT, "c2f_sdf": c2f_sdf_compact.COMPACT,
     }[task]  # fmt: skip
     known = {f.name for f in dataclasses.fields(compact)}
     for key in table:

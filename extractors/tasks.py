@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from horefine.extractors import measures
 from horefine.extractors.batches import OUTSIDE, augment_color, map_targets
+from horefine.extractors.c2f_sdf_task import C2fTask
 from horefine.extractors.contact_task import ContactTask
 from horefine.extractors.dense import bin_loss
 from horefine.extractors.detector import Detector, box_losses
@@ -151,7 +152,7 @@ def _channels_last(image: Tensor) -> Tensor:
 
 
 TASKS: dict[str, type[Task]] = {
-    task.name: task for task in (FeatureTask, HoisdfTask, DetectorTask, ContactTask, GsdfTask)
+    task.name: task for task in (FeatureTask, HoisdfTask, DetectorTask, ContactTask, GsdfTask, C2fTask)
 }
 """By name; the recipes ``configs/train_<name>.yaml`` say with which numbers. Their weights come with horefine."""
 TRAINABLE: dict[str, type[Task]] = {**TASKS, OfficialTask.name: OfficialTask}
