@@ -177,6 +177,13 @@ class Mesh:
         return (self.box[0] + self.box[1]) / 2
 
     @cached_property
+    def corners(self) -> Float[Tensor, "B 8 3"]:
+        """Of the bounding box."""
+        low, high = self.box
+        upper = torch.cartesian_prod(*[torch.tensor([False, True], device=low.device)] * 3)
+        return torch.where(upper, high[:, None], low[:, None])
+
+    @cached_property
     def scale(self) -> Float[Tensor, "B"]:
         """Longest side of the bounding box, metres."""
         return (self.box[1] - self.box[0]).amax(-1)

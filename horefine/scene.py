@@ -21,7 +21,9 @@ from horefine.hand import Hand, HandModel
 from horefine.mesh import DistanceGrid, Mesh
 from horefine.render import Render, Renderer
 
-__all__ = ["CONFIDENCES", "FACTORS", "Contact", "Features", "Pose", "PoseSpread", "Scene", "focal_stretch"]
+__all__ = [
+    "CONFIDENCES", "FACTORS", "Contact", "Features", "Neighbours", "Pose", "PoseSpread", "Scene", "focal_stretch",
+]  # fmt: skip
 
 CONFIDENCES = {"hand_coords": "hand_confidence", "object_coords": "object_confidence", "depth": "depth_confidence"}
 """Maps of :class:`Features` that may come with a confidence, and its name."""
@@ -150,6 +152,21 @@ class PoseSpread:
 
 
 @dataclass(frozen=True)
+class Neighbours:
+    """Where the other frames of a clip say that hand and object of B frames are (:mod:`horefine.motion`).
+
+    A frame is in up to K = 3 second differences: in its own, and in those of the frames before and after it.
+    """
+
+    joints: Float[Tensor, "B K 21 3"]
+    """Where the joints would have to be for no acceleration there, camera frame."""
+    corners: Float[Tensor, "B K 8 3"]
+    """Of the object's box, likewise."""
+    rate: Float[Tensor, "B K"]
+    """Acceleration there for each metre that a point is off, 1 / s^2; 0 where there is no such second difference."""
+
+
+@dataclass(frozen=True)
 class Features:
     """What is known of B images: the camera of the maps, the object's mesh, and maps (each may be missing: None)."""
 
@@ -181,6 +198,8 @@ class Features:
     """Of ``depth``."""
     pose_spread: Float[Tensor, "B 5"] | None = None
     """How far off the pose to begin with may be (:class:`PoseSpread`); None: not known."""
+    neighbours: Neighbours | None = None
+    """Of frames of a clip, for the loss that couples them; None: single images."""
 
     def __len__(self) -> int:
         return len(self.camera.matrix)
@@ -248,6 +267,11 @@ class Scene:
     def object_center(self) -> Float[Tensor, "B 3"]:
         """Centre of the object's bounding box, camera frame."""
         return self.place(self.features.object.center[:, None])[:, 0]
+
+    @cached_property
+    def object_corners(self) -> Float[Tensor, "B 8 3"]:
+        """Corners of the object's bounding box, camera frame."""
+        return self.place(self.features.object.corners)
 
     @property
     def seen(self) -> tuple[Float[Tensor, "B N 3"], Float[Tensor, "B V 3"]]:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from horefine.losses import appearance, contact, contactopt, cpf, field, image, prior, robust
+from horefine.losses import appearance, contact, contactopt, cpf, field, image, prior, robust, sequence
 from horefine.losses.pairs import PREPARED
 
 __all__ = ["LOSSES", "PREPARED"]
@@ -49,6 +49,7 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
         prior.pose_prior,
         prior.shape_prior,
         prior.offset,
+        sequence.temporal,
     )
 }
 """Every loss by its name in the YAML."""

@@ -1,6 +1,8 @@
-"""Terms over a clip, of homan (Hasson et al. 2021). Not in the registry: a loss there sees one image, no neighbours.
+"""Losses over a clip: ours, which couples each frame with those around it, and homan's (Hasson et al. 2021).
 
-For joint fits of a video, from the posed vertices and the PCA coefficients of MANO's finger pose.
+homan's are not in the registry: they see all frames at once (joint fits of a video, from the posed vertices and the PCA
+coefficients of MANO's finger pose), and a loss there sees one image. Ours fits it: what the other frames say enters as
+a feature (``Features.neighbours``).
 """
 
 from __future__ import annotations
@@ -8,7 +10,39 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["pca_prior", "smoothness"]
+from horefine.scene import Neighbours, Scene
+
+__all__ = ["pca_prior", "smoothness", "temporal"]
+
+
+def temporal(scene: Scene, neighbours: Neighbours, *, sigma: float = 1.0, kernel: float = 3.0) -> Float[Tensor, "B"]:
+    """Joints and object do not accelerate much from frame to frame: a prior on how hands move things.
+
+    Each second difference that a frame has a part in costs ``q / (1 + q / kernel^2)`` for the hand and again for the
+    object (Geman and McClure 1985: a sudden move, or a frame that went wrong, pulls on nothing), where ``q`` is the
+    mean over the 21 joints, or the corners of the object's box, of ``|acceleration|^2 / sigma^2``. ``sigma``: of each
+    coordinate, metres per second squared; ``kernel`` 0 gives plain squares.
+
+    The frames around it stand still (:class:`horefine.scene.Neighbours`): as a function of one frame this is the sum
+    over the clip of the accelerations' costs, but for a constant.
+    """
+    hand, thing = accelerations(scene, neighbours, sigma)
+    return robust_cost(hand, kernel) + robust_cost(thing, kernel)
+
+
+def accelerations(
+    scene: Scene, neighbours: Neighbours, sigma: float
+) -> tuple[Float[Tensor, "B K"], Float[Tensor, "B K"]]:
+    """Mean square of the hand's and of the object's acceleration in each second difference, in ``sigma``."""
+    scale = (neighbours.rate / sigma).square()
+    hand = (scene.hand.joints[:, None] - neighbours.joints).square().sum(-1).mean(-1)
+    thing = (scene.object_corners[:, None] - neighbours.corners).square().sum(-1).mean(-1)
+    return hand * scale, thing * scale
+
+
+def robust_cost(square: Float[Tensor, "B K"], kernel: float) -> Float[Tensor, "B"]:
+    """Sum of Geman and McClure's costs of squares."""
+    return (square if kernel <= 0 else square / (1 + square / (kernel * kernel))).sum(1)
 
 
 def smoothness(vertices: Float[Tensor, "T V 3"]) -> Float[Tensor, ""]:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
-from horefine.losses import appearance, contact, prior, robust
+from horefine.losses import appearance, contact, prior, robust, sequence
 from horefine.losses.contact_squares import contact_squares, penetration_squares, spring_squares
 from horefine.losses.forms import DenseRows, Form, PointRows, Rows
 from horefine.losses.image_squares import code_squares, depth_squares, pair_squares, see_depth, see_reprojection
@@ -30,6 +30,7 @@ from horefine.losses.prior_squares import (
     pose_prior_squares,
     shape_prior_squares,
 )
+from horefine.losses.sequence_squares import temporal_squares
 from horefine.losses.silhouette_squares import silhouette_squares
 
 __all__ = ["SQUARES", "DenseRows", "Form", "PointRows", "Rows"]
@@ -51,6 +52,7 @@ SQUARES: Mapping[Callable[..., Tensor], Maker] = {
     prior.orientation: orientation_squares,
     prior.pose_prior: pose_prior_squares,
     prior.shape_prior: shape_prior_squares,
+    sequence.temporal: temporal_squares,
 }
 """How each loss is written as squares: ``maker(scene, weight, **inputs, **options) -> Form``, or None where the options
 make it something else."""

@@ -20,7 +20,7 @@ from horefine.mano import HandData
 from horefine.mesh import Mesh
 from horefine.objective import Objective, parse_terms, prepare
 from horefine.render import OUTPUTS, make_renderer
-from horefine.scene import Features, Pose, Scene
+from horefine.scene import Features, Neighbours, Pose, Scene
 
 DATA = Path(__file__).parent / "data"
 SIZE = (48, 48)
@@ -95,6 +95,10 @@ def true_features() -> Features:
         object_coords=render.coords[:, 1], depth=torch.where(masks.sum(1) > 0, front, 0.0),
         image=photograph(render.colors[:, 1], masks[:, 1] > 0), hand_sdf=grids[0],
         object_sdf=grids[1], contact=contact_from_pose(hand_model(), scene.hand.vertices, thing),
+        neighbours=Neighbours(
+            scene.hand.joints[:, None].repeat(1, 3, 1, 1), scene.object_corners[:, None].repeat(1, 3, 1, 1),
+            torch.tensor([[60.0, 30.0, 30.0], [60.0, 30.0, 0.0], [30.0, 0.0, 0.0]]),
+        ),
     )  # fmt: skip
 
 
@@ -139,6 +143,7 @@ SQUARES = {
     "penetration": {},
     "contact": {"radius": 0.03, "weight": 2.0},
     "photometric": {"weight": 0.5},
+    "temporal": {"weight": 2.0},
     "offset": {"pose": 3.0, "shape": 0.5, "transl": 400.0, "object": 2000.0},
 }
 """Losses of images and contact that are written as squares, with sigmas."""

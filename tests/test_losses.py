@@ -522,6 +522,7 @@ TABLE = {  # loss: (the pose at which it must be smallest, disturbances that mus
     "offset": (as_it_is, DISTURBED),
     "articulation": (as_it_is, DISTURBED),
     "orientation": (as_it_is, DISTURBED),
+    "temporal": (as_it_is, DISTURBED),
     "penetration": (as_it_is, INWARD),
     "repulsion": (apart, tuple((pushed, size) for size in (0.07, 0.08, 0.1))),
     "contact": (as_it_is, OUTWARD),

@@ -47,6 +47,7 @@ GROUPS: dict[str, Group] = {
         Group("distance fields", "F", ("sdf_consistency",)),
         Group("anatomy", "A", ("anatomy", "pose_prior", "shape_prior", "edge_length")),
         Group("offset", "O", ("offset", "articulation", "orientation")),
+        Group("motion", "T", ("temporal",)),
     )
 }  # fmt: skip
 """Every loss of horefine is in one of them."""
