@@ -11,7 +11,7 @@ from torch import Tensor
 
 from horefine.losses.contact_squares import house_from_mano
 from horefine.losses.forms import PointRows, Rows, kernel_weight
-from horefine.losses.sequence import accelerations, robust
+from horefine.losses.sequence import accelerations, robust_cost
 from horefine.scene import Neighbours, Scene
 
 __all__ = ["TemporalSquares", "temporal_squares"]
@@ -34,8 +34,8 @@ class TemporalSquares:
         return self
 
     def cost(self, scene: Scene) -> Float[Tensor, "B"]:
-        squares = accelerations(scene, self.neighbours, self.sigma)
-        return self.weight * sum(robust(square, self.kernel).sum(1) for square in squares)
+        hand, thing = accelerations(scene, self.neighbours, self.sigma)
+        return self.weight * (robust_cost(hand, self.kernel) + robust_cost(thing, self.kernel))
 
     def rows(self, scene: Scene) -> list[Rows]:
         hand, thing = accelerations(scene, self.neighbours, self.sigma)
@@ -47,9 +47,8 @@ class TemporalSquares:
         joints = torch.cat([torch.arange(16, device=values.device) + len(model.template), model.tips])
         point = joints[house_from_mano()][None, :, None].expand(len(values), -1, -1)
         slope = torch.eye(3).to(values).expand(*values.shape, 3)
-        return PointRows(
-            values, slope, values.new_zeros(*values.shape, 6), point, torch.ones_like(values[..., :1]), weight
-        )
+        none, whole = values.new_zeros(*values.shape, 6), torch.ones_like(values[..., :1])
+        return PointRows(values, slope, none, point, whole, weight)
 
     def _object(self, scene: Scene, square: Float[Tensor, "B K"]) -> PointRows:
         corners = scene.object_corners
