@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["AssetError", "ConfigError", "InputError", "suggestion"]
+__all__ = ["AssetError", "ConfigError", "InputError", "SurfaceError", "suggestion"]
 
 
 class ConfigError(ValueError):
@@ -18,6 +18,10 @@ class AssetError(FileNotFoundError):
 
 class InputError(ValueError):
     """One item (image, mesh, pose, map) cannot be used; the others go on (exit code 4)."""
+
+
+class SurfaceError(InputError):
+    """A field has no surface that can be extracted from it; the item goes on without one (exit code 4 otherwise)."""
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
