@@ -56,7 +56,11 @@ COMPLETED: dict[str, tuple[str, ...]] = {
 ``Learned.complete`` gives them (``refine(..., complete=)``); the extractors above only know the regressor's pose.
 """
 
-INITIALIZERS: dict[str, str] = {"hoisdf": "horefine.extractors.initial:HoisdfInitializer"}
+INITIALIZERS: dict[str, str] = {
+    "hoisdf": "horefine.extractors.initial:HoisdfInitializer",
+    "gsdf": "horefine.extractors.field_readers:GsdfInitializer",
+    "c2fsdf": "horefine.extractors.field_readers:C2fInitializer",
+}
 """Name of a regressor -> its class."""
 
 DETECTORS: dict[str, str] = {

@@ -11,6 +11,7 @@ Everything happens in the network frame (``root.Frame``), metres.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
@@ -89,6 +90,12 @@ class Felt:
     vector: Float[Tensor, "B L"]
     """Of the whole crop."""
 
+    def __getitem__(self, row: int) -> Felt:
+        """One of the batch, as a batch."""
+        one = slice(row, row + 1 or None)
+        cloud = Cloud(*(getattr(self.cloud, f.name)[one] for f in dataclasses.fields(Cloud)))
+        return Felt(self.seen[row], cloud, self.mixed[one], self.places[one], self.vector[one])
+
     @property
     def joints(self) -> Float[Tensor, "B 21 3"]:
         return self.places[:, :21]
@@ -108,6 +115,11 @@ class Semantics:
     features: Float[Tensor, "B N L"]
     wrist: Float[Tensor, "B 3"]
     center: Float[Tensor, "B 3"]
+
+    def __getitem__(self, row: int) -> Semantics:
+        """One of the batch, as a batch."""
+        one = slice(row, row + 1 or None)
+        return Semantics(*(getattr(self, f.name)[one] for f in dataclasses.fields(self)))
 
 
 def reference_depth(

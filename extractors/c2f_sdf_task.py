@@ -84,7 +84,7 @@ class C2fTask(Task):
 
 
 def _about(felt: Felt, true: Truth, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Wrist and object centre for the fields: predicted in a share of the images (within 10 cm), else true and noise."""
+    """Wrist and object centre for the fields: predicted in a share of the images (within 10 cm), else noisy."""
 
     def noisy(place: Tensor) -> Tensor:
         return place + 0.01 * torch.randn(place.shape, generator=generator).to(place)

@@ -60,6 +60,13 @@ class Seen:
     condition: Float[Tensor, "B 7"]
     root: Root | None
 
+    def __getitem__(self, row: int) -> Seen:
+        """One of the batch, as a batch."""
+        one = slice(row, row + 1 or None)
+        root = self.root and Root(self.root.grid[one], self.root.log_size[one], self.root.focal[one])
+        raw = {name: value[one] for name, value in self.raw.items()}
+        return Seen([level[one] for level in self.levels], raw, self.condition[one], root)
+
 
 class Eyes(UNet):
     """Base class: ``see`` a crop."""
