@@ -18,12 +18,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from horefine.errors import AssetError
 from horefine.extractors.hoisdf_official import ARCHITECTURES, Architecture, OfficialHoisdf
 
-__all__ = ["Checkpoint", "build", "detect", "load_official", "published_names", "read_checkpoint", "rename"]
+__all__ = [
+    "Checkpoint",
+    "build",
+    "detect",
+    "fill",
+    "load_official",
+    "published",
+    "published_names",
+    "read_checkpoint",
+    "read_network",
+    "rename",
+]
 
 UNUSED = ("norm1.", "linear_objvote.", "linear_objcls.", "mano_head.")
 """In the files, but in none of the network's sums."""
@@ -80,19 +91,33 @@ def build(checkpoint: Checkpoint, lattice: str = "sheared") -> OfficialHoisdf:
     """
     with torch.device("meta"):
         network = OfficialHoisdf(checkpoint.architecture, lattice)
-    expected, tensors = network.state_dict(), dict(checkpoint.tensors)
+    fill(network, checkpoint.tensors, "HOISDF")
+    network.reset_mask()
+    return network
+
+
+def fill(network: nn.Module, found: Mapping[str, Tensor], system: str) -> None:
+    """Gives a network made on the meta device all its tensors (shared, not copied), in eval mode, not to be trained.
+
+    Args:
+        found: As :func:`read_network` gives them.
+        system: What the network is called in messages.
+
+    Raises:
+        ValueError: a tensor is missing, of another shape or kind, not finite, or not the network's; names it.
+    """
+    expected, tensors = network.state_dict(), dict(found)
     for name, wanted in expected.items():
         if name.endswith("num_batches_tracked"):
             tensors.setdefault(name, torch.zeros((), dtype=torch.int64))
         if name not in tensors:
-            raise ValueError(f"has no {_published(name)}")
-        tensors[name] = _checked(_published(name), tensors[name], wanted)
+            raise ValueError(f"has no {published(name)}")
+        tensors[name] = _checked(published(name), tensors[name], wanted)
     strange = [name for name in tensors if name not in expected]
     if strange:
-        raise ValueError(f"{_published(strange[0])} belongs to no HOISDF ({len(strange)} such tensors)")
+        raise ValueError(f"{published(strange[0])} belongs to no {system} ({len(strange)} such tensors)")
     network.load_state_dict(tensors, assign=True)
-    network.reset_mask()
-    return network.eval().requires_grad_(False)
+    network.eval().requires_grad_(False)
 
 
 def _checked(name: str, value: Tensor, wanted: Tensor) -> Tensor:
@@ -110,7 +135,7 @@ def published_names(architecture: Architecture) -> dict[str, tuple[int, ...]]:
     """The names (without ``module.``) and shapes of the tensors that its network reads from a checkpoint."""
     with torch.device("meta"):
         tensors = OfficialHoisdf(architecture).state_dict()
-    return {_published(name): tuple(value.shape) for name, value in tensors.items()}
+    return {published(name): tuple(value.shape) for name, value in tensors.items()}
 
 
 def read_checkpoint(path: Path | str) -> Checkpoint:
@@ -120,19 +145,35 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
         AssetError: missing, damaged, with code in it, or of another system; the message says which, and how to get a
             good one.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise AssetError(f"checkpoint {path}: {'is a folder' if path.is_dir() else 'no such file'}; {WAY_OUT}")
-    table = _restricted(path)
-    epoch = table.get("epoch") if isinstance(table, Mapping) else None
+    tensors, epoch = read_network(path, UNUSED, WAY_OUT)
     try:
-        tensors = rename(_state_of(table))
-        return Checkpoint(tensors, detect(tensors), epoch if isinstance(epoch, int) else None)
+        return Checkpoint(tensors, detect(tensors), epoch)
     except ValueError as error:
         raise AssetError(f"checkpoint {path}: {error}; {WAY_OUT}") from None
 
 
-def rename(raw: Mapping[Any, Any]) -> dict[str, Tensor]:
+def read_network(path: Path | str, unused: tuple[str, ...], way_out: str) -> tuple[dict[str, Tensor], int | None]:
+    """The tensors of a file's network by our names, and its epoch.
+
+    Args:
+        unused: How names of tensors begin that are left out.
+        way_out: What to do about a bad file; ends the message.
+
+    Raises:
+        AssetError: missing, damaged, with code in it, or no table of tensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise AssetError(f"checkpoint {path}: {'is a folder' if path.is_dir() else 'no such file'}; {way_out}")
+    table = _restricted(path, way_out)
+    epoch = table.get("epoch") if isinstance(table, Mapping) else None
+    try:
+        return rename(_state_of(table), unused), epoch if isinstance(epoch, int) else None
+    except ValueError as error:
+        raise AssetError(f"checkpoint {path}: {error}; {way_out}") from None
+
+
+def rename(raw: Mapping[Any, Any], unused: tuple[str, ...] = UNUSED) -> dict[str, Tensor]:
     """Published names (with or without ``module.``) to ours, without what the network does not use.
 
     Raises:
@@ -141,7 +182,7 @@ def rename(raw: Mapping[Any, Any]) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for key, value in raw.items():
         name = str(key).removeprefix("module.")
-        if name.startswith(UNUSED):
+        if name.startswith(unused):
             continue
         if not isinstance(value, Tensor) or value.layout != torch.strided:
             raise ValueError(f"{key} is a {getattr(value, 'layout', type(value).__name__)}, not a plain tensor")
@@ -195,14 +236,15 @@ def _ours(name: str) -> str:
     return name
 
 
-def _published(name: str) -> str:
+def published(name: str) -> str:
+    """A tensor's name in published files."""
     for theirs, ours in _ENDINGS:
         if name.endswith(ours):
             return name.removesuffix(ours) + theirs
     return name
 
 
-def _restricted(path: Path) -> Any:
+def _restricted(path: Path, way_out: str) -> Any:
     """What ``torch.save`` wrote, if it is tensors and plain containers."""
     try:
         with warnings.catch_warnings():  # about pickles of another protocol, which fail below
@@ -212,14 +254,14 @@ def _restricted(path: Path) -> Any:
         asked = re.search(r"(?:GLOBAL|global|class|function) ([\w.]+\.[\w.]+)", str(error))
         if asked is None and _foreign_pickle(path):
             raise AssetError(
-                f"checkpoint {path}: refused: a pickle that torch.save did not write; nothing in it was run; {WAY_OUT}"
+                f"checkpoint {path}: refused: a pickle that torch.save did not write; nothing in it was run; {way_out}"
             ) from None
         if asked is None:
-            raise AssetError(f"checkpoint {path}: damaged, or not written by torch.save; {WAY_OUT}") from None
+            raise AssetError(f"checkpoint {path}: damaged, or not written by torch.save; {way_out}") from None
         raise AssetError(
             f"checkpoint {path}: refused: it asks for {asked[1]}, and a checkpoint holds tensors and plain containers "
             "only. Do not open this file with other programs unless you trust its source; "
-            f"{WAY_OUT}"
+            f"{way_out}"
         ) from None
     except PermissionError:
         raise AssetError(f"checkpoint {path}: may not be read; change its permissions (chmod u+r)") from None
@@ -227,7 +269,7 @@ def _restricted(path: Path) -> Any:
         said = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         if "TorchScript" in said:
             raise AssetError(
-                f"checkpoint {path}: is a TorchScript program, not a table of tensors; {WAY_OUT}"
+                f"checkpoint {path}: is a TorchScript program, not a table of tensors; {way_out}"
             ) from None
         raise AssetError(
             f"checkpoint {path}: damaged or cut short ({path.stat().st_size} bytes; {said}); download it again"

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
+from horefine.extractors.layers import deconv_block
 from horefine.extractors.resnet import ResNet
 from horefine.inverse_kinematics.gsdf import TRANSFORM_ORDER, GsdfKinematics
 
@@ -35,30 +36,19 @@ _FRAMES = [
 
 
 class Neck(nn.Module):
-    """Blocks that double a map's side: transposed 4x4 convolution of stride 2, batch normalisation, ReLU.
+    """Blocks that double a map's side: transposed 4x4 convolution of stride 2, batch normalisation, ReLU."""
 
-    With ``skips`` the encoder's map of the same side is added after each (the published network has none).
-    """
-
-    def __init__(self, encoder: tuple[int, ...], outputs: int, blocks: int, skips: bool = False) -> None:
-        """``encoder``: channels of its maps, largest map first; the last is this neck's input."""
+    def __init__(self, encoder: tuple[int, ...], outputs: int, blocks: int) -> None:
+        """``encoder``: channels of its maps; the last is this neck's input."""
         super().__init__()
-        layers: list[nn.Module] = []
-        for index in range(blocks):
-            inputs = outputs if index else encoder[-1]
-            layers += [
-                nn.ConvTranspose2d(inputs, outputs, 4, 2, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
-            ]  # fmt: skip
+        layers = [layer for i in range(blocks) for layer in deconv_block(outputs if i else encoder[-1], outputs)]
         self.deconv_layers = nn.Sequential(*layers)
-        self.laterals = nn.ModuleList(nn.Conv2d(encoder[-2 - i], outputs, 1) for i in range(blocks) if skips)
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
-        """The encoder's ``maps`` to one map after each block, the largest last."""
+        """The encoder's ``maps``, of which the last is read, to one map after each block, the largest last."""
         x, found = maps[-1], []
-        for index in range(len(self.deconv_layers) // 3):
-            x = self.deconv_layers[3 * index : 3 * index + 3](x)
-            if len(self.laterals):
-                x = x + self.laterals[index](maps[-2 - index])
+        for start in range(0, len(self.deconv_layers), 3):
+            x = self.deconv_layers[start : start + 3](x)
             found.append(x)
         return found
 
@@ -91,13 +81,11 @@ def soft_argmax(logits: Float[Tensor, "B J D H W"]) -> tuple[Float[Tensor, "B J 
 class VolumeNet(nn.Module):
     """Encoder, neck and volumetric heat maps: gSDF's first stage, and the trunk of its second."""
 
-    def __init__(
-        self, depth: int, width: int, places: int, bins: int, *, neck: int = 256, blocks: int = 3, skips: bool = False
-    ) -> None:
+    def __init__(self, depth: int, width: int, neck: int, places: int, bins: int) -> None:
         """``places``: how many are looked for (21 joints, the object's centre, or both, the hand first)."""
         super().__init__()
         self.backbone = ResNet(depth, width)
-        self.neck = Neck(self.backbone.channels, neck, blocks, skips)
+        self.neck = Neck(self.backbone.channels, neck, 3)
         self.volume_head = VolumeHead(neck, places, bins)
 
     @staticmethod
@@ -107,7 +95,11 @@ class VolumeNet(nn.Module):
 
     def forward(self, image: Float[Tensor, "B 3 S S"]) -> tuple[Float[Tensor, "B J 3"], Float[Tensor, "B J"]]:
         """:func:`soft_argmax` of pictures from 0 to 1."""
-        return soft_argmax(self.volume_head(self.neck(self.backbone(self.normalised(image)))[-1]))
+        return self.places(self.backbone(self.normalised(image)))
+
+    def places(self, maps: list[Tensor]) -> tuple[Float[Tensor, "B J 3"], Float[Tensor, "B J"]]:
+        """:func:`soft_argmax`, from the encoder's maps."""
+        return soft_argmax(self.volume_head(self.neck(maps)[-1]))
 
 
 def hand_embedding(x: Float[Tensor, "B N 3"], kinematics: GsdfKinematics, latent: int = 51) -> Float[Tensor, "B N E"]:
