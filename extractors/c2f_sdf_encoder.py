@@ -58,11 +58,10 @@ class Gate(nn.Module):
 class TwoStreams(nn.Module):
     """Two ResNet-18, for colour and for depth, that exchange after each of their four stages."""
 
-    def __init__(self, width: int = 64, depth_stride: int = 2) -> None:
-        """``depth_stride``: of the first convolution on the depth map; 1 where that has half the picture's side."""
+    def __init__(self, width: int = 64) -> None:
         super().__init__()
         self.conv1, self.bn1 = nn.Conv2d(3, width, 7, 2, 3, bias=False), nn.BatchNorm2d(width)
-        self.depth_conv1 = nn.Conv2d(1, width, 7, depth_stride, 3, bias=False)
+        self.depth_conv1 = nn.Conv2d(1, width, 7, 2, 3, bias=False)
         self.depth_bn1 = nn.BatchNorm2d(width)
         self.maxpool = nn.MaxPool2d(3, 2, 1)
         self.channels = tuple(width * 2**level for level in range(4))
@@ -77,7 +76,7 @@ class TwoStreams(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(
-        self, image: Float[Tensor, "B 3 S S"], depth: Float[Tensor, "B 1 D D"]
+        self, image: Float[Tensor, "B 3 S S"], depth: Float[Tensor, "B 1 S S"]
     ) -> tuple[list[Tensor], tuple[Tensor, Tensor]]:
         """(the mixtures at strides 4, 8, 16 and 32, both streams at the end)."""
         rgb = self.maxpool(torch.relu(self.bn1(self.conv1(image))))
@@ -135,7 +134,7 @@ class Decoder(nn.Module):
             setattr(self, f"up{level}", nn.Sequential(Residual(inputs, inputs), up))
             setattr(self, f"fusion_layer{level}", Residual(inputs + skip, width))
             inputs = width
-        counts = (3 * joints, joints, joints) if heads else ()
+        counts = (63, 21, 21) if heads else ()
         self.finals = nn.ModuleList(nn.Conv2d(inputs, count, 1) for count in counts)
 
     def forward(self, maps: list[Tensor]) -> Float[Tensor, "B C F F"]:

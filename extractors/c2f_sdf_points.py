@@ -32,11 +32,6 @@ class Place:
     half: Float[Tensor, "B 3"]
     """The unit of that search along each axis."""
 
-    @staticmethod
-    def about(wrist: Float[Tensor, "B 3"], frame: Frame, half: float) -> Place:
-        """Everything about the wrist, the same in all directions."""
-        return Place(frame, wrist, wrist, torch.full_like(wrist, half))
-
     def scaled(self, points: Float[Tensor, "B N 3"]) -> Float[Tensor, "B N 3"]:
         """Points as the search sees them."""
         return (points - self.center[:, None]) / self.half[:, None]
@@ -106,10 +101,16 @@ def _drawn(known: Tensor, count: int, generator: torch.Generator | None) -> Int[
     return first.gather(1, torch.arange(count, device=known.device) % there)
 
 
-def published_pixels(depth: Float[Tensor, "B 1 D D"], place: Place, side: int) -> Float[Tensor, "B M 3"]:
-    """``Cloud.pixels`` as published: a cell's middle with the depth of its first pixel, background at the far end."""
+def published_pixels(
+    depth: Float[Tensor, "B 1 D D"], place: Place, side: int, which: str = "first"
+) -> Float[Tensor, "B M 3"]:
+    """``Cloud.pixels`` of the published network: a cell's middle, with the depth of one of its pixels.
+
+    ``which``: the ``first`` pixel, as published, or its ``middle``. Background is at the far end of the reach.
+    """
     step = depth.shape[-1] // side
-    z = depth[:, 0, ::step, ::step] * place.half[:, 2, None, None] + place.center[:, 2, None, None]
+    begin = step // 2 if which == "middle" else 0
+    z = depth[:, 0, begin::step, begin::step] * place.half[:, 2, None, None] + place.center[:, 2, None, None]
     return (_rays(depth, place.frame, side) * z.flatten(1)[:, None]).mT
 
 
