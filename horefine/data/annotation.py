@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor
 
+from horefine.data import Sample
 from horefine.data.known import keypoint_box
 from horefine.data.mirror import mirror_pose
 from horefine.errors import InputError
@@ -19,8 +21,20 @@ from horefine.hand import HandModel
 from horefine.inverse_kinematics import joints_to_pose
 from horefine.scene import Pose
 
-__all__ = ["HandPose", "box_of", "fit_joints", "fit_vertices", "nearest_rotation", "pose_of", "rigid"]
+__all__ = [
+    "GIVE",
+    "HandPose",
+    "box_of",
+    "fit_joints",
+    "fit_vertices",
+    "give_annotation",
+    "nearest_rotation",
+    "pose_of",
+    "rigid",
+]
 
+GIVE = ("boxes", "wrist", "keypoints")
+"""What of its annotation a sample may come with (a dataset's option ``give``), as papers assume at test time."""
 _NEAR = 0.01
 
 
@@ -53,6 +67,26 @@ def nearest_rotation(matrix: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*bat
     turn = torch.ones_like(matrix[..., 0])
     turn[..., 2] = (left @ right).det().sign()
     return (left * turn[..., None, :]) @ right
+
+
+def give_annotation(sample: Sample, give: Collection[str], surface: Float[ndarray, "N 3"] | None = None) -> Sample:
+    """The sample with what it is given (:data:`GIVE`) of its annotated ``joints``, and the box of its object.
+
+    Args:
+        surface: Points of the object, metres, camera frame.
+    """
+    more: dict[str, Any] = {}
+    joints = sample.joints
+    if joints is not None and joints.isfinite().all() and bool((joints[:, 2] > _NEAR).all()):
+        if "boxes" in give:
+            more["hand_box"] = box_of(joints.double().numpy(), sample.camera, 1.2)
+        if "keypoints" in give:
+            more["keypoints"] = project(joints[None], sample.camera.matrix)[0]
+        if "wrist" in give:
+            more["wrist"] = tuple(joints[0].tolist())
+    if "boxes" in give and surface is not None:
+        more["object_box"] = box_of(surface, sample.camera)
+    return replace(sample, **more) if more else sample
 
 
 def box_of(points: Float[ndarray, "N 3"], camera: Camera, factor: float = 1.0) -> Box | None:

@@ -8,7 +8,7 @@ relative to the flat hand; without them a hand is fitted to the 21 magnetic join
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from scipy.spatial import KDTree
 
 from horefine.anatomy import convert_joints
 from horefine.data import Sample
-from horefine.data.annotation import HandPose, box_of, fit_joints, pose_of
+from horefine.data.annotation import GIVE, HandPose, fit_joints, give_annotation, pose_of
 from horefine.data.fhb_files import (
     COLOR_FROM_DEPTH,
     COLOR_MATRIX,
@@ -34,11 +34,14 @@ from horefine.data.fhb_files import (
     listed,
     read_files,
 )
+from horefine.data.hand_truth import TruthHand
+from horefine.data.index import given_names
 from horefine.data.models import ObjectModels, remember
 from horefine.data.pictures import read_picture
 from horefine.errors import ConfigError, InputError, suggestion
 from horefine.geometry import Camera
-from horefine.hand import HandModel, load_hand
+from horefine.hand import HandModel
+from horefine.mano import HandData
 
 __all__ = ["FHB"]
 
@@ -47,6 +50,7 @@ _SUBJECTS = {"train": (1, 3, 4), "test": (2, 5, 6)}
 _FILTERS = {"cpf": 5.0}
 """Name -> largest distance of an object vertex to the nearest joint, mm (CPF, Yang et al. 2021: "<5 mm")."""
 _ANNOTATIONS = ("Object_6D_pose_annotation_v1_1", "Object_6D_pose_annotation_v1")
+_OTHER_HAND = "true hand pose: a MANO fit, shown by the embedded hand (MANO is not here): some millimetres off"
 _KEPT = 8
 """Sequences whose files stay in memory."""
 
@@ -62,8 +66,11 @@ class FHB:
         by: str = "actions",
         filter: str | None = None,
         fits: str | Path | None = None,
-        hand: HandModel | None = None,
+        give: str | Iterable[str] = (),
         truth: str = "auto",
+        hand: str = "auto",
+        mano_dir: str | Path | None = None,
+        mano: HandData | None = None,
         small: bool | None = None,
     ) -> None:
         """Reads the lists and which frames have an object's pose; opens no picture.
@@ -74,12 +81,17 @@ class FHB:
             by: ``actions`` (the dataset's own split, which CPF and Song et al. use) or ``subjects`` (1, 3, 4 train).
             filter: ``cpf``: only frames in which a vertex of the object is within 5 mm of a joint.
             fits: ``fhbhands_fits``; searched in and beside ``root`` when not given.
-            hand: of the truth; ``load_hand()`` when it is needed and not given.
+            give: What of the annotation the image comes with, as papers assume at test time: ``boxes``, ``wrist``,
+                ``keypoints``, joined with ``+``. Nothing by default: it has to be found.
             truth: ``fits``, ``joints`` (fitted to them), ``none``, or ``auto``: the fits where there are any.
+            hand: Whose poses the truth is: ``mano``, ``embedded``, or ``auto``.
+            mano_dir: Folder of ``MANO_RIGHT.pkl``.
+            mano: The right hand itself, in place of a file.
             small: the pictures of ``Video_files_480``; None: where there are any, as the papers' loaders do.
 
         Raises:
             ConfigError: the tree lacks what is needed, or an option is not known.
+            AssetError: MANO is asked for and not there.
         """
         self.root = Path(root) / "fhbhands" if (Path(root) / "fhbhands").is_dir() else Path(root)
         _check_options(split, by, filter, truth)
@@ -96,7 +108,8 @@ class FHB:
         self.models = ObjectModels(
             {name: self.root / "Object_models" / f"{m}_model" / f"{m}_model.ply" for name, m in OBJECTS.items()}
         )
-        self._hand = hand
+        self._give = given_names(give, GIVE, "give")
+        self.hand = TruthHand(mano) if mano is not None else TruthHand.find(mano_dir, hand)
         self._empty: list[str] = []
         self._unlisted: list[str] = []
         self._read: dict[int, Files] = {}
@@ -133,7 +146,7 @@ class FHB:
             "dataset": "fhb", "root": str(self.root), "split": self.split, "by": self.by, "filter": self.filter,
             "samples": len(self), "pictures": self._videos.name, "pictures_missing": len(absent),
             "first_missing": absent[:3], "object_poses": self._annotations.name,
-            "mano_fits": None if self.fits is None else str(self.fits),
+            "mano_fits": None if self.fits is None else str(self.fits), "true hand": self.hand.name,
             "empty_sequences": self._empty, "sequences_without_length": self._unlisted,
             "hands": {"right": len(self), "left": 0, "absent": 0},
             "objects": {name: int(np.isin(self._place, self._of(name)).sum()) for name in OBJECTS},
@@ -156,11 +169,11 @@ class FHB:
         hand, notes = self.hand_pose(index)
         return Sample(
             name=self.names[index], image=picture.image, camera=camera, mesh=mesh, side="right",
-            hand_box=None if joints is None else box_of(joints, camera, 1.2), object_box=box_of(placed, camera),
             truth=None if hand is None else pose_of(hand, matrix, "right"),
             joints=None if joints is None else torch.tensor(joints, dtype=torch.float32),
             object_truth=torch.tensor(matrix, dtype=torch.float32), notes=(*picture.notes, *notes),
         )  # fmt: skip
+        return give_annotation(sample, self._give, placed)
 
     def joints(self, index: int) -> Float[ndarray, "21 3"] | None:
         """The magnetic sensors' joints: metres, colour camera, house order; None where there are none."""
@@ -183,21 +196,23 @@ class FHB:
             return None, ()
         fit = None if self.truth == "joints" else self._fit(index)
         if isinstance(fit, HandPose):
-            return fit, ()
+            return fit, () if self.hand.name == "mano" else (_OTHER_HAND,)
         if self.truth == "fits":
             return None, (fit or "no MANO fits",)
         joints = self.joints(index)
         if joints is None:
             return None, ("no joints in skeleton.txt for this frame: the hand's pose is not known",)
-        if self._hand is None:
-            self._hand = load_hand()
         try:
-            found = fit_joints(joints, "right", self._hand)
+            found = fit_joints(joints, "right", self._model)
         except InputError as error:
             return None, (f"the magnetic joints show no hand: {error}",)
         millimetres = 1000 * found.residual
-        said = f"the {self._hand.name} hand fitted to the magnetic joints, {millimetres:.1f} mm from them on the mean"
-        return found, (f"true hand pose: {said}" if fit is None else f"{fit}; true hand pose: {said}",)
+        said = f"true hand pose: the {self.hand.name} hand fitted to the magnetic joints, {millimetres:.1f} mm off"
+        return found, (said,) if fit is None else (fit, said)
+
+    @cached_property
+    def _model(self) -> HandModel:
+        return self.hand.model()
 
     def _fit(self, index: int) -> HandPose | str | None:
         """The MANO fit of a frame, None where there are no fits at all, else why there is none."""

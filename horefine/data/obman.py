@@ -9,7 +9,7 @@ model: the pose is found from the 778 vertices (with MANO), or from the 21 joint
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -23,13 +23,15 @@ from PIL import Image
 from torch import Tensor
 
 from horefine.data import Sample
-from horefine.data.annotation import HandPose, box_of, fit_joints, fit_vertices, pose_of
+from horefine.data.annotation import GIVE, HandPose, fit_joints, fit_vertices, give_annotation, pose_of
+from horefine.data.hand_truth import TruthHand
+from horefine.data.index import given_names
 from horefine.data.models import ObjectModels
 from horefine.data.pictures import read_picture
 from horefine.errors import AssetError, ConfigError, InputError, suggestion
 from horefine.geometry import Camera
-from horefine.hand import HandModel, load_hand
-from horefine.mano import find_mano, load_restricted, read_mano
+from horefine.hand import HandModel
+from horefine.mano import HandData, load_restricted
 from horefine.mesh import Mesh
 
 __all__ = ["MATRIX", "ObMan"]
@@ -55,9 +57,11 @@ class ObMan:
         split: str = "test",
         *,
         shapenet: str | Path | None = None,
-        hand: HandModel | None = None,
-        mano_dir: str | Path | None = None,
+        give: str | Iterable[str] = (),
         truth: str = "auto",
+        hand: str = "auto",
+        mano_dir: str | Path | None = None,
+        mano: HandData | None = None,
     ) -> None:
         """Lists the annotation files; opens none.
 
@@ -65,12 +69,17 @@ class ObMan:
             root: ``obman``, or the folder that holds it.
             split: ``train``, ``val`` or ``test``.
             shapenet: ShapeNetCore.v2; else in or beside ``root``, else the variable ``SHAPENET_ROOT``.
-            hand: of the truth; ``load_hand(mano_dir)`` when it is needed and not given.
+            give: What of the annotation the image comes with, as papers assume at test time: ``boxes``, ``wrist``,
+                ``keypoints``, joined with ``+``. Nothing by default: it has to be found.
             truth: ``vertices`` or ``joints``: what the hand's pose is found from; ``none``; ``auto``: the vertices with
                 MANO, else the joints.
+            hand: Whose poses the truth is: ``mano``, ``embedded``, or ``auto``.
+            mano_dir: Folder of ``MANO_RIGHT.pkl``.
+            mano: The right hand itself, in place of a file.
 
         Raises:
             ConfigError: no such split or tree, or an option is not known.
+            AssetError: MANO is asked for and not there.
         """
         base = Path(root) / "obman" if (Path(root) / "obman").is_dir() else Path(root)
         for key, value, known in (("split", split, _SPLITS), ("truth", truth, ("auto", "vertices", "joints", "none"))):
@@ -88,7 +97,8 @@ class ObMan:
         self._numbers = np.array(numbers, np.int64)
         self.shapenet = _find_shapenet(shapenet, base)
         self.models = ObjectModels({}, plausible=None)
-        self._hand, self._mano_dir = hand, mano_dir
+        self._give = given_names(give, GIVE, "give")
+        self.hand = TruthHand(mano) if mano is not None else TruthHand.find(mano_dir, hand)
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -110,7 +120,7 @@ class ObMan:
         return {
             "dataset": "obman", "root": str(self.root), "split": self.split, "samples": len(self),
             "pictures_missing": absent["rgb"], "depth_missing": absent["depth"], "segm_missing": absent["segm"],
-            "shapenet": None if self.shapenet is None else str(self.shapenet),
+            "true hand": self.hand.name, "shapenet": None if self.shapenet is None else str(self.shapenet),
         }  # fmt: skip
 
     def __getitem__(self, index: int) -> Sample:
@@ -129,14 +139,13 @@ class ObMan:
         mesh, notes = self._mesh(meta, stretch)
         hand, said = self._hand_pose(index, meta, side)
         placed = None if mesh is None else mesh.vertices[0].numpy() @ matrix[:3, :3].T + matrix[:3, 3]
-        return Sample(
+        sample = Sample(
             name=self.names[index], image=picture.image, camera=camera, mesh=mesh, depth=self._depth(index, meta, size),
-            side=side, hand_box=box_of(joints, camera, 1.2),
-            object_box=None if placed is None else box_of(placed, camera),
-            truth=None if hand is None else pose_of(hand, matrix, side),
+            side=side, truth=None if hand is None else pose_of(hand, matrix, side),
             joints=torch.tensor(joints, dtype=torch.float32), object_truth=torch.tensor(matrix, dtype=torch.float32),
             notes=(*picture.notes, *notes, *said),
         )  # fmt: skip
+        return give_annotation(sample, self._give, placed)
 
     def annotation(self, index: int) -> Mapping[str, Any]:
         """The file ``meta/%08d.pkl``.
@@ -211,38 +220,33 @@ class ObMan:
     def _hand_pose(self, index: int, meta: Mapping[str, Any], side: str) -> tuple[HandPose | None, tuple[str, ...]]:
         if self.truth == "none":
             return None, ()
-        if self._hand is None:
-            self._hand = load_hand(self._mano_dir)
-        by_vertices = self.truth == "vertices" or (self.truth == "auto" and self._hand.name == "mano")
+        by_vertices = self.truth == "vertices" or (self.truth == "auto" and self.hand.name == "mano")
         try:
             if by_vertices:
-                found = fit_vertices(self.vertices(index, meta), self._fingers(meta), side, self._hand)
+                found = fit_vertices(self.vertices(index, meta), self._fingers(meta), side, self._model)
             else:
-                found = fit_joints(self.joints(index, meta), side, self._hand)
+                found = fit_joints(self.joints(index, meta), side, self._model)
         except InputError as error:
             return None, (f"no true hand pose: {error}",)
         said = (
             f"{1000 * found.residual:.1f} mm from its annotated {'vertices' if by_vertices else 'joints'} on the mean"
         )
         loose = not by_vertices or found.residual > _LOOSE
-        return found, (f"true hand pose: the {self._hand.name} hand, {said}",) if loose else ()
+        return found, (f"true hand pose: the {self.hand.name} hand, {said}",) if loose else ()
 
     def _fingers(self, meta: Mapping[str, Any]) -> list[Float[Tensor, "15 3"]]:
         """What the annotation's finger values may mean: axis-angle or PCA, relative to the flat or the mean hand."""
-        assert self._hand is not None
-        mean = self._hand.mean_rotvec[1:].double()
+        mean = self._model.mean_rotvec[1:].double()
         given = [torch.from_numpy(_array(meta, key, (45,), "meta")) for key in ("hand_pose", "pca_pose") if key in meta]
         read = [values.view(15, 3) for values in given]
-        if self._components is not None:
-            read += [(values @ self._components).view(15, 3) for values in given]
+        basis = None if self.hand.mano is None else self.hand.mano.components
+        if basis is not None:
+            read += [(values @ torch.from_numpy(basis)).view(15, 3) for values in given]
         return [mean, *read, *(values + mean for values in read)]
 
     @cached_property
-    def _components(self) -> Float[Tensor, "45 45"] | None:
-        """MANO's PCA basis; the embedded hand has none."""
-        path = find_mano(self._mano_dir)
-        values = None if path is None else read_mano(path).components
-        return None if values is None else torch.from_numpy(np.ascontiguousarray(values))
+    def _model(self) -> HandModel:
+        return self.hand.model()
 
 
 def _find_shapenet(given: str | Path | None, base: Path) -> Path | None:
