@@ -184,7 +184,8 @@ class C2fSdf(nn.Module):
         read = gather_rows(looked.features.float().flatten(2).mT, index)
         parts = (read * weight[..., None]).sum(2), scaled, coarse
         embeddings = self.pcl_feat_emb, self.pcl_xyz_emb, self.pcl_sdf_emb
-        semantics = sum(embed(part.mT) for embed, part in zip(embeddings, parts, strict=True)).relu().mT.float()
+        embedded = [embed(part.mT) for embed, part in zip(embeddings, parts, strict=True)]
+        semantics = torch.relu(embedded[0] + embedded[1] + embedded[2]).mT.float()
         return Seen(looked, place, points, coarse, semantics, self.backbone_2_sdf(looked.features))
 
     def coarse(self, which: str, looked: Looked, points: Float[Tensor, "B N 3"], place: Place) -> Float[Tensor, "B N"]:

@@ -5,8 +5,8 @@ with a vertex of the predicted hand, a point of the depth map near one of the co
 mirrored about the object's centre (the paper's symmetry of hidden sides). What is nearly empty is cut away, the rest is
 smoothed, and each cell above a threshold is divided into a lattice on which both fine fields are asked.
 
-All points here are in the cube: ``(X - wrist) * scale``, -1 to 1. ``extractors.surface`` needs no such guess: it follows
-the surface itself.
+All points here are in the cube: ``(X - wrist) * scale``, -1 to 1. ``extractors.surface`` needs no such guess: it
+follows the surface itself.
 """
 
 from __future__ import annotations
@@ -117,8 +117,8 @@ def ask_cells(
     """
     nodes, found = cells.nodes(), {}
     shape = (cells.count,) * 3
-    for part in nodes.split(batch):
-        for name, values in ask(cells.places(part, lattice)).items():
+    for places in cells.places(nodes, lattice).split(batch):
+        for name, values in ask(places).items():
             found.setdefault(name, []).append(values)
     asked = torch.zeros(cells.count**3, dtype=torch.bool)
     asked[nodes.cpu()] = True
