@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "COMPLETED", "DETECTORS", "FEATURES", "INITIALIZERS", "Extractor", "Finder", "Initializer", "Learned",
-    "extracted_first", "load_default", "load_model",
+    "extracted_first", "load_default", "load_model", "reconstructs",
 ]  # fmt: skip
 
 MAPS = "horefine.extractors.maps:MapExtractor"
@@ -47,6 +47,9 @@ FEATURES: dict[str, str] = {
     "contact": "horefine.extractors.contact:ContactExtractor",
 }
 """Field of ``horefine.Features`` -> the extractor that gives it."""
+
+OF_REGRESSOR = frozenset({"pose_spread", "hand_sdf", "object_sdf"})
+"""Fields that whichever initializer is used gives itself."""
 
 COMPLETED: dict[str, tuple[str, ...]] = {
     "contact": ("hand_mask", "object_mask", "hand_coords", "object_coords", "depth"),
@@ -82,7 +85,11 @@ class Initializer(Protocol):
     """Made as ``cls(device, hand)``."""
 
     def initialize(self, crops: Sequence[Sample]) -> tuple[Pose, dict[str, Any]]:
-        """First poses of B crops, and the fields of ``horefine.Features`` that came with them."""
+        """First poses of B crops, and the fields of ``horefine.Features`` that came with them.
+
+        One that reconstructs (``reconstructs = True``) also gives ``surfaces`` and ``object``, a list each: for each
+        crop the surfaces of hand and object (``surface.Surface`` by name), and the mesh that the pose is of.
+        """
         ...
 
 
@@ -122,6 +129,15 @@ def _named(name: str, known: dict[str, str], kind: str) -> type:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"{kind} {name!r}: cannot be imported ({error}); check the spelling of {place}") from error
+
+
+def reconstructs(init: str) -> bool:
+    """Whether an initializer, by name or ``package.module:class``, gives surfaces, so that an object needs no mesh.
+
+    Raises:
+        ConfigError: no such initializer.
+    """
+    return bool(getattr(_named(init, INITIALIZERS, "initializer"), "reconstructs", False))
 
 
 def extracted_first(names: Iterable[str]) -> tuple[str, ...]:
@@ -169,6 +185,11 @@ class Learned:
 
             self._loaded[self._initializer] = initializer_of(checkpoint, device, self.hand)
 
+    @property
+    def reconstructs(self) -> bool:
+        """Whether the initializer gives surfaces, so that an object needs no mesh."""
+        return bool(getattr(self._initializer, "reconstructs", False))
+
     def _get(self, kind: type) -> Any:
         if kind not in self._loaded:
             self._loaded[kind] = kind(self.device, self.hand)
@@ -206,7 +227,8 @@ class Learned:
 
         wanted: dict[type, list[str]] = {}
         for name in names:
-            wanted.setdefault(_named(name, FEATURES, "feature"), []).append(name)
+            kind = self._initializer if name in OF_REGRESSOR else _named(name, FEATURES, "feature")
+            wanted.setdefault(kind, []).append(name)
         fields: dict[str, Any] = {}
         for kind, chosen in wanted.items():
             fields |= self._get(kind).extract(crops, chosen)

@@ -59,6 +59,8 @@ class Reading:
 class FieldInitializer(ABC):
     """First poses, fields and surfaces; subclasses read the crops."""
 
+    reconstructs: ClassVar[bool] = True
+    """Gives surfaces: an object needs no mesh."""
     resolution: ClassVar[int] = 65
     """Nodes along a side of the grids for ``sdf_consistency``."""
     surface_resolution: ClassVar[int] = 64

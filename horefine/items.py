@@ -25,6 +25,7 @@ from horefine.distance import DistanceGrid
 from horefine.errors import InputError
 from horefine.exchange import find_item, read_features, read_pose
 from horefine.extractors.detector import Located
+from horefine.extractors.surface import Surface
 from horefine.geometry import Box, Camera, project
 from horefine.hand import HandModel
 from horefine.mesh import Mesh
@@ -64,6 +65,10 @@ class Item:
     features: Features | None = None
     fields: dict[str, Any] = field(default_factory=dict)
     """Features that came with the first pose (B = 1 each)."""
+    surfaces: dict[str, Surface] = field(default_factory=dict)
+    """What a network reconstructed of ``hand`` and ``object``, the photograph's camera frame."""
+    reconstructed: bool = False
+    """Whether the object's mesh is such a surface."""
     notes: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -105,12 +110,29 @@ class Item:
         crop = crop_sample(self.sample, box)
         self.crop = mirror_sample(crop) if self.left else crop
 
+    def take_surfaces(self, surfaces: dict[str, Surface], mesh: Mesh) -> None:
+        """Keeps what a network reconstructed (a right hand's); ``mesh`` becomes the object where there is none."""
+        self.surfaces = {name: mirror_surface(one) if self.left else one for name, one in surfaces.items()}
+        self.notes += [f"{name}: {note}" for name, one in surfaces.items() for note in one.notes]
+        if self.sample.mesh is None:
+            assert self.crop is not None
+            self.crop = dataclasses.replace(self.crop, mesh=mesh)
+            self.sample = dataclasses.replace(self.sample, mesh=mirror_mesh(mesh) if self.left else mesh)
+            self.reconstructed = True
+            self.notes.append("the object's mesh was not given: the surface that the network saw is refined")
+
     def mesh(self) -> Mesh:
         """The object, mirrored for a left hand."""
         mesh = self.sample.mesh
         if mesh is None:
             raise InputError(f"{self.name}: which object is it? Name it with --object")
         return mirror_mesh(mesh) if self.left else mesh
+
+
+def mirror_surface(surface: Surface) -> Surface:
+    """As ``data.mirror.mirror_mesh``, for a surface in the camera frame."""
+    flipped = surface.vertices * np.array([-1, 1, 1], surface.vertices.dtype)
+    return dataclasses.replace(surface, vertices=flipped, faces=surface.faces[:, [0, 2, 1]])
 
 
 def given_box(sample: Sample) -> Box | None:

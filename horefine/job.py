@@ -42,6 +42,11 @@ __all__ = [
 class Networks(Protocol):
     """The learned parts that a job uses; see ``extractors``."""
 
+    @property
+    def reconstructs(self) -> bool:
+        """Whether first poses come with surfaces, so that an object needs no mesh."""
+        ...
+
     def locate(self, sample: Sample, side: Literal["right", "left"] | None) -> Located:
         """Where hand and object are in a photograph; ``side`` is None where nobody said which hand it is."""
         ...
@@ -96,6 +101,11 @@ class Job:
 
     def folder(self, index: int) -> Path:
         return self.out / "items" / self.dataset.names[index]
+
+    @property
+    def reconstructs(self) -> bool:
+        """Whether an object that has no mesh can be used: its surface is seen by a network."""
+        return self.poses is None and self.maps is None and self.networks.reconstructs
 
     def key(self) -> str:
         """Changes with everything but the images that results depend on."""
@@ -197,10 +207,13 @@ def check_renderer(name: str, device: str) -> None:
         raise AssetError(f"--renderer {name}: its package cannot be imported ({error}); try --renderer auto") from None
 
 
-def weights_digest(checkpoint: Path | None = None) -> str:
+def weights_digest(checkpoint: Path | None = None, init: str = "hoisdf") -> str:
     """Changes with the weights that come with horefine (those that are missing count as nothing) and the user's."""
     digest = hashlib.sha256()
-    paths = [weights.default_path(task) for task in ("detector", "features", "hoisdf", "contact")]
+    regressors = {"gsdf": ["gsdf"], "c2fsdf": ["c2f_sdf"]}
+    paths = [
+        weights.default_path(task) for task in ("detector", "features", "hoisdf", "contact", *regressors.get(init, ()))
+    ]
     for path in (*paths, *([checkpoint] if checkpoint else [])):
         if path.is_file():
             with path.open("rb") as file:

@@ -32,6 +32,7 @@ from horefine.items import (
 )
 from horefine.job import Job, finished, input_hash
 from horefine.outcome import Outcome
+from horefine.reconstruction import codes_seen, recipe_for_reconstructed
 from horefine.refinement import Refinement, refine
 from horefine.scene import Features, Pose
 
@@ -114,7 +115,8 @@ def _read(job: Job, index: int, wanted: Sequence[str]) -> Item:
     """The image with its sidecar and the files of other systems."""
     start = time.perf_counter()
     item = Item(index, job.dataset[index])
-    item.mesh()
+    if item.sample.mesh is not None or not job.reconstructs:
+        item.mesh()
     if job.poses is not None:
         item.pose = pose_from_file(item, job.poses, job.model)
     if job.maps is not None:
@@ -171,8 +173,14 @@ def _inputs(
 
 def _batch(job: Job, items: Sequence[Item]) -> Iterator[Outcome]:
     ready = yield from _inputs(job, items, job.config.features)
-    for group in same_kind(ready):
+    for group in (alike for kind in _by_recipe(ready) for alike in same_kind(kind)):
         yield from _together(job, group, lambda chosen: _refine_and_write(job, chosen), deliver=True)
+
+
+def _by_recipe(items: Sequence[Item]) -> list[list[Item]]:
+    """Those with a reconstructed object apart from the others: they are refined by another recipe."""
+    parts = ([item for item in items if item.reconstructed is which] for which in (False, True))
+    return [part for part in parts if part]
 
 
 def _each(
@@ -236,8 +244,11 @@ def _first_poses(job: Job, items: Sequence[Item]) -> None:
         crops = [item.crop for item in asking if item.crop is not None]
         with _network(), _shared(asking, "initialise"):
             poses, fields = job.networks.poses(crops)
+        surfaces, meshes = fields.pop("surfaces", None), fields.pop("object", None)
         for row, item in enumerate(asking):
             item.pose = poses[row]
+            if surfaces is not None and meshes is not None:
+                item.take_surfaces(surfaces[row], meshes[row])
             item.fields = {name: value[row : row + 1] for name, value in fields.items() if value is not None}
     for item in items:
         assert item.pose is not None
@@ -257,6 +268,9 @@ def _maps(job: Job, items: Sequence[Item], wanted: Sequence[str]) -> None:
     for row, item in enumerate(asking):
         given = {name: value for name, value in item.fields.items() if name in wanted}
         own = dataclasses.replace(found[row : row + 1], object=item.mesh())
+        if item.reconstructed and own.object_coords is not None:
+            assert item.pose is not None
+            own = dataclasses.replace(own, object_coords=codes_seen(item.pose, own, job.model, job.renderer))
         item.features = dataclasses.replace(own, **given)
 
 
@@ -276,11 +290,12 @@ def _refine_and_write(job: Job, items: Sequence[Item]) -> Iterator[Outcome]:
     """One batch through the loop; the files of each image as soon as they are asked for."""
     features = cat_features([item.features for item in items if item.features is not None]).to(job.device)
     pose = Pose.cat([item.pose for item in items if item.pose is not None]).to(job.device)
+    recipe = recipe_for_reconstructed(job.config) if items[0].reconstructed else job.config
     with _shared(items, "refine"):
         found = refine(
             pose,
             features,
-            job.config,
+            recipe,
             hand_model=job.model,
             renderer=job.renderer,
             seed=job.seed,

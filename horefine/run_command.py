@@ -47,7 +47,7 @@ def make_job(
     from horefine.data.known import parse_wrist
     from horefine.data.lens import parse_intrinsics
     from horefine.errors import ConfigError, InputError
-    from horefine.extractors import Learned
+    from horefine.extractors import Learned, reconstructs
     from horefine.job import Job, check_device, check_renderer, hand_model, weights_digest
 
     if intrinsics is not None and fov is not None:
@@ -58,11 +58,13 @@ def make_job(
         raise ConfigError(f"--{error}") from None
     source = "--fov" if fov is not None else "--intrinsics"
     place = None if wrist is None else parse_wrist(wrist)
-    dataset = FolderDataset(images, FolderOptions(object_name, object_unit, camera, source, side, place, boxes))
+    files = _folder(Path(init), "--init") if "/" in init or Path(init).is_dir() else None
+    unknown = files is None and features is None and reconstructs(init)
+    options = FolderOptions(object_name, object_unit, camera, source, side, place, boxes, unknown=unknown)
+    dataset = FolderDataset(images, options)
     where = check_device(device)
     one_thread()
     check_renderer(renderer, where)
-    files = _folder(Path(init), "--init") if "/" in init or Path(init).is_dir() else None
     if checkpoint is not None and files is not None:
         raise ConfigError(f"--checkpoint {checkpoint}: goes with --init hoisdf, not with the poses of {files}")
     model = hand_model(mano_dir, hand)
@@ -70,7 +72,7 @@ def make_job(
     return Job(
         dataset=dataset, config=recipe, out=out, model=model, networks=networks, init=init, poses=files,
         detector=detector, maps=_folder(features, "--features"), device=where, renderer=renderer,
-        weights="" if files and features else weights_digest(checkpoint), **settings,
+        weights="" if files and features else weights_digest(checkpoint, init), **settings,
     )  # fmt: skip
 
 

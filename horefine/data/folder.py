@@ -58,6 +58,8 @@ class FolderOptions:
     boxes: Path | None = None
     """A boxes file (``data.known``); stronger than sidecars, weaker than the other options."""
     largest_side: int = LARGEST_SIDE
+    unknown: bool = False
+    """A photograph without an object is no mistake: a network will reconstruct it."""
 
 
 @dataclass(frozen=True)
@@ -260,12 +262,14 @@ class FolderDataset:
             raise InputError(f"{setting.where}: side: {setting.value!r}; known: right, left")
         return setting.value, ()
 
-    def _mesh(self, settings: Mapping[str, _Setting], name: str) -> tuple[Mesh, tuple[str, ...]]:
+    def _mesh(self, settings: Mapping[str, _Setting], name: str) -> tuple[Mesh | None, tuple[str, ...]]:
         setting = settings.get("object")
+        if setting is None and self.options.unknown:
+            return None, ()
         if setting is None:
             raise InputError(
-                f"{name}: which object is it? Name it with --object or 'object' in {name}.json: "
-                f"a mesh file, or one of {', '.join(sorted(OBJECTS))}"
+                f"{name}: which object is it? Name it with --object or 'object' in {name}.json: a mesh file, or one of "
+                f"{', '.join(sorted(OBJECTS))}; --init gsdf does without (it reconstructs the object)"
             )
         unit = settings.get("object_unit")
         if unit and unit.value not in ("auto", *UNITS):
