@@ -23,7 +23,7 @@ from jaxtyping import Bool, Float, Int
 
 from horefine.errors import SurfaceError
 
-__all__ = ["METHODS", "Lattice", "ask_lattice", "crossed_cells"]
+__all__ = ["METHODS", "Lattice", "ask_lattice", "ask_nodes", "crossed_cells", "follow_surface"]
 
 METHODS = ("sparse", "dense")
 _COARSEST = 14
@@ -43,6 +43,11 @@ class Lattice:
     """The field where it was asked; elsewhere its sign, with a magnitude that it has at least."""
     asked: Bool[np.ndarray, "X Y Z"]
     """Of every corner of every crossed cell, at least."""
+
+    @staticmethod
+    def unknown(shape: tuple[int, int, int], value: float = 0.0) -> Lattice:
+        """Nothing asked yet, ``value`` everywhere."""
+        return Lattice(np.full(shape, value, np.float32), np.zeros(shape, bool))
 
     @property
     def queries(self) -> int:
@@ -77,23 +82,50 @@ def ask_lattice(
         raise ValueError(f"method is {method!r}; known: {', '.join(METHODS)}")
     if min(shape) < 2:
         raise ValueError(f"shape: {shape} nodes do not span a box, give at least 2 along each side")
-    values = np.zeros(shape, np.float32)
-    asked = np.zeros(shape, bool)
-    stride = 1
+    lattice, stride = Lattice.unknown(shape), 1
     while method == "sparse" and -(-max(shape) // (2 * stride)) >= _COARSEST:
         stride *= 2
     first = np.zeros(shape, bool)
     first[::stride, ::stride, ::stride] = True
-    _fill(ask, values, asked, first, batch)
+    ask_nodes(ask, lattice, first, batch)
     dead = np.zeros([(side - 1) // stride for side in shape], bool)
     while stride > 1:
-        dead = _refine(ask, values, asked, dead, stride, spacing, steepness, batch)
+        dead = _refine(ask, lattice, dead, stride, spacing, steepness, batch)
         stride //= 2
+    return follow_surface(ask, lattice, batch)
+
+
+def follow_surface(ask: Ask, lattice: Lattice, batch: int = 2**16) -> Lattice:
+    """Asks the corners of crossed cells until all are asked; ``lattice`` is changed in place and given back.
+
+    Raises:
+        SurfaceError: a value that is not finite.
+    """
     while True:
-        wanted = _corners(crossed_cells(values <= 0)) & ~asked
+        wanted = _corners(crossed_cells(lattice.values <= 0)) & ~lattice.asked
         if not wanted.any():
-            return Lattice(values, asked)
-        _fill(ask, values, asked, wanted, batch)
+            return lattice
+        ask_nodes(ask, lattice, wanted, batch)
+
+
+def ask_nodes(ask: Ask, lattice: Lattice, wanted: Bool[np.ndarray, "X Y Z"], batch: int = 2**16) -> None:
+    """Asks the ``wanted`` nodes, a batch at a time, and writes them into ``lattice``.
+
+    Raises:
+        SurfaceError: a value that is not finite.
+    """
+    numbers = np.flatnonzero(wanted)
+    for start in range(0, len(numbers), batch):
+        part = numbers[start : start + batch]
+        found = ask(part)
+        bad = int(np.count_nonzero(~np.isfinite(found)))
+        if bad:
+            raise SurfaceError(
+                f"the field is not finite (NaN or infinite) at {bad} of {len(part)} points that were asked: check the "
+                "checkpoint and the image's values"
+            )
+        lattice.values.reshape(-1)[part] = found
+    lattice.asked[...] |= wanted
 
 
 def crossed_cells(inside: Bool[np.ndarray, "X Y Z"]) -> Bool[np.ndarray, "x y z"]:
@@ -106,11 +138,10 @@ def crossed_cells(inside: Bool[np.ndarray, "X Y Z"]) -> Bool[np.ndarray, "x y z"
 
 
 def _refine(
-    ask: Ask, values: np.ndarray, asked: np.ndarray, dead: np.ndarray, stride: int, spacing: float, steepness: float,
-    batch: int,
-) -> np.ndarray:  # fmt: skip
+    ask: Ask, lattice: Lattice, dead: np.ndarray, stride: int, spacing: float, steepness: float, batch: int
+) -> np.ndarray:
     """Settles the lattice of half the ``stride``, asking where it must; its cells that no surface can reach."""
-    step = stride // 2
+    values, asked, step = lattice.values, lattice.asked, stride // 2
     coarse, fine = values[::stride, ::stride, ::stride], values[::step, ::step, ::step]
     steepest = steepness * _rise(coarse, asked[::stride, ::stride, ::stride], stride * spacing)
     dead = dead | _out_of_reach(coarse, steepest * (stride * spacing * math.sqrt(0.75)))
@@ -129,7 +160,7 @@ def _refine(
         margin = np.maximum(np.maximum(outside, inside), np.float32(1e-6 * spacing))
         fine[place] = np.where(positive, margin, -margin)
         wanted[::step, ::step, ::step][place] = ~certain
-    _fill(ask, values, asked, wanted, batch)
+    ask_nodes(ask, lattice, wanted, batch)
     return dead
 
 
@@ -196,19 +227,3 @@ def _first(values: np.ndarray, axis: int) -> np.ndarray:
 
 def _last(values: np.ndarray, axis: int) -> np.ndarray:
     return values[(slice(None),) * axis + (slice(1, None),)]
-
-
-def _fill(ask: Ask, values: np.ndarray, asked: np.ndarray, wanted: np.ndarray, batch: int) -> None:
-    """Asks the ``wanted`` nodes, a batch at a time."""
-    numbers = np.flatnonzero(wanted)
-    for start in range(0, len(numbers), batch):
-        part = numbers[start : start + batch]
-        found = ask(part)
-        bad = ~np.isfinite(found)
-        if bad.any():
-            raise SurfaceError(
-                f"the field is not finite (NaN or infinite) at {int(bad.sum())} of {len(part)} points that were asked: "
-                "check the checkpoint and the image's values"
-            )
-        values.reshape(-1)[part] = found
-    asked |= wanted
