@@ -8,9 +8,7 @@ list itself (``frames=FILE``) for the paper's very images. HOISDF's "DexYCB" and
 
 from __future__ import annotations
 
-import hashlib
 import json
-import logging
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,20 +17,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.spatial import KDTree
 
-from horefine.cache import cache_dir, read_arrays, write_arrays
-from horefine.errors import AssetError, ConfigError, InputError
+from horefine.data.index import those_that_pass
+from horefine.errors import AssetError, ConfigError
 
 if TYPE_CHECKING:
     from horefine.data.dexycb import DexYCB
 
 __all__ = ["KEEP", "listed"]
 
-log = logging.getLogger(__name__)
-
 TOUCH = 0.005
 """Metres between hand and object vertices."""
 _EVERY = {"gsdf": 5, "bop": 4}
-_VERSION = 1
 
 
 def _table(data: DexYCB) -> tuple[np.ndarray, np.ndarray]:
@@ -139,31 +134,9 @@ def _number(entry: str, starts: Mapping[tuple[str, str], tuple[int, int]], data:
 
 
 def _remembered(data: DexYCB, name: str, numbers: np.ndarray, test: Callable[[DexYCB, int], bool]) -> np.ndarray:
-    """Those of the numbers that pass a test of their labels; what came of it is kept in the cache directory."""
-    parts = [_VERSION, name, data.split, len(numbers), data.hand.name, str(data.models.folder)]
-    parts += [f"{recording.folder} {recording.frames}" for recording in data.recordings]
-    key = hashlib.sha256(json.dumps([str(data.root.resolve()), *parts]).encode()).hexdigest()[:20]
-    path = cache_dir("dexycb") / f"{name}-{key}.npz"
-    kept = read_arrays(path, ("numbers",))
-    if kept is not None:
-        return kept["numbers"]
-    log.info("%s: %d labels are read once for keep=%s", data.root, len(numbers), name)
-    passed, unread = [], 0
-    for place, number in enumerate(numbers.tolist()):
-        try:
-            if test(data, number):
-                passed.append(number)
-        except InputError as error:
-            unread += 1
-            log.warning("keep=%s: left out: %s", name, error)
-        if place and place % 2000 == 0:
-            log.info("keep=%s: %d of %d labels", name, place, len(numbers))
-    if not passed:
-        raise ConfigError(f"keep={name}: none of {len(numbers)} frames passes ({unread} labels cannot be read)")
-    found = np.array(passed, np.int32)
-    if not unread:
-        write_arrays(path, {"numbers": found})
-    return found
+    recordings = [f"{recording.folder} {recording.frames}" for recording in data.recordings]
+    about = [data.root.resolve(), data.split, data.hand.name, data.models.folder, *recordings]
+    return those_that_pass(numbers, lambda number: test(data, number), name, about)
 
 
 def _touches(data: DexYCB, number: int) -> bool:

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import logging
 import operator
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar, overload
 
-from horefine.errors import ConfigError, suggestion
+import numpy as np
+from jaxtyping import Int
+from numpy import ndarray
 
-__all__ = ["Lazy", "given_names", "place_of"]
+from horefine.cache import cache_dir, read_arrays, write_arrays
+from horefine.errors import ConfigError, InputError, suggestion
+
+__all__ = ["Lazy", "given_names", "place_of", "those_that_pass"]
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -59,3 +69,40 @@ def given_names(value: str | Iterable[str], known: Sequence[str], option: str) -
         if name not in known:
             raise ConfigError(f"{option}: {name!r}{suggestion(name, known)}; join several with +")
     return frozenset(names)
+
+
+def those_that_pass(
+    numbers: Int[ndarray, "N"], test: Callable[[int], bool], name: str, about: Sequence[object]
+) -> Int[ndarray, "M"]:
+    """Those of the numbers whose annotation passes a test; which they are is kept in the cache directory.
+
+    Args:
+        test: raises InputError where an annotation cannot be read; such a number is left out, and said.
+        name: of the test, for messages and the file.
+        about: everything that the answer depends on.
+
+    Raises:
+        ConfigError: none passes.
+    """
+    key = hashlib.sha256(json.dumps([1, name, *map(str, about), numbers.tolist()]).encode()).hexdigest()[:20]
+    path = cache_dir("datasets") / f"{name}-{key}.npz"
+    kept = read_arrays(path, ("numbers",))
+    if kept is not None:
+        return kept["numbers"]
+    log.info("keep=%s: %d annotations are read once", name, len(numbers))
+    passed, unread = [], 0
+    for place, number in enumerate(numbers.tolist()):
+        try:
+            if test(number):
+                passed.append(number)
+        except InputError as error:
+            unread += 1
+            log.warning("keep=%s: left out: %s", name, error)
+        if place and place % 2000 == 0:
+            log.info("keep=%s: %d of %d annotations", name, place, len(numbers))
+    if not passed:
+        raise ConfigError(f"keep={name}: none of {len(numbers)} frames passes ({unread} annotations cannot be read)")
+    found = np.array(passed, np.int32)
+    if not unread:  # those that cannot be read may be there the next time
+        write_arrays(path, {"numbers": found})
+    return found
