@@ -16,7 +16,7 @@ from horefine.data import Sample
 from horefine.data.known import keypoint_box
 from horefine.data.mirror import mirror_pose
 from horefine.errors import InputError
-from horefine.geometry import Box, Camera, matrix_to_axis_angle, project
+from horefine.geometry import Box, Camera, axis_angle_to_matrix, matrix_to_axis_angle, project, skew
 from horefine.hand import HandModel
 from horefine.inverse_kinematics import joints_to_pose
 from horefine.scene import Pose
@@ -122,7 +122,7 @@ def fit_vertices(
 
     For datasets that give a mesh with MANO's vertices and finger rotations in a convention they do not name: each of
     ``fingers`` (axis-angle, relative to the flat hand) is tried, the best kept. With rotations fixed the
-    vertices are affine in shape and place, so rotation (Kabsch 1976) and shape (least squares) are found in turn.
+    vertices are affine in the shape: Gauss-Newton, from the rotation of Kabsch (1976), needs a few steps.
 
     Raises:
         InputError: another number of vertices than the model's.
@@ -144,14 +144,17 @@ def _fit(target: Tensor, fingers: Tensor, hand: HandModel) -> HandPose:
     posed = hand(local.expand(11, 16, 3), shapes, zero.expand(11, 3)).vertices
     base, steps = posed[0], posed[1:] - posed[:1]
     turn, place = rigid(base, target)
-    for _ in range(4):
-        # in the hand's own frame: base + shape . steps + offset = R^T (target - place)
-        wanted = (target - place) @ turn - base
-        columns = torch.cat([steps.reshape(10, -1).T, torch.eye(3).double().repeat(len(target), 1)], 1)
-        weight = torch.cat([torch.full((10,), 1e-3), torch.zeros(3)]).double()  # no shape where vertices say nothing
-        normal = columns.T @ columns + torch.diag(weight)
-        shape = torch.linalg.solve(normal, columns.T @ wanted.reshape(-1))[:10]
-        turn, place = rigid(base + torch.einsum("k,kvc->vc", shape, steps), target)
+    offset_columns = torch.eye(3).double().repeat(len(target), 1)
+    for _ in range(6):  # Gauss-Newton in the hand's own frame: shape, a small turn, a small move
+        now = base + torch.einsum("k,kvc->vc", shape, steps)
+        missing = (target - place) @ turn - now
+        turning = -skew(now).reshape(-1, 3)
+        columns = torch.cat([steps.reshape(10, -1).T, turning, offset_columns], 1)
+        ridge = 1e-9 * torch.diag(columns.square().sum(0))
+        step = torch.linalg.solve(columns.T @ columns + ridge, columns.T @ missing.reshape(-1))
+        shape = shape + step[:10]
+        place = place + turn @ step[13:]
+        turn = turn @ axis_angle_to_matrix(step[10:13])
     final = base + torch.einsum("k,kvc->vc", shape, steps)
     residual = float(((final @ turn.T + place) - target).norm(dim=-1).mean())
     root = hand.rest_joints(shape[None])[0, 0]

@@ -178,13 +178,13 @@ class BOP:
                 copies: Counter[int] = Counter()
                 for place, entry in enumerate(table["gt"][key]):
                     number = int(entry["obj_id"])
-                    copies[number] += 1
                     row = scene, int(key), number
                     if (self._wanted is not None and number not in self._wanted) or not self._listed(row):
                         continue
                     if self._seen(table["info"], key, place) < self.visible:
                         self._hidden += 1
                         continue
+                    copies[number] += 1  # of those that are kept: a submission's names have no numbers of copies
                     yield *row, place, copies[number]
 
     def _listed(self, row: tuple[int, int, int]) -> bool:

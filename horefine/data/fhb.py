@@ -167,7 +167,7 @@ class FHB:
         placed = mesh.vertices[0].numpy() @ matrix[:3, :3].T + matrix[:3, 3]
         joints = self.joints(index)
         hand, notes = self.hand_pose(index)
-        return Sample(
+        sample = Sample(
             name=self.names[index], image=picture.image, camera=camera, mesh=mesh, side="right",
             truth=None if hand is None else pose_of(hand, matrix, "right"),
             joints=None if joints is None else torch.tensor(joints, dtype=torch.float32),
