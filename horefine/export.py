@@ -34,6 +34,7 @@ __all__ = [
     "write_bytes",
     "write_glb",
     "write_json",
+    "write_meshes",
     "write_result",
     "write_text",
 ]
@@ -81,6 +82,8 @@ class Result:
     """The square the networks and maps looked at, pixels of that photograph."""
     history: Mapping[str, Float[ndarray, "steps"]]
     best_step: int
+    surfaces: Mapping[str, Any] = field(default_factory=dict)
+    """``hand`` and ``object`` as a network reconstructed them, where one did: ``vertices`` and ``faces`` (as above)."""
     about: Mapping[str, Any] = field(default_factory=dict)
     """Plain values for ``result.json``: notes, camera source, object, hand model, hashes, timings, versions, errors."""
 
@@ -130,25 +133,30 @@ def describe(result: Result) -> dict[str, Any]:
             **result.about.get("camera", {}),
         },
         "box": list(result.crop),
+        "surfaces": {
+            name: {"vertices": len(one.vertices), "faces": len(one.faces)} for name, one in result.surfaces.items()
+        },
         "best_step": result.best_step,
         **{key: value for key, value in result.about.items() if key != "camera"},
     }
 
 
 def write_glb(path: Path, result: Result) -> None:
-    """Hand and object as glTF (metres, y up, the camera looking along -z), named ``hand`` and ``object``."""
+    """:func:`write_meshes` of ``hand`` and ``object``."""
+    from horefine.draw import HAND_COLOR, OBJECT_COLOR
+
+    hand = result.hand_vertices, result.hand_faces, HAND_COLOR
+    write_meshes(path, {"hand": hand, "object": (result.object_vertices, result.object_faces, OBJECT_COLOR)})
+
+
+def write_meshes(path: Path, parts: Mapping[str, tuple[ndarray, ndarray, tuple[float, float, float]]]) -> None:
+    """Meshes (camera frame; vertices, faces, sRGB) as glTF: metres, y up, the camera looking along -z."""
     import trimesh
     from trimesh.visual import TextureVisuals
     from trimesh.visual.material import PBRMaterial
 
-    from horefine.draw import HAND_COLOR, OBJECT_COLOR
-
     flip = np.array([1.0, -1.0, -1.0])
     scene = trimesh.Scene()
-    parts = {
-        "hand": (result.hand_vertices, result.hand_faces, HAND_COLOR),
-        "object": (result.object_vertices, result.object_faces, OBJECT_COLOR),
-    }
     for name, (vertices, faces, color) in parts.items():
         mesh = trimesh.Trimesh(np.asarray(vertices) * flip, faces, process=False)
         material = PBRMaterial(name=name, baseColorFactor=[*color, 1.0], metallicFactor=0.0, roughnessFactor=0.7)

@@ -27,6 +27,7 @@ from horefine.items import Item, to_numpy
 from horefine.metrics import equivalents, interaction, symmetric_object_error
 from horefine.refinement import Refinement
 from horefine.scene import FACTORS, Pose
+from horefine.surface_files import draw_surfaces, write_surfaces
 
 __all__ = ["COLUMNS", "Outcome", "assemble", "row_of", "versions", "write_item", "write_summary"]
 
@@ -86,6 +87,7 @@ def assemble(item: Item, refinement: Refinement, row: int, model: HandModel, abo
         crop=item.box,
         history={name: to_numpy(values[:, row]) for name, values in refinement.history.items()},
         best_step=int(refinement.best_step[row]),
+        surfaces=item.surfaces,
         about={
             **about,
             "camera": {**about.get("camera", {}), **_given_camera(item, pose)},
@@ -217,8 +219,12 @@ def write_item(folder: Path, result: Result, photo: np.ndarray, *, pictures: boo
         stretch = float(next(longer) / next(longer))
         compare(photo, result.matrix, before, after, title=title, stretch=stretch).save(folder / "overlay.png")
         loss_chart(result.history, result.best_step).save(folder / "loss.png")
+        if result.surfaces:
+            name = folder / "surfaces.png"
+            draw_surfaces(name, result.surfaces, photo, result.matrix, title=f"{result.name}: surfaces")
         seconds = {**result.about.get("seconds", {}), "draw": round(time.perf_counter() - start, 4)}
         result = dataclasses.replace(result, about={**result.about, "seconds": seconds})
+    write_surfaces(folder, result.surfaces)
     write_result(folder, result)
 
 

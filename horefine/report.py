@@ -15,16 +15,20 @@ import numpy as np
 from numpy import ndarray
 from PIL import Image
 
-from horefine.draw import HAND_COLOR, OBJECT_COLOR
+from horefine import repair
 from horefine.errors import InputError
 from horefine.export import load_result, write_text
+from horefine.extractors.surface import Surface
 from horefine.report_page import PAGE
+from horefine.surface_files import PARTS, read_surfaces
 
 __all__ = ["EMBEDDED", "write_report"]
 
 EMBEDDED = 60
 """Images with pictures and meshes inside the page; further ones are listed in the table and linked."""
 _WIDTH = 1240
+_FACES = 20_000
+"""Of a reconstructed surface in the page."""
 _HEADS = {
     "name": "image",
     "status": "status",
@@ -140,26 +144,29 @@ def _article(out: Path, item: Mapping[str, Any], number: int) -> str:
     folder = out / "items" / item["name"]
     try:
         table, arrays = load_result(folder)
+        surfaces = read_surfaces(folder)
     except (OSError, ValueError, KeyError) as error:
         return f"<article><h3>{escape(item['name'])}</h3><p>cannot be shown: {escape(str(error))}</p></article>"
     base = f"items/{quote(item['name'])}"
-    links = {"scene.glb": "3D scene", "result.json": "numbers", "overlay.png": "picture"}
+    links = {"scene.glb": "3D scene", "result.json": "numbers", "overlay.png": "picture", "surfaces.glb": "surfaces"}
     nav = "".join(f'<a href="{base}/{f}">{label}</a>' for f, label in links.items() if (folder / f).is_file())
     notes = "".join(f"<li>{escape(note)}</li>" for note in table.get("notes", []))
     status = table["status"]
+    seen = '<button data-when="surfaces" aria-pressed="false">reconstructed</button>' if surfaces else ""
     turn = (
         f'<div><canvas class="turn" data-mesh="mesh{number}" title="drag to turn, scroll to zoom"></canvas>'
-        '<div class="turnbar"><button data-when="before" aria-pressed="false">before</button>'
+        f'<div class="turnbar">{seen}<button data-when="before" aria-pressed="false">before</button>'
         '<button data-when="after" aria-pressed="true">after</button>drag to turn</div></div>'
     )
     return (
         f'<article id="i{number}"><header><h3>{escape(item["name"])}</h3>'
         f'<b class="{escape(status)}">{escape(status)}</b>'
         f"<nav>{nav}</nav></header><p>{escape(table['reason'])}{_errors(table)}</p>"
-        f'<div class="show"><div>{_picture(folder / "overlay.png", _WIDTH)}</div>'
+        f'<div class="show"><div>{_picture(folder / "overlay.png", _WIDTH)}'
+        f"{_picture(folder / 'surfaces.png', _WIDTH)}</div>"
         f'<div class="side">{turn}{_picture(folder / "loss.png", 600)}</div></div>'
         f"{f'<ul>{notes}</ul>' if notes else ''}"
-        f'<script type="application/json" id="mesh{number}">{json.dumps(_meshes(arrays))}</script></article>'
+        f'<script type="application/json" id="mesh{number}">{json.dumps(_meshes(arrays, surfaces))}</script></article>'
     )
 
 
@@ -192,29 +199,40 @@ def _picture(path: Path, width: int) -> str:
     return f'<img loading="lazy" alt="{escape(path.stem)}" src="data:image/{kind};base64,{text}">'
 
 
-def _meshes(arrays: Mapping[str, ndarray]) -> dict[str, Any]:
-    """Before and after for the page's viewer: vertices on a grid of 65536 steps a side, faces as 16-bit numbers."""
-    chosen = {"hand": HAND_COLOR, "object": OBJECT_COLOR}
-    names = [f"{when}{part}_vertices" for when in ("", "initial_") for part in chosen]
-    points = np.concatenate([arrays[name] for name in names])
+def _meshes(arrays: Mapping[str, ndarray], surfaces: Mapping[str, Surface]) -> dict[str, Any]:
+    """For the page's viewer: vertices on a grid of 65536 steps a side, faces as 16-bit numbers."""
+    meshes = [
+        (when, part, arrays[f"{prefix}{part}_vertices"], arrays[f"{part}_faces"])
+        for when, prefix in (("after", ""), ("before", "initial_"))
+        for part in PARTS
+    ]
+    meshes += [("surfaces", part, *_fewer(one.vertices, one.faces)) for part, one in surfaces.items()]
+    points = np.concatenate([vertices for _, _, vertices, _ in meshes])
     low, span = points.min(0), float((points.max(0) - points.min(0)).max()) or 1.0
-    middle = np.concatenate([arrays[f"{part}_vertices"] for part in chosen])
+    middle = np.concatenate([arrays[f"{part}_vertices"] for part in PARTS])
     centre = (middle.min(0) + middle.max(0)) / 2
     parts = []
-    for name in names:
-        part = "hand" if "hand" in name else "object"
-        vertices, faces = _within(arrays[name], arrays[f"{part}_faces"])
+    for when, part, vertices, faces in meshes:
+        vertices, faces = _within(vertices, faces)
         grid = ((vertices - low) / span * 65535).round().astype("<u2")
         parts.append(
             {
                 "vertices": _text(grid),
                 "faces": _text(faces.astype("<u2")),
-                "color": chosen[part],
-                "after": name[0] != "i",
+                "color": PARTS[part],
+                "when": when,
             }
         )
     radius = float(np.linalg.norm(middle - centre, axis=1).max()) or 1.0
     return {"low": low.tolist(), "span": span, "centre": centre.tolist(), "radius": radius, "parts": parts}
+
+
+def _fewer(vertices: ndarray, faces: ndarray) -> tuple[ndarray, ndarray]:
+    """A mesh of no more triangles than a page should carry for each of its images."""
+    if len(faces) <= _FACES:
+        return vertices, faces
+    clustered, kept, _ = repair.cluster(vertices.astype(np.float64), faces, _FACES)
+    return clustered, kept
 
 
 def _within(vertices: ndarray, faces: ndarray) -> tuple[ndarray, ndarray]:

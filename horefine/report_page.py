@@ -114,9 +114,9 @@ function viewer(canvas) {
     gl.enableVertexAttribArray(1); gl.vertexAttribPointer(1, 3, gl.FLOAT, false, 0, 0);
     gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, gl.createBuffer());
     gl.bufferData(gl.ELEMENT_ARRAY_BUFFER, faces, gl.STATIC_DRAW);
-    return {array, count: faces.length, color: part.color, after: part.after};
+    return {array, count: faces.length, color: part.color, when: part.when};
   });
-  let yaw = 0.5, pitch = -0.25, zoom = 1, after = true, last = null;
+  let yaw = 0.5, pitch = -0.25, zoom = 1, shown = 'after', last = null;
   function draw() {
     const size = Math.round(canvas.clientWidth * devicePixelRatio);
     canvas.width = canvas.height = size;
@@ -125,7 +125,7 @@ function viewer(canvas) {
     const [a, b, c, d] = [Math.cos(yaw), Math.sin(yaw), Math.cos(pitch), Math.sin(pitch)];
     gl.uniformMatrix3fv(uniform('turn'), false, [a, b * d, -b * c, 0, c, d, b, -a * d, a * c]);
     gl.uniform4f(uniform('view'), ...data.centre, data.radius / zoom);
-    parts.filter(part => part.after === after).forEach(part => { gl.bindVertexArray(part.array);
+    parts.filter(part => part.when === shown).forEach(part => { gl.bindVertexArray(part.array);
       gl.uniform3f(uniform('color'), ...part.color.map(v => v ** 2.2));
       gl.drawElements(gl.TRIANGLES, part.count, gl.UNSIGNED_SHORT, 0); });
   }
@@ -137,7 +137,7 @@ function viewer(canvas) {
   canvas.onwheel = event => { event.preventDefault();
     zoom = Math.max(.5, Math.min(6, zoom * Math.exp(-event.deltaY * .001))); draw(); };
   const buttons = canvas.parentElement.querySelectorAll('button');
-  buttons.forEach(button => button.onclick = () => { after = button.dataset.when === 'after';
+  buttons.forEach(button => button.onclick = () => { shown = button.dataset.when;
     buttons.forEach(other => other.setAttribute('aria-pressed', other === button)); draw(); });
   draw();
 }

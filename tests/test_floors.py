@@ -33,7 +33,7 @@ FLOORS = (  # lowest first; modules of one package (losses, render, ...) may imp
     ("metrics", "simulation", "exchange", "draw", "report_page"),
     ("data", "export"),
     ("extractors",),
-    ("items", "reconstruction"),
+    ("items", "surface_files", "reconstruction"),
     ("outcome", "suite"),
     ("job",),
     ("networks", "pipeline", "train_recipe", "train_devices", "train_log"),

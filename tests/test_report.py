@@ -20,12 +20,14 @@ from horefine import draw, export, report
 from horefine.data.mirror import mirror_features
 from horefine.errors import InputError
 from horefine.exchange import read_features, read_pose
+from horefine.extractors.surface import Surface
 from horefine.geometry import Camera, axis_angle_to_matrix
 from horefine.items import cat_features
 from horefine.mesh import DistanceGrid, Mesh
 from horefine.objects import embedded_object
 from horefine.outcome import Outcome, row_of, write_item, write_summary
 from horefine.scene import CONFIDENCES, Contact, Features
+from horefine.surface_files import read_surfaces
 
 CAMERA = np.array([[200.0, 0, 49.5], [0, 200, 39.5], [0, 0, 1]])
 RED, BLUE = (0.9, 0.2, 0.2), (0.2, 0.3, 0.9)
@@ -358,7 +360,7 @@ def test_the_meshes_in_the_page_are_the_results(out: Path) -> None:
     assert np.allclose(vertices, result().hand_vertices, atol=table["span"] / 65535)
     faces = np.frombuffer(base64.b64decode(table["parts"][0]["faces"]), "<u2").reshape(-1, 3)
     assert np.array_equal(faces, result().hand_faces)
-    assert [part["after"] for part in table["parts"]] == [True, True, False, False]
+    assert [part["when"] for part in table["parts"]] == ["after", "after", "before", "before"]
 
 
 def test_many_images_are_listed_but_not_all_shown(out: Path) -> None:
@@ -382,3 +384,94 @@ def test_the_summary_is_a_table_with_medians(out: Path) -> None:
     summary = json.loads((out / "summary.json").read_text())
     assert summary["counts"] == {"failed": 1, "improved": 1, "rejected": 1} and summary["medians"]["hand_error_mm"] == 5
     assert summary["medians"]["seconds"] >= 0.25  # refine, and what drawing took
+
+
+# --- reconstructed surfaces --------------------------------------------------------------------------------------
+
+
+def reconstructed() -> dict[str, Surface]:
+    """The balls of :func:`result`, a little larger."""
+    return {"hand": seen(ball(-0.03, 0.5, RED, 0.055)), "object": seen(ball(0.03, 0.5, BLUE, 0.052))}
+
+
+def seen(shape: draw.Surface) -> Surface:
+    return Surface(shape.vertices.astype(np.float32), shape.faces)
+
+
+def write_one(out: Path, surfaces: dict[str, Surface]) -> Path:
+    """A run of one image that has these surfaces; its folder."""
+    shown = dataclasses.replace(result(), surfaces=surfaces)
+    with export.new_folder(out / "items" / "a") as folder:
+        write_item(folder, shown, np.full((80, 100, 3), 0.4))
+    table = json.loads((out / "items" / "a" / "result.json").read_text())
+    write_summary(out, [Outcome("a", "improved", row=row_of(table))], {})
+    return out / "items" / "a"
+
+
+def parts_of_the_page(out: Path) -> dict[str, list[dict[str, str]]]:
+    text = report.write_report(out).read_text()
+    table = json.loads(re.search(r'id="mesh0">(.*?)</script>', text, re.S).group(1))  # type: ignore[union-attr]
+    found: dict[str, list[dict[str, str]]] = {}
+    for part in table["parts"]:
+        found.setdefault(part["when"], []).append(part)
+    return found
+
+
+def test_surfaces_are_written_and_read_back(tmp_path: Path) -> None:
+    surfaces = reconstructed()
+    folder = write_one(tmp_path, surfaces)
+    found = read_surfaces(folder)
+    assert list(found) == ["hand", "object"]
+    for name, wanted in surfaces.items():
+        assert np.allclose(found[name].vertices, wanted.vertices, atol=1e-6)
+        assert np.array_equal(found[name].faces, wanted.faces)
+    scene = trimesh.load_scene(folder / "surfaces.glb")
+    assert set(scene.geometry) == {"hand_surface", "object_surface"}
+    assert np.allclose(scene.bounds[:, 2], [-0.555, -0.445], atol=1e-5)  # the camera looks along -z
+    with np.load(folder / "surfaces.npz") as file:
+        assert "OpenCV camera" in str(file["frame"])
+    numbers = json.loads((folder / "result.json").read_text())["surfaces"]
+    assert numbers["hand"] == {"vertices": len(surfaces["hand"].vertices), "faces": len(surfaces["hand"].faces)}
+
+
+def test_surfaces_are_drawn_where_the_camera_sees_them(tmp_path: Path) -> None:
+    folder = write_one(tmp_path, {"object": seen(ball(0.03, 0.5, BLUE))})
+    with Image.open(folder / "surfaces.png") as file:
+        picture = np.asarray(file.convert("RGB")).astype(int)[34:434, 10:410]  # the first tile
+    blue = picture[..., 2] - picture[..., 0] > 40
+    assert 0.2 < blue.mean() < 0.6 and np.abs(np.argwhere(blue).mean(0) - 200).max() < 30
+
+
+def test_the_page_shows_surfaces_where_there_are_any(tmp_path: Path) -> None:
+    write_one(tmp_path, reconstructed())
+    text = report.write_report(tmp_path).read_text()
+    page = Page()
+    page.feed(text)
+    assert page.open == [] and 'data-when="surfaces"' in text and 'href="items/a/surfaces.glb"' in text
+    assert 'alt="surfaces"' in text
+    parts = parts_of_the_page(tmp_path)
+    assert {when: len(found) for when, found in parts.items()} == {"after": 2, "before": 2, "surfaces": 2}
+    assert [part["color"] for part in parts["surfaces"]] == [list(draw.HAND_COLOR), list(draw.OBJECT_COLOR)]
+
+
+def test_the_page_does_without_surfaces_and_with_one(tmp_path: Path) -> None:
+    folder = write_one(tmp_path / "none", {})
+    assert not list(folder.glob("surfaces*")) and read_surfaces(folder) == {}
+    assert json.loads((folder / "result.json").read_text())["surfaces"] == {}
+    assert "surfaces" not in parts_of_the_page(tmp_path / "none")
+    assert 'data-when="surfaces"' not in (tmp_path / "none" / "report.html").read_text()
+    write_one(tmp_path / "one", {"hand": reconstructed()["hand"]})
+    assert len(parts_of_the_page(tmp_path / "one")["surfaces"]) == 1
+    (tmp_path / "one" / "items" / "a" / "surfaces.npz").write_bytes(b"x")
+    assert "cannot be shown" in report.write_report(tmp_path / "one").read_text()
+
+
+def test_a_fine_surface_is_carried_by_the_page_with_fewer_triangles(tmp_path: Path) -> None:
+    import base64
+
+    fine = trimesh.creation.icosphere(6, 0.05)  # 81920 triangles
+    surface = Surface((np.asarray(fine.vertices) + np.array([0, 0, 0.5])).astype(np.float32), np.asarray(fine.faces))
+    folder = write_one(tmp_path, {"hand": surface})
+    assert len(read_surfaces(folder)["hand"].faces) == len(fine.faces)
+    (part,) = parts_of_the_page(tmp_path)["surfaces"]
+    assert 8_000 < len(base64.b64decode(part["faces"])) // 6 <= 20_000
