@@ -192,7 +192,7 @@ class C2fSdf(nn.Module):
         """The coarse field of ``hand`` or ``object`` at network-frame points; normalised, not cut."""
         head = self.hand_sdf_head_global if which == "hand" else self.obj_sdf_head_global
         latent = looked.latent[:, None].expand(-1, points.shape[1], -1)
-        return head(torch.cat([latent, self._place(points, place)], -1))
+        return head(torch.cat([latent, self.cube(points, place)], -1))
 
     def fine(self, which: str, seen: Seen, points: Float[Tensor, "B N 3"]) -> Float[Tensor, "B N"]:
         """The fine field of ``hand`` or ``object`` at network-frame points, metres; normalised, not cut."""
@@ -205,7 +205,7 @@ class C2fSdf(nn.Module):
         pixel = self.pixel_features(seen, points)
         index, squared = self.neighbours(seen, points)
         own = gather_rows(seen.semantics, index)
-        place, found = self._place(points, seen.place), {}
+        place, found = self.cube(points, seen.place), {}
         for which in names:
             weight = self.weights(which, seen, index, squared)
             aligned = (weight[..., None] * own).sum(2)
@@ -213,8 +213,13 @@ class C2fSdf(nn.Module):
             found[which] = head(torch.cat([pixel, aligned, place], -1))
         return found
 
-    def _place(self, points: Tensor, place: Place) -> Tensor:
+    def cube(self, points: Float[Tensor, "B N 3"], place: Place) -> Float[Tensor, "B N 3"]:
+        """Network-frame points about the wrist in the fields' unit."""
         return (points - place.wrist[:, None]) * self.config.scale
+
+    def uncube(self, points: Float[Tensor, "B N 3"], place: Place) -> Float[Tensor, "B N 3"]:
+        """Back from :meth:`cube`."""
+        return points / self.config.scale + place.wrist[:, None]
 
     def pixel_features(self, seen: Seen, points: Float[Tensor, "B N 3"]) -> Float[Tensor, "B N L"]:
         """The picture's features at the points' pixels (zeros outside), with depth and direction."""

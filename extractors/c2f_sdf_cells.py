@@ -3,7 +3,8 @@
 A coarse map of the cube about the wrist says where hand and object may be: the network's heat map, and 2 in every cell
 with a vertex of the predicted hand, a point of the depth map near one of the coarse surfaces, or such an object's point
 mirrored about the object's centre (the paper's symmetry of hidden sides). What is nearly empty is cut away, the rest is
-smoothed, and each cell above a threshold is divided into a lattice on which both fine fields are asked.
+smoothed, and each cell above a threshold is divided into a lattice on which both fine fields are asked
+(``surface_official.cell_surface``).
 
 All points here are in the cube: ``(X - wrist) * scale``, -1 to 1. ``extractors.surface`` needs no such guess: it
 follows the surface itself.
@@ -11,7 +12,6 @@ follows the surface itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -19,10 +19,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from horefine.errors import SurfaceError
-from horefine.extractors.official_sampling import official_lattice
-from horefine.extractors.surface_lattice import Lattice
 
-__all__ = ["Cells", "ask_cells", "merged_heat", "ser_cells", "splat_points"]
+__all__ = ["Cells", "merged_heat", "ser_cells", "splat_points"]
 
 EMPTY, USED, SURE = 0.005, 2.5, 2.0
 """Heat of a cell that counts as none; of a slice of the map that counts; that a known point gives its cell."""
@@ -68,11 +66,6 @@ class Cells:
         whole = cell[:, None] * self.sub + inner
         return ((whole[..., 0] * self.count + whole[..., 1]) * self.count + whole[..., 2]).flatten()
 
-    def places(self, nodes: Int[Tensor, "K"], lattice: str = "regular") -> Float[Tensor, "K 3"]:
-        """Where lattice points are. ``lattice``: ``regular``, or ``sheared`` as published (``official_lattice``)."""
-        unit = official_lattice(lattice, self.count).to(nodes.device)[nodes]
-        return (unit + 1) * (self.side / self.bins) + self.origin.to(nodes.device)
-
 
 def ser_cells(heat: Float[Tensor, "G G G"], resolution: int = 128) -> Cells:
     """The cells of a merged map (:func:`merged_heat`) that are asked.
@@ -101,33 +94,6 @@ def ser_cells(heat: Float[Tensor, "G G G"], resolution: int = 128) -> Cells:
     padded = torch.nn.functional.pad(cut[None, None], (1,) * 6, mode="replicate")
     warm = torch.nn.functional.avg_pool3d(padded, 3, 1)[0, 0] > EMPTY
     return Cells(warm.flatten().nonzero()[:, 0], (x, y, z), side, bins, resolution // side)
-
-
-@torch.no_grad()
-def ask_cells(
-    ask: Callable[[Float[Tensor, "K 3"]], Mapping[str, Float[Tensor, "K"]]], cells: Cells, lattice: str = "regular",
-    batch: int = 2**16,
-) -> dict[str, Lattice]:  # fmt: skip
-    """Fields on the cut's lattice, asked in the cells and 1 (far outside) elsewhere, for ``surface.level_surface``.
-
-    Args:
-        ask: Places in the cube to normalised distances, one for each field (``C2fSdf.fine_both``).
-        lattice: See :meth:`Cells.places`.
-        batch: Points asked at once.
-    """
-    nodes, found = cells.nodes(), {}
-    shape = (cells.count,) * 3
-    for places in cells.places(nodes, lattice).split(batch):
-        for name, values in ask(places).items():
-            found.setdefault(name, []).append(values)
-    asked = torch.zeros(cells.count**3, dtype=torch.bool)
-    asked[nodes.cpu()] = True
-    volumes = {}
-    for name, parts in found.items():
-        values = torch.ones(cells.count**3)
-        values[nodes.cpu()] = torch.cat(parts).float().cpu()
-        volumes[name] = Lattice(values.view(shape).numpy(), asked.view(shape).numpy())
-    return volumes
 
 
 def merged_heat(heat: Float[Tensor, "2 G G G"], known: Float[Tensor, "M 3"]) -> Float[Tensor, "G G G"]:
