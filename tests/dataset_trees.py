@@ -1,4 +1,4 @@
-"""Small trees in the real layouts of DexYCB and HO-3D, with a hand of MANO's layout that is ours, and what is true in them.
+"""Small trees in the real layouts of DexYCB and HO-3D, with a hand in MANO's layout that is ours; what is true in them.
 
 Labels are made from the hand model by the datasets' own conventions (left hands with a left model that has MANO's
 fault), not by the loaders' code.
@@ -59,7 +59,7 @@ def right_hand() -> HandData:
 
 
 def left_hand(right: HandData) -> HandData:
-    """A left hand as MANO's file has it: everything in the mirror but the shape directions, which are the right hand's."""
+    """A left hand as MANO's file has it: all in the mirror but the shape directions, which are the right hand's."""
     flip, turn = np.array([-1.0, 1.0, 1.0]), np.array([1.0, -1.0, -1.0])
     signs = np.tile(np.outer(flip, flip).reshape(-1), 15)
     assert right.components is not None
@@ -161,7 +161,7 @@ def dexycb_tree(
 ) -> dict[str, Frame]:
     """One whole subject: 100 recordings, of which ``pictured`` have images (odd places: left hands).
 
-    The hand of the last frame of the first pictured recording, and the object of its first frame on camera 1, are absent.
+    Absent: the hand in the last frame of the first pictured recording, the object in its first frame on camera 1.
 
     Returns:
         Name of each image (``01_<recording>_<camera>_<frame>``) -> what is true of it.

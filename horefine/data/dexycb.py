@@ -25,9 +25,8 @@ from horefine.data.dexycb_files import SERIALS, SIZE, Label, Recording
 from horefine.data.dexycb_keep import KEEP, listed
 from horefine.data.dexycb_splits import split_named
 from horefine.data.hand_truth import TruthHand, nearest_shape
-from horefine.data.index import Lazy, given_names, place_of
+from horefine.data.index import Lazy, depth_at, given_names, picture_at, place_of
 from horefine.data.known import keypoint_box
-from horefine.data.pictures import read_depth, read_picture
 from horefine.data.ycb import YCB, YcbModels
 from horefine.errors import ConfigError, InputError, suggestion
 from horefine.geometry import Camera
@@ -126,23 +125,24 @@ class DexYCB:
         number = self.number(index)
         recording, camera, _ = self.locate(number)
         folder, frame = self._place(number)
-        picture = read_picture(folder / f"color_{frame:06d}.jpg")
+        picture = picture_at(folder / f"color_{frame:06d}.jpg")
         label = self.label(number)
         mesh, notes = self.models.find(self.grasped(recording))
         lens = self._lens(camera, picture.size)
         truth, said = self._truth(recording, label)
+        depth, missing = depth_at(folder / f"aligned_depth_to_color_{frame:06d}.png", picture.size)
         sample = Sample(
             name=self._name(number),
             image=picture.image,
             camera=lens,
             mesh=mesh,
-            depth=read_depth(folder / f"aligned_depth_to_color_{frame:06d}.png", picture.size),
+            depth=depth,
             side=recording.side,
             truth=truth,
             joints=None if label.joints is None else _tensor(label.joints),
             object_truth=_matrix(label.objects[recording.grasped]),
             ids=self.ids(index),
-            notes=(*picture.notes, *notes, *said),
+            notes=(*picture.notes, *notes, *missing, *said),
         )
         return self._given(sample, label, mesh)
 

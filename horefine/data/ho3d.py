@@ -1,7 +1,7 @@
 """HO-3D, versions 2 and 3 (Hampali et al., CVPR 2020), as samples: ``docs/datasets.md`` has the folders it expects.
 
-The evaluation part gives the hand's box and wrist with each image, and its object's pose; the hand is not annotated. Its
-joints were published later: lay ``evaluation_xyz.json`` beside ``evaluation.txt`` and they are read.
+The evaluation part gives the hand's box and wrist with each image, and its object's pose; the hand is not annotated.
+Its joints were published later: lay ``evaluation_xyz.json`` beside ``evaluation.txt`` and they are read.
 """
 
 from __future__ import annotations
@@ -30,9 +30,8 @@ from horefine.data.ho3d_files import (
     split_named,
 )
 from horefine.data.ho3d_keep import KEEP
-from horefine.data.index import Lazy, given_names, place_of
+from horefine.data.index import Lazy, depth_at, given_names, picture_at, place_of
 from horefine.data.known import keypoint_box
-from horefine.data.pictures import read_picture
 from horefine.data.ycb import YcbModels
 from horefine.errors import ConfigError, InputError, suggestion
 from horefine.geometry import Box, Camera, project
@@ -53,8 +52,8 @@ _SAME_BOX = 0.005
 class HO3D:
     """A split of HO-3D: an index of images of one right hand and its object.
 
-    ``dataset[i]`` raises InputError for an image whose files are missing or damaged; the others are not affected. Frames
-    without an annotation have ``truth`` None and a note.
+    ``dataset[i]`` raises InputError for an image whose files are missing or damaged; the others are not affected.
+    Frames without an annotation have ``truth`` None and a note.
     """
 
     def __init__(
@@ -84,7 +83,8 @@ class HO3D:
             models: Folder of the YCB-Video models. Default: searched in and beside ``root``.
 
         Raises:
-            ConfigError: not HO-3D's folder, or an option that does not exist. AssetError: MANO is asked for and not there.
+            ConfigError: not HO-3D's folder, or an option that does not exist.
+            AssetError: MANO is asked for and not there.
         """
         self.root = Path(root).expanduser()
         self.split = split
@@ -119,18 +119,14 @@ class HO3D:
             InputError: a file of this image is missing or damaged.
         """
         row = self.row(index)
-        path = self._picture(row)
-        try:
-            picture = read_picture(path)
-        except InputError as error:
-            raise InputError(f"{path.parent}: {error}") from None
+        picture = picture_at(self._picture(row))
         known = self.annotation(row)
         camera, said = self._camera(row, known, picture.size)
         mesh, more = (None, ("no mesh: the object is not annotated",))
         if known.object_name is not None:
             mesh, more = self.models.find(known.object_name)
             self._check(known, mesh)
-        depth, missing = self._depth(row, picture.size)
+        depth, missing = depth_at(self._part(row, "depth", "png"), picture.size, read_ho3d_depth)
         joints = self._true_joints(row, known)
         truth, notes = self._truth(known, joints)
         return Sample(
@@ -264,12 +260,6 @@ class HO3D:
             if found is not None:
                 return found
         raise InputError(f"{folder}: no frame of {sequence} has a camera")
-
-    def _depth(self, row: int, size: tuple[int, int]) -> tuple[Float[torch.Tensor, "H W"] | None, tuple[str, ...]]:
-        path = self._part(row, "depth", "png")
-        if not path.is_file():
-            return None, (f"no depth: {path} is not there",)
-        return read_ho3d_depth(path, size), ()
 
     def _check(self, known: Annotation, mesh: Mesh | None) -> None:
         """Once for each object: the mesh against the annotated box."""

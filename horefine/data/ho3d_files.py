@@ -250,9 +250,11 @@ def read_ho3d_depth(path: Path, size: tuple[int, int]) -> Float[torch.Tensor, "H
         with Image.open(path) as file:
             values = np.asarray(file.convert("RGB"))
     except (OSError, ValueError, SyntaxError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); {_AGAIN}") from None
+        raise InputError(f"{path.name}: cannot be read ({error}); {_AGAIN}") from None
     if values.shape[:2] != size:
-        raise InputError(f"{path}: {values.shape[1]}x{values.shape[0]} pixels, its photograph has {size[1]}x{size[0]}")
+        raise InputError(
+            f"{path.name}: {values.shape[1]}x{values.shape[0]} pixels, its photograph has {size[1]}x{size[0]}"
+        )
     steps = values[..., 0].astype(np.int32) + 256 * values[..., 1].astype(np.int32)  # in 8 bits they would wrap around
     return torch.from_numpy((steps * DEPTH_STEP).astype(np.float32))
 

@@ -1,7 +1,7 @@
 """Which frames of an HO-3D split a paper looks at, by name.
 
-``cpf`` (Yang et al., ICCV 2021; Song et al. evaluate on the same): frames in which a vertex of the object is within 5 mm
-of the palmar side of the hand.
+``cpf`` (Yang et al., ICCV 2021; Song et al. evaluate on the same): frames in which a vertex of the object is within
+5 mm of the palmar side of the hand.
 """
 
 from __future__ import annotations

@@ -7,19 +7,24 @@ import json
 import logging
 import operator
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar, overload
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from numpy import ndarray
+from torch import Tensor
 
 from horefine.cache import cache_dir, read_arrays, write_arrays
+from horefine.data.pictures import Picture, read_depth, read_picture
 from horefine.errors import ConfigError, InputError, suggestion
 
-__all__ = ["Lazy", "given_names", "place_of", "those_that_pass"]
+__all__ = ["Lazy", "depth_at", "given_names", "picture_at", "place_of", "those_that_pass"]
 
 log = logging.getLogger(__name__)
 
+_SAID = 3
+"""Faults of one kind that are said one by one."""
 T = TypeVar("T")
 
 
@@ -97,12 +102,43 @@ def those_that_pass(
                 passed.append(number)
         except InputError as error:
             unread += 1
-            log.warning("keep=%s: left out: %s", name, error)
+            if unread <= _SAID:
+                log.warning("keep=%s: left out: %s", name, error)
         if place and place % 2000 == 0:
             log.info("keep=%s: %d of %d annotations", name, place, len(numbers))
+    if unread > _SAID:
+        log.warning("keep=%s: left out: %d more annotations cannot be read", name, unread - _SAID)
     if not passed:
         raise ConfigError(f"keep={name}: none of {len(numbers)} frames passes ({unread} annotations cannot be read)")
     found = np.array(passed, np.int32)
     if not unread:  # those that cannot be read may be there the next time
         write_arrays(path, {"numbers": found})
     return found
+
+
+def picture_at(path: Path) -> Picture:
+    """:func:`~horefine.data.pictures.read_picture` with the whole path in what it says: names recur in a dataset.
+
+    Raises:
+        InputError: as that does.
+    """
+    try:
+        return read_picture(path)
+    except InputError as error:
+        raise InputError(f"{path.parent}: {error}") from None
+
+
+def depth_at(
+    path: Path, size: tuple[int, int], read: Callable[[Path, tuple[int, int]], Tensor] = read_depth
+) -> tuple[Float[Tensor, "H W"] | None, tuple[str, ...]]:
+    """A depth map, or None and a note where the file is not there (many leave depth out of a download).
+
+    Raises:
+        InputError: it is damaged, or of another size than ``size``.
+    """
+    if not path.is_file():
+        return None, (f"no depth: {path} is not there",)
+    try:
+        return read(path, size), ()
+    except InputError as error:
+        raise InputError(f"{path.parent}: {error}") from None

@@ -63,7 +63,7 @@ class YcbModels:
         return self.__dict__ | {"_ready": {}}
 
     def find(self, name: str) -> tuple[Mesh | None, tuple[str, ...]]:
-        """The mesh (B = 1) with its distance grid and symmetries, or None; and what there is to say of it."""
+        """The mesh (B = 1) with its symmetries, or None; and what there is to say of it."""
         if name not in self._ready:
             self._ready[name] = self._find(name)
         return self._ready[name]
@@ -79,7 +79,7 @@ class YcbModels:
             log.warning("%s: no mesh: %s", name, said)
             return None, (f"no mesh: {said}",)
         try:
-            mesh = self.models[name].with_sdf()
+            mesh = self.models[name]
         except (AssetError, InputError) as error:
             log.warning("%s: no mesh: %s", name, error)
             return None, (f"no mesh: {error}",)
