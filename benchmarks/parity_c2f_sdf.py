@@ -15,6 +15,7 @@ import sys
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -281,9 +282,9 @@ def crop_arrays(stored: Arrays, seed: int = 0) -> Arrays:
     }  # fmt: skip
 
 
-def compare(found: Arrays, stored: Mapping[str, Tensor]) -> list[dict[str, object]]:
+def compare(found: Arrays, stored: Mapping[str, Tensor]) -> list[dict[str, Any]]:
     """Worst error of each array as a share of its greatest value, its tolerance, and their ratio."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, value in found.items():
         if name not in stored:
             continue
@@ -323,9 +324,9 @@ def main(arguments: list[str] | None = None) -> int:
         found = network_arrays(network_of(given.suffix), stored, given.suffix)
         found |= cell_arrays(stored) | crop_arrays(stored, given.seed)
         rows = compare(found, stored)
-        for row in sorted(rows, key=lambda row: -float(row["ratio"])):  # type: ignore[arg-type]
+        for row in sorted(rows, key=lambda row: -float(row["ratio"])):
             print("{array:24} {error:9.2e} of {tolerance:9.2e}  ratio {ratio:.3f}".format(**row))
-            worst = max(worst, float(row["ratio"]))  # type: ignore[arg-type]
+            worst = max(worst, float(row["ratio"]))
         missing = sorted(set(stored) - set(found) - aside(stored))
         print(f"{path.name}: {len(rows)} arrays; not computed: {', '.join(missing) or 'none'}")
     return int(worst > 1 or not paths)

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from horefine.errors import AssetError
+from horefine.errors import AssetError, ConfigError, suggestion
 from horefine.extractors.c2f_sdf import DEXYCB, OBMAN, C2fConfig, C2fSdf
 from horefine.extractors.checkpoints import fill, published, read_network
 
@@ -64,7 +64,8 @@ def load_c2f(path: Path | str, dataset: str = "dexycb") -> C2fSdf:
         dataset: What it was trained on, one of :data:`DATASETS`.
 
     Raises:
-        AssetError: see :func:`read_c2f`; also for a tensor that is missing, of another shape, or not finite; names it.
+        AssetError, ConfigError: see :func:`read_c2f`; also for a tensor that is missing, of another shape, or not
+            finite; names it.
     """
     checkpoint = read_c2f(path, dataset)
     try:
@@ -78,10 +79,11 @@ def read_c2f(path: Path | str, dataset: str = "dexycb") -> C2fCheckpoint:
 
     Raises:
         AssetError: missing, damaged, with code in it, or of another system; the message says which, and how to get a
-            good one. Also for another ``dataset``.
+            good one.
+        ConfigError: an unknown ``dataset``.
     """
     if dataset not in DATASETS:
-        raise AssetError(f"dataset {dataset!r}: C2F-SDF was published for {' and '.join(DATASETS)}; name one of them")
+        raise ConfigError(f"c2f_sdf dataset: {dataset!r}: there is none{suggestion(dataset, DATASETS)}")
     raw, epoch = read_network(path, UNUSED, WAY_OUT)
     try:
         tensors = _used(raw)

@@ -25,6 +25,7 @@ from horefine.extractors.c2f_sdf_losses import awr_decode, awr_targets, heat_tar
 from horefine.extractors.c2f_sdf_points import Place, cloud_of
 from horefine.extractors.root import Frame
 from horefine.extractors.surface_official import cell_surface
+from tests.c2f_sdf_files import unused
 
 DATA = Path(__file__).parent / "data" / "c2f_sdf"
 CUTS = {
@@ -124,41 +125,6 @@ def test_names_are_the_published_ones():
     assert len(names) == 662 and hashlib.sha256(stored).hexdigest()[:16] == "8ac3c559405d56c0"
 
 
-def unused() -> dict[str, list[int]]:
-    """Names of published tensors that no sum of the network uses."""
-    names: dict[str, list[int]] = {
-        "sigma": [1], "fc_expand2voxel.weight": [32768, 1024], "fc_expand2voxel.bias": [32768],
-        "fc_pred_heatmap.0.weight": [32, 128], "fc_pred_heatmap.0.bias": [32], "fc_pred_heatmap.2.weight": [2, 32],
-        "fc_pred_heatmap.2.bias": [2], "backbone_2_sdf_global.0.weight": [512, 128, 1, 1],
-        "backbone_2_sdf_global.0.bias": [512],
-    }  # fmt: skip
-    statistics = ("weight", "bias", "running_mean", "running_var")
-    names |= {f"backbone_2_sdf_global.1.{kind}": [512] for kind in statistics}
-    names["backbone_2_sdf_global.1.num_batches_tracked"] = []
-    for level, width in enumerate((64, 128, 256, 512)):
-        for stream in ("rgb", "depth"):
-            start = f"backbone.RGBDfusion_layers.{level}.fsp_{stream}.filter.fc"
-            small = width // 16
-            names |= {f"{start}.0.weight": [small, 2 * width], f"{start}.0.bias": [small],
-                      f"{start}.2.weight": [width, small], f"{start}.2.bias": [width]}  # fmt: skip
-        if level:
-            shared = f"backbone.layer{level + 1}.0.depth_downsample"
-            names[f"{shared}.0.weight"] = [width, width // 2, 1, 1]
-            names |= {f"{shared}.1.{kind}": [width] for kind in statistics}
-            names[f"{shared}.1.num_batches_tracked"] = []
-    for name, width in (
-        ("skip_layer4", 256), ("skip_layer3", 128), ("skip_layer2", 64), ("up4.0", 512), ("up3.0", 256), ("up2.0", 128),
-    ):  # fmt: skip
-        start = f"awr_head.{name}.skip_layer.conv"
-        names |= {f"{start}.weight": [width, width, 1, 1], f"{start}.bias": [width]}
-    layer = "mano_head.mano_layer_right.th_"
-    return names | {
-        f"{layer}betas": [1, 10], f"{layer}shapedirs": [778, 3, 10], f"{layer}posedirs": [778, 3, 135],
-        f"{layer}v_template": [1, 778, 3], f"{layer}J_regressor": [16, 778], f"{layer}weights": [778, 16],
-        f"{layer}faces": [1538, 3], f"{layer}hands_mean": [1, 45], f"{layer}selected_comps": [15, 45],
-    }  # fmt: skip
-
-
 # --- a small network --------------------------------------------------------------------------------------------------
 
 SMALL = C2fConfig(
@@ -190,13 +156,13 @@ def test_an_image_does_not_depend_on_its_neighbours_and_gradients_reach_every_nu
     cloud1 = cloud_of(depth[one], frame1, wrist[one, 2], SMALL.points, 16)
     assert torch.equal(cloud1.points, cloud.points[one])
     alone = network.see(
-        network.look(image[one], cloud1.depth), cloud1, Place(frame1, *(wrist[one],) * 2, place.half[one])
+        network.look(image[one], cloud1.depth), cloud1, Place(frame1, wrist[one], wrist[one], place.half[one])
     )
     assert torch.allclose(network.fine("object", alone, points[one]), both["object"][one], atol=1e-6)
     numbers = network.hand_numbers(looked)
     parts = [*both.values(), seen.coarse, numbers.pose, numbers.shape, network.heat(looked),
              network.center(looked, place), network.joint_maps(looked)]  # fmt: skip
-    sum((part**2).sum() for part in parts).backward()
+    torch.stack([(part**2).sum() for part in parts]).sum().backward()
     assert not [name for name, p in network.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
 
 
