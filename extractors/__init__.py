@@ -42,6 +42,7 @@ FEATURES: dict[str, str] = {
     "depth_confidence": MAPS,
     "pose_spread": "horefine.extractors.initial:HoisdfInitializer",
     "image": "horefine.extractors.picture:PictureExtractor",
+    "measured_depth": "horefine.extractors.measured:MeasuredDepth",
     "hand_sdf": "horefine.extractors.initial:HoisdfInitializer",
     "object_sdf": "horefine.extractors.initial:HoisdfInitializer",
     "contact": "horefine.extractors.contact:ContactExtractor",

@@ -118,8 +118,8 @@ def depth_maps(crops: Sequence[Sample], side: int) -> Float[Tensor, "B D D"]:
     for crop in crops:
         if crop.depth is None:
             raise InputError(
-                f"{crop.name}: c2f_sdf needs the depth camera's map: name it in the sidecar ('depth': FILE.png, "
-                "millimetres), or take another --init (hoisdf, gsdf)"
+                f"{crop.name}: c2fsdf and measured_depth need a depth camera's map: name it in the sidecar ('depth': "
+                "FILE.png, millimetres), or take another --init (hoisdf, gsdf) and --config (pixels)"
             )
         depth = torch.where(torch.isfinite(crop.depth), crop.depth, 0.0)
         if float((depth > 0).float().mean()) < MEASURED:

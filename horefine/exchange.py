@@ -33,6 +33,7 @@ _MAPS = {
     "hand_coords": 3,
     "object_coords": 3,
     "depth": 0,
+    "measured_depth": 0,
     "image": 3,
 } | dict.fromkeys(CONFIDENCES.values(), 0)
 _HOUSE = {

@@ -22,11 +22,14 @@ from horefine.mesh import DistanceGrid, Mesh
 from horefine.render import Render, Renderer
 
 __all__ = [
-    "CONFIDENCES", "FACTORS", "Contact", "Features", "Neighbours", "Pose", "PoseSpread", "Scene", "focal_stretch",
+    "CONFIDENCES", "FACTORS", "MAPS", "Contact", "Features", "Neighbours", "Pose", "PoseSpread", "Scene",
+    "focal_stretch",
 ]  # fmt: skip
 
 CONFIDENCES = {"hand_coords": "hand_confidence", "object_coords": "object_confidence", "depth": "depth_confidence"}
 """Maps of :class:`Features` that may come with a confidence, and its name."""
+MAPS = ("hand_mask", "object_mask", "hand_coords", "object_coords", "depth", "measured_depth", "image")
+"""Fields of :class:`Features` at the size of the maps, besides confidences."""
 FACTORS = {"focal": "focal_factor", "object_scale": "object_scale"}
 """What a recipe may leave open besides the poses (``variables``), and its field of :class:`Pose`."""
 
@@ -164,6 +167,8 @@ class Neighbours:
     """Of the object's box, likewise."""
     rate: Float[Tensor, "B K"]
     """Acceleration there for each metre that a point is off, 1 / s^2; 0 where there is no such second difference."""
+    level: Float[Tensor, "B 2"]
+    """How much each coordinate of hand and object accelerates in this clip, root mean square, m / s^2."""
 
 
 @dataclass(frozen=True)
@@ -182,6 +187,8 @@ class Features:
     """Normalised object coordinates (``Mesh.codes``) where the object is visible, 0 to 1."""
     depth: Float[Tensor, "B H W"] | None = None
     """Metres, minus the depth of the centre of the object's bounding box, where hand or object is visible."""
+    measured_depth: Float[Tensor, "B H W"] | None = None
+    """Metres along z that a depth camera measured; 0 where it saw nothing."""
     image: Float[Tensor, "B 3 H W"] | None = None
     """The photograph at the size of the maps: linear light, averaged over each pixel, 0 to 1."""
     hand_sdf: DistanceGrid | None = None

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from horefine.losses import appearance, contact, contactopt, cpf, field, image, prior, robust, sequence
+from horefine.losses import appearance, contact, contactopt, cpf, field, image, measured, prior, robust, sequence
 from horefine.losses.pairs import PREPARED
 
 __all__ = ["LOSSES", "PREPARED"]
@@ -32,6 +32,7 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
         robust.rendered_code,
         robust.rendered_depth,
         robust.silhouette,
+        measured.measured_depth,
         appearance.photometric,
         contact.penetration,
         contact.contact,

@@ -279,12 +279,14 @@ def _array(value: Tensor) -> np.ndarray:
 
 @dataclass(frozen=True)
 class RenderedSquares:
-    """``rendered_code`` and ``rendered_depth``; between two freezes a pixel keeps its face."""
+    """``rendered_code``, ``rendered_depth`` and ``measured_depth``; between two freezes a pixel keeps its face."""
 
     pixels: Pixels
     sigma: Float[Tensor, "B 2"]
     kernel: float
     weight: float
+    below: bool = True
+    """Depth is told below the object's centre; else from the camera."""
     corners: Tensor = field(default_factory=lambda: torch.empty(0))
     used: Tensor = field(default_factory=lambda: torch.empty(0))
     fixed: Tensor = field(default_factory=lambda: torch.empty(0))
@@ -295,7 +297,7 @@ class RenderedSquares:
     def freeze(self, scene: Scene) -> RenderedSquares:
         corners, drawn = self.pixels.sight(scene, len(scene.hand_model.faces))
         seen = drawn * self.pixels.valid
-        there, grazing = see(packed_vertices(scene), scene.object_center[:, 2], self.pixels, corners, seen, True)
+        there, grazing = self._see(scene, corners, seen, True)
         plain = grazing > GRAZING
         unseen = (1 - drawn) * self.pixels.valid
         lost = trusted(there.values, seen * ~plain, unseen, self.pixels.confidence)
@@ -305,8 +307,13 @@ class RenderedSquares:
     def _observed(self, scene: Scene, sloped: bool) -> Observed:
         if self.at is not None and self.at[0] is scene:
             return self.at[1]
+        return self._see(scene, self.corners, self.used, sloped)[0]
+
+    def _see(self, scene: Scene, corners: Tensor, used: Tensor, sloped: bool) -> tuple[Observed, Tensor]:
         root = scene.object_center[:, 2]
-        return see(packed_vertices(scene), root, self.pixels, self.corners, self.used, sloped)[0]
+        root = root if self.below else torch.zeros_like(root)
+        seen, grazing = see(packed_vertices(scene), root, self.pixels, corners, used, sloped)
+        return seen if self.below else replace(seen, root=0.0), grazing
 
     def cost(self, scene: Scene) -> Float[Tensor, "B"]:
         values = self._observed(scene, False).values

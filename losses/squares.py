@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
-from horefine.losses import appearance, contact, prior, robust, sequence
+from horefine.losses import appearance, contact, measured, prior, robust, sequence
 from horefine.losses.contact_squares import contact_squares, penetration_squares, spring_squares
 from horefine.losses.forms import DenseRows, Form, PointRows, Rows
 from horefine.losses.image_squares import code_squares, depth_squares, pair_squares, see_depth, see_reprojection
@@ -42,6 +42,7 @@ SQUARES: Mapping[Callable[..., Tensor], Maker] = {
     robust.rendered_code: code_squares,
     robust.rendered_depth: depth_squares,
     robust.silhouette: silhouette_squares,
+    measured.measured_depth: measured.measured_squares,
     appearance.photometric: photometric_squares,
     contact.contact: contact_squares,
     contact.spring_length: spring_squares,

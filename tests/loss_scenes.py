@@ -93,11 +93,12 @@ def true_features() -> Features:
     return dataclasses.replace(
         features, hand_mask=masks[:, 0], object_mask=masks[:, 1], hand_coords=render.coords[:, 0],
         object_coords=render.coords[:, 1], depth=torch.where(masks.sum(1) > 0, front, 0.0),
+        measured_depth=torch.where(masks.sum(1) > 0, front + scene.object_center[:, 2, None, None], 0.0),
         image=photograph(render.colors[:, 1], masks[:, 1] > 0), hand_sdf=grids[0],
         object_sdf=grids[1], contact=contact_from_pose(hand_model(), scene.hand.vertices, thing),
         neighbours=Neighbours(
             scene.hand.joints[:, None].repeat(1, 3, 1, 1), scene.object_corners[:, None].repeat(1, 3, 1, 1),
-            torch.tensor([[60.0, 30.0, 30.0], [60.0, 30.0, 0.0], [30.0, 0.0, 0.0]]),
+            torch.tensor([[60.0, 30.0, 30.0], [60.0, 30.0, 0.0], [30.0, 0.0, 0.0]]), torch.full((count, 2), 0.5),
         ),
     )  # fmt: skip
 
@@ -138,6 +139,7 @@ SQUARES = {
     "surface_depth": {"sigma": 0.005, "kernel": 10.0},
     "rendered_code": {"sigma": 0.01, "kernel": 3.0},
     "rendered_depth": {"sigma": 0.01, "kernel": 3.0},
+    "measured_depth": {"sigma": 0.01, "kernel": 3.0},
     "silhouette": {"weight": 2.0, "sigma": 0.5},
     "spring_length": {"weight": 300.0},
     "penetration": {},

@@ -27,7 +27,7 @@ from horefine.mesh import Mesh
 from horefine.objective import FEATURES, options_of, parse_terms, prepare, required
 from horefine.scene import Contact, Features, Pose, Scene
 
-PICTURED = ("segmentation", "relative_depth", "rendered_code", "rendered_depth", "silhouette")
+PICTURED = ("segmentation", "relative_depth", "rendered_code", "rendered_depth", "measured_depth", "silhouette")
 RENDERED = (*PICTURED, "photometric")
 
 
@@ -515,6 +515,7 @@ TABLE = {  # loss: (the pose at which it must be smallest, disturbances that mus
     "surface_depth": (as_it_is, DISTURBED),
     "rendered_code": (as_it_is, DISTURBED),
     "rendered_depth": (as_it_is, DISTURBED),
+    "measured_depth": (as_it_is, DISTURBED),
     "silhouette": (as_it_is, DISTURBED),
     "photometric": (as_it_is, DISTURBED),
     "sdf_consistency": (as_it_is, DISTURBED),

@@ -126,7 +126,7 @@ def test_refuses_what_does_not_fit():
     broken[1, 0, 3, 3] = torch.nan
     with pytest.raises(InputError, match=r"features.hand_coords has NaN .*image 1"):
         run(features=dataclasses.replace(features, hand_coords=broken))
-    names = ("hand_mask", "object_mask", "hand_coords", "object_coords", "depth", "image")
+    names = MAPS
     small = dataclasses.replace(features, **{n: getattr(features, n)[..., ::2, ::2] for n in names})
     with pytest.raises(InputError, match=r"features.hand_mask has shape \(3, 24, 24\)"):
         run(features=small)

@@ -96,6 +96,7 @@ def mirror_features(features: Features) -> Features:
         hand_coords=flip(features.hand_coords),
         object_coords=coords,
         depth=flip(features.depth),
+        measured_depth=flip(features.measured_depth),
         image=flip(features.image),
         hand_confidence=flip(features.hand_confidence),
         object_confidence=flip(features.object_confidence),
