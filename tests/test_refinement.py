@@ -9,6 +9,7 @@ from loss_scenes import hand_model, true_features, true_pose
 from horefine import Pose, load_config, refine
 from horefine.data.maps import disturb
 from horefine.errors import ConfigError, InputError
+from horefine.scene import MAPS
 
 SHORT = {"stages.correspond.steps": 60, "stages.render.steps": 90}
 
