@@ -223,9 +223,7 @@ class _Reader:
             said = getattr(value, "shape", type(value).__name__)
             raise InputError(f"{self.path}: {key} is {said}; expected numbers of shape {shape}") from None
         if not np.isfinite(found).all() or (key == "handJoints3D" and found.size not in (3, 63)):
-            raise InputError(
-                f"{self.path}: {key} holds {found.size} numbers, not all finite or not as many as expected"
-            )
+            raise InputError(f"{self.path}: {key}: {found.size} numbers, not all finite or not as many as expected")
         return found
 
     def flags(self, key: str) -> ndarray | None:
