@@ -9,8 +9,8 @@ Module names are those of the published checkpoints, and :data:`DEXYCB` and :dat
 files hold and the network never uses is not here (``c2f_sdf_checkpoints``). The network that comes with horefine is
 ``c2f_sdf_compact``.
 
-Everything here happens in a network frame (``root.Frame``; the published one is ``c2f_sdf_crop.virtual_frame``),
-metres; fields about the wrist, in ``scale`` units a metre. Where things are is a ``c2f_sdf_points.Place``.
+Everything here happens in a network frame (``root.Frame``; published: ``c2f_sdf_crop.virtual_frame``), metres; fields
+about the wrist, in ``scale`` units a metre. Where things are is a ``c2f_sdf_points.Place``.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = ["DEXYCB", "OBMAN", "C2fConfig", "C2fSdf", "HandNumbers", "Looked", "S
 
 @dataclass(frozen=True)
 class C2fConfig:
-    """Sizes and branches of the network: by default as published for DexYCB, faults among them."""
+    """Sizes and branches: by default as published for DexYCB, faults among them."""
 
     size: int = 256
     """Side of the crop and of its depth map, pixels."""
@@ -55,6 +55,8 @@ class C2fConfig:
     its ``middle`` one."""
     scale: float = 3.1
     """The fields' unit: normalised = metres times this. Half of the published ``recon_scale``."""
+    focal: float = 614.0
+    """Of the photographs trained on, pixels: the published unit of neighbours depends on it."""
     clamp: float = 0.05
     """Normalised distance at which coarse fields are cut, and fine ones in training."""
     hand: bool = True
@@ -89,7 +91,7 @@ class C2fConfig:
 
 
 DEXYCB = C2fConfig()
-OBMAN = C2fConfig(scale=3.5)
+OBMAN = C2fConfig(scale=3.5, focal=480.0)
 
 
 @dataclass(frozen=True)

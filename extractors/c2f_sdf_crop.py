@@ -7,7 +7,9 @@ with it. :func:`virtual_frame` is that camera, everything else happens in it.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +20,7 @@ from horefine.extractors.c2f_sdf_points import REACH, Cloud, Place, published_pi
 from horefine.extractors.root import Frame
 
 __all__ = [
-    "C2fCrop", "cloud_places", "crop_picture", "draw_points", "normal_depth", "obman_depth", "official_box",
+    "C2fCrop", "c2f_crop", "cloud_places", "crop_picture", "draw_points", "normal_depth", "obman_depth", "official_box",
     "official_c2f_crop", "official_place", "virtual_frame",
 ]  # fmt: skip
 
@@ -36,6 +38,18 @@ class C2fCrop:
     count: int
     """Seen points, of which the cloud's were drawn."""
 
+    def to(self, device: str) -> C2fCrop:
+        """On another device."""
+        return C2fCrop(self.image.to(device), _moved(self.cloud, device), _moved(self.place, device), self.count)
+
+
+def _moved(value: Any, device: str) -> Any:
+    """A dataclass of tensors on another device."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    fields = {f.name: _moved(getattr(value, f.name), device) for f in dataclasses.fields(value)}
+    return type(value)(**fields)
+
 
 def official_box(points: Float[Tensor, "N 2"], pad: float = 10.0, margin: float = 1.25) -> Float[Tensor, "4"]:
     """x, y, width, height of the square about points of hand and object (joints and the box's corners), pixels."""
@@ -44,7 +58,7 @@ def official_box(points: Float[Tensor, "N 2"], pad: float = 10.0, margin: float 
     return torch.cat([(low + high - side) / 2, side.expand(2)])
 
 
-def virtual_frame(matrix: Float[Tensor, "3 3"], box: Float[Tensor, "4"], size: int = 256) -> Frame:
+def virtual_frame(matrix: Float[Tensor, "3 3"], box: Float[Tensor, "4"]) -> Frame:
     """The virtual camera of a crop. ``box``: x, y, width, height in pixels of ``matrix``."""
     focal = matrix.diagonal()[:2]
     ray = torch.cat([(box[:2] + box[2:] / 2 - matrix[:2, 2]) / focal, matrix.new_ones(1)])
@@ -153,17 +167,30 @@ def official_c2f_crop(
         points: How many are drawn of those seen (by ``seed``); the middle of the hand where none was seen.
         pixels: ``C2fConfig.pixels``.
     """
-    frame = virtual_frame(matrix, box, size)
-    turned = joints @ frame.rotation[0].mT
-    place = official_place(frame, turned[None, 0], turned.mean(0)[None], box[2][None], size)
+    frame = virtual_frame(matrix, box)
     colors = crop_picture(image * 255, box, size).round().clamp(0, 255) / 255
     shown = crop_picture(depth[None], box, size, nearest=True)[0]
-    shown = normal_depth(shown, float(joints.mean(0)[2]), float(place.center[0, 2]))
+    return c2f_crop(colors, shown, frame, joints, float(box[2]), points=points, seed=seed, pixels=pixels)
+
+
+def c2f_crop(
+    image: Float[Tensor, "3 S S"], depth: Float[Tensor, "S S"], frame: Frame, joints: Float[Tensor, "21 3"],
+    width: float, *, points: int = 1024, seed: int = 0, pixels: str = "first",
+) -> C2fCrop:  # fmt: skip
+    """As :func:`official_c2f_crop`, from a picture and a depth map that were cut already.
+
+    Args:
+        width: Of the crop in the photograph, pixels.
+    """
+    size = depth.shape[-1]
+    turned = joints @ frame.rotation[0].mT
+    place = official_place(frame, turned[None, 0], turned.mean(0)[None], turned.new_tensor([width]), size)
+    shown = normal_depth(depth, float(joints.mean(0)[2]), float(place.center[0, 2]))
     every = cloud_places(shown, place)
     drawn = every[draw_points(len(every), points, seed)] if len(every) else place.center.expand(points, 3)
     normal = shown[None, None]
     cells = published_pixels(normal, place, size // 4, pixels)
-    return C2fCrop(colors[None], Cloud(normal, drawn[None], cells, place.center[:, 2]), place, len(every))
+    return C2fCrop(image[None], Cloud(normal, drawn[None], cells, place.center[:, 2]), place, len(every))
 
 
 def obman_depth(stored: Float[Tensor, "H W"], nearest: float, farthest: float) -> Float[Tensor, "H W"]:
