@@ -13,7 +13,6 @@ from typing import Protocol, runtime_checkable
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from typing_extensions import Self
 
 from horefine.extractors.dense import from_bins
 from horefine.extractors.layers import condition_vector
@@ -93,7 +92,7 @@ class Eyes(UNet):
             if hasattr(self, name):
                 getattr(self, name).requires_grad_(False)
 
-    def train(self, mode: bool = True) -> Self:
+    def train(self, mode: bool = True) -> Eyes:
         """As for any module; frozen eyes keep their statistics."""
         super().train(mode)
         for name in ("backbone_net", "decoder_net", "root_head"):

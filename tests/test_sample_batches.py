@@ -219,7 +219,7 @@ def test_the_hand_is_the_one_the_truth_was_made_with(photos, tmp_path, hand):
     assert hand_of(tmp_path) is hand and hand_of(tmp_path / "images") is hand
 
 
-@pytest.mark.parametrize("name", ["features", "hoisdf", "detector"])
+@pytest.mark.parametrize("name", ["features", "hoisdf", "detector", "gsdf", "c2f_sdf"])
 def test_every_task_learns_from_samples(name, photos):
     task = TASKS[name](small_network(name, 16), {}, photos, 2, hand="embedded")
     assert isinstance(task.scenes, Scenes) and isinstance(task.scenes.objects, Objects)

@@ -27,8 +27,12 @@ from horefine.train_log import TrainLog
 from tests.toy_shard import small_network, write_toy_shard
 
 ROOT = Path(__file__).resolve().parents[1]
-STEADY = ("hand_field", "object_field", "hand_seg", "obj_seg")
-"""HOISDF's losses that fall from the first step on."""
+STEADY = {
+    "hoisdf": ("hand_field", "object_field", "hand_seg", "obj_seg"),
+    "gsdf": ("hand_field", "object_field", "volume_place"),
+    "c2f_sdf": ("hand_field", "object_field", "center"),
+}
+"""Losses that fall from the first step on; of the others all together do."""
 
 
 @pytest.fixture(scope="module")
@@ -56,11 +60,11 @@ def log_of(folder) -> list[dict]:
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("task", ["features", "hoisdf", "detector"])
+@pytest.mark.parametrize("task", ["features", "hoisdf", "detector", "gsdf", "c2f_sdf"])
 def test_training_lowers_the_loss_and_leaves_a_usable_weight_file(task, data, tmp_path):
     path = train(recipe(task), data=data, out=tmp_path)
     log = log_of(tmp_path)
-    parts = STEADY if task == "hoisdf" else ("loss",)
+    parts = STEADY.get(task, ("loss",))
     losses = [sum(entry[part] for part in parts) for entry in log if "loss" in entry]
     assert len(losses) == 6 and sum(losses[-3:]) / 3 < 0.9 * losses[0]
     validation = log[-1]["validation"]
@@ -100,7 +104,7 @@ def test_the_same_seed_gives_the_same_losses(data, tmp_path):
     assert first == second
 
 
-@pytest.mark.parametrize("name", ["features", "hoisdf", "detector", "contact"])
+@pytest.mark.parametrize("name", ["features", "hoisdf", "detector", "contact", "gsdf", "c2f_sdf"])
 def test_shipped_recipes_are_valid(name):
     assert load_train_config(name).task == name
 

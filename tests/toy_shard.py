@@ -20,10 +20,19 @@ from horefine.scene import Pose
 
 def small_network(task: str, width: int) -> dict[str, Any]:
     """Sizes at which a task's network learns in seconds; ``width``: of its encoder."""
+    unet = {"deconvs": [16, 16, 8], "fuses": [16, 16, 8], "heads": []}
     return {
+        "gsdf": {
+            "width": width, "unet": unet, "frozen": False, "volume_width": 16, "depth_bins": 8, "read_mlp": [32, 16],
+            "field_width": 128,
+        },
+        "c2f_sdf": {
+            "width": width, "unet": unet, "frozen": False, "depth_widths": [8, 16, 16], "latent": 16,
+            "read_mlp": [32, 16], "coarse_width": 64, "field_width": 112, "points": 48, "neighbours": 4,
+        },
         "features": {"width": width, "decoder": [16, 16, 8], "head_width": 8},
         "hoisdf": {
-            "width": width, "unet": {"deconvs": [16, 16, 8], "fuses": [16, 16, 8], "heads": []}, "hidden": 64,
+            "width": width, "unet": unet, "hidden": 64,
             "feedforward": 64, "token_mlp": [32], "field_mlp": [32, 16], "field_width": 64, "hand_points": 16,
             "object_points": 16,
         },
