@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 
 from horefine.console import FAILED, INTERRUPTED, MISSING, guarded, log, one_thread, stoppable
+from horefine.data_command import app as data_app
 from horefine.run_command import drive, make_job, show_plan
 
 __all__ = ["app", "main"]
@@ -25,6 +26,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+app.add_typer(data_app)
 
 
 def _option(help: str, *names: str, **settings: Any) -> Any:

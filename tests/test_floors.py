@@ -42,7 +42,7 @@ FLOORS = (  # lowest first; modules of one package (losses, render, ...) may imp
     ("ablate",),
     ("headline",),
     ("console",),
-    ("run_command",),
+    ("run_command", "data_command"),
     ("cli",),
     ("__main__",),
 )

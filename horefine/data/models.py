@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import logging
 import os
+import threading
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,8 @@ from horefine.mesh_file import UNITS, MeshError, MeshReport
 from horefine.symmetry import find_symmetries, symmetry_transforms
 
 __all__ = ["ObjectModels", "remember"]
+
+log = logging.getLogger(__name__)
 
 _VERSION = 1
 """Of the cached files: raised whenever what is in them changes."""
@@ -106,7 +111,9 @@ class ObjectModels(Mapping[str, Mesh]):
         kept = cache_dir("models") / f"{_key(path, self.unit)}.npz"
         arrays = read_arrays(kept, ("vertices", "faces", "colors", "lines"))
         if arrays is None:
-            mesh, report = Mesh.load(path, self.unit)
+            with _said_by_us():
+                mesh, report = Mesh.load(path, self.unit)
+            log.debug("%s", "; ".join(report.lines()))
             self._check_size(path, report)
             vertices, faces = mesh.trimmed()
             colors = np.zeros((0, 3), np.float32) if mesh.colors is None else mesh.colors[0].numpy()
@@ -137,6 +144,21 @@ class ObjectModels(Mapping[str, Mesh]):
         else:
             found = find_symmetries(path, metres)
         return mesh if found is None else dataclasses.replace(mesh, symmetries=found[None])
+
+
+@contextmanager
+def _said_by_us() -> Iterator[None]:
+    """Keeps the mesh reader from warning of a known unit and of faults that :meth:`ObjectModels.lines` tells."""
+
+    def drop(record: logging.LogRecord) -> bool:
+        return record.levelno > logging.WARNING or record.thread != threading.get_ident()
+
+    reader = logging.getLogger("horefine.mesh_file")
+    reader.addFilter(drop)
+    try:
+        yield
+    finally:
+        reader.removeFilter(drop)
 
 
 def remember(kept: dict[Any, Any], key: Any, value: Any, most: int) -> None:
