@@ -171,7 +171,7 @@ def dexycb_tree(
     folder = f"2020082{subject % 10}-subject-{subject:02d}"
     write_models(root / "models")
     betas = np.random.default_rng(subject).normal(size=10).round(4)
-    _calibration(root, subject, betas)
+    dexycb_calibration(root, subject, betas)
     found: dict[str, Frame] = {}
     for place in range(100):
         side, name = ("left", 5) if place % 2 else ("right", 2)
@@ -195,7 +195,7 @@ def dexycb_tree(
     return found
 
 
-def _calibration(root: Path, subject: int, betas: np.ndarray) -> None:
+def dexycb_calibration(root: Path, subject: int, betas: np.ndarray) -> None:
     folder = root / "calibration"
     (folder / "intrinsics").mkdir(parents=True, exist_ok=True)
     color = {"fx": FOCAL[0], "fy": FOCAL[1], "ppx": CENTRE[0], "ppy": CENTRE[1]}
