@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -25,14 +26,16 @@ from benchmarks.parity_hoisdf import Arrays, fill, load, tensors_of
 from horefine.extractors.checkpoints import rename
 from horefine.extractors.field import to_grid
 from horefine.extractors.gsdf import Body, Gsdf, GsdfConfig, Seen, projection_of
+from horefine.extractors.gsdf_camera import LENGTHENED, square_box, virtual_camera
 from horefine.extractors.gsdf_checkpoint import build_gsdf, detect_gsdf, gsdf_names
+from horefine.extractors.official_crop import crop_affine
 
 MEAN, STD = (torch.tensor(v)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
 _QUIET = ("backbone_2_sdf.deconv_layers.1.weight", "backbone_2_sdf.deconv_layers.1.bias")
 """Made smaller: the fields would be -1 or 1 everywhere else."""
 TOLERANCES = {
     "features": 1e-4, "transforms": 2e-4, "embedding": 3e-4, "own embedding": 5e-3, "pretanh": 1e-4,
-    "own pretanh": 1e-3, "whole": 0.0, "camera": 1e-3,
+    "own pretanh": 1e-3, "whole": 0.0, "camera": 1e-3, "turn": 1e-6,
 }  # fmt: skip
 """Features, joints and maps: of their greatest number; others as they are. ``own``: from the network's own joints."""
 
@@ -141,7 +144,8 @@ def _body(body: Body) -> Arrays:
 
 _KINDS = (
     ("e_", "embedding"), ("pretanh", "pretanh"), ("sdf_hand", "pretanh"), ("sdf_obj", "pretanh"), ("ik_valid", "whole"),
-    ("point_valid", "whole"), ("ik_", "transforms"),
+    ("point_valid", "whole"), ("ik_", "transforms"), ("cam_K", "camera"), ("cam_R", "turn"), ("bbox", "camera"),
+    ("affine", "camera"),
 )  # fmt: skip
 """How names begin, and which tolerance goes with them; others: features."""
 
@@ -184,6 +188,25 @@ def compare(found: Arrays, stored: Mapping[str, np.ndarray]) -> list[Row]:
     return rows
 
 
+def camera_arrays(stored: Arrays) -> Arrays:
+    """Crops and virtual cameras of a recording, by their names there."""
+    squares = [square_box(box) for box in stored["bbox_raw"]]
+    found: dict[str, list[Tensor]] = {name: [] for name in ("bbox", "affine")}
+    for (middle, side), angle in zip(squares, stored["affine_rot_deg"], strict=True):
+        found["bbox"].append(torch.cat([middle - side / 2, side[None], side[None]]))
+        found["affine"].append(crop_affine(middle, float(side), -math.radians(float(angle)))[:2])
+    straight = torch.stack([crop_affine(middle, float(side)) for middle, side in squares])
+    fx, fy, cx, cy = stored["cam_fxfycxcy"].unbind(-1)
+    zero, one = torch.zeros_like(fx), torch.ones_like(fx)
+    matrix = torch.stack([fx, zero, cx, zero, fy, cy, zero, zero, one], -1).unflatten(-1, (3, 3))
+    cameras = {name: virtual_camera(straight @ matrix, torch.full((2,), 128.0), name) for name in LENGTHENED}
+    arrays = {name: torch.stack(rows) for name, rows in found.items()}
+    for name, camera in cameras.items():
+        last = torch.zeros_like(camera.matrix[..., :1])
+        arrays |= {f"cam_K_{name}": torch.cat([camera.matrix, last], -1), f"cam_R_{name}": camera.rotation}
+    return arrays
+
+
 def main() -> int:
     """See the module's text."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -194,10 +217,13 @@ def main() -> int:
     over = 0
     for path in sorted(given.folder.glob("oracle*.npz")):
         stored = load(path)
-        if "img" not in stored:
+        if "img" in stored:
+            found = network_arrays(network_of(stored, given.suffix), tensors_of(stored), template)
+        elif "bbox_raw" in stored:
+            found = camera_arrays(tensors_of(stored))
+        else:
             continue
-        suffix = given.suffix
-        rows = compare(network_arrays(network_of(stored, suffix), tensors_of(stored), template), stored)
+        rows = compare(found, stored)
         print(f"{path.name}: {len(rows)} arrays")
         for row in rows:
             print(f"  {row.array:<26} {row.error:9.2e}  of {row.tolerance:8.1e}  {row.ratio:.3f}")

@@ -135,6 +135,11 @@ class Seen:
     confidence: Float[Tensor, "B 22"]
     """Greatest probability in each heat map."""
 
+    def __getitem__(self, row: int) -> Seen:
+        """One of the batch, as a batch."""
+        one = slice(row, row + 1 or None)
+        return Seen([level[one] for level in self.levels], self.places[one], self.confidence[one])
+
 
 @dataclass(frozen=True)
 class Body:
@@ -146,6 +151,12 @@ class Body:
     object_center: Float[Tensor, "B 3"]
     kinematics: GsdfKinematics
     """Frames of the bones, from the joints."""
+
+    def __getitem__(self, row: int) -> Body:
+        """One of the batch, as a batch."""
+        one, bones = slice(row, row + 1 or None), self.kinematics
+        own = GsdfKinematics(bones.rotvec[one], bones.transforms[one], bones.valid[one])
+        return Body(self.wrist[one], self.joints[one], self.object_center[one], own)
 
 
 def _scaled(
