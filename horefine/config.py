@@ -23,6 +23,7 @@ from horefine.tangent import BLOCKS
 
 __all__ = [
     "Align",
+    "Clip",
     "Config",
     "LevenbergMarquardt",
     "Optimizer",
@@ -70,6 +71,8 @@ class LevenbergMarquardt(_Table):
     """An image is done with a stage when a step lowers its cost by less than this share."""
     turn: float = Field(default=0.7, gt=0)
     """No joint turns farther than this in a step, radians."""
+    still: list[str] = Field(default_factory=list)
+    """Blocks (those of Adam's ``rates``) that do not move."""
 
 
 OPTIMIZERS: dict[str, type[_Table]] = {"adam": Optimizer, "levenberg_marquardt": LevenbergMarquardt}
@@ -145,6 +148,19 @@ class Skip(_Table):
     """... with a probability above this."""
 
 
+class Clip(_Table):
+    """What the frames of a clip have to do with one another (:mod:`horefine.clip`; single images: nothing)."""
+
+    shape: Literal["shared", "own"] = "shared"
+    """``shared``: one hand, and one focal length and object size where they are ``variables``."""
+    warm: bool = True
+    """Where the motion breaks, begin again from the frames on the other side of the break."""
+    sweeps: int = Field(default=3, ge=0)
+    """How often each frame is refined with the loss ``temporal`` beside the others."""
+    steps: int | None = Field(default=None, ge=1)
+    """Of each such refinement; nothing: 2 of Levenberg-Marquardt, 30 of Adam."""
+
+
 class Variables(_Table):
     """What is not known besides the poses, and how well: standard deviations of the logarithms of factors about 1."""
 
@@ -178,6 +194,7 @@ class Config(_Table):
     starts: Starts = Starts()
     skip: Skip = Skip()
     variables: Variables = Variables()
+    clip: Clip = Clip()
 
     def terms(self, stage: str | None = None) -> dict[str, Term]:
         """The terms of one stage, or of all stages together."""
@@ -263,6 +280,10 @@ def _check(config: Config) -> None:
                 raise ConfigError(
                     f"optimizer.rates.{name}: not a variable; set variables.{name}, or leave the rate out"
                 )
+    else:
+        for name in config.optimizer.still:
+            if name not in BLOCKS:
+                raise ConfigError(f"optimizer.still: {name!r}: no such block{suggestion(name, BLOCKS)}")
     parse_terms(config.losses)
     for key, stage in config.stages.items():
         for name in stage.losses or ():
@@ -349,7 +370,8 @@ def _explain(error: Any, table: Mapping[str, Any]) -> str:
 
 def _known(parents: Sequence[Any], table: Mapping[str, Any]) -> list[str]:
     optimizer = OPTIMIZERS.get(_optimizer_name(table.get("optimizer")))
-    tables = {"optimizer": optimizer, "starts": Starts, "align": Align, "skip": Skip, "variables": Variables}
+    tables = {"optimizer": optimizer, "starts": Starts, "align": Align, "skip": Skip, "variables": Variables,
+              "clip": Clip}  # fmt: skip
     model = {0: Config, 1: tables.get(str(parents[0])) if parents else None, 2: Stage}
     chosen = model.get(len(parents))
     return list(chosen.model_fields) if chosen else []

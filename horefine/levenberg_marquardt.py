@@ -44,6 +44,8 @@ class Damping:
     """An image is done when a step lowers its cost by less than this share."""
     turn: float = 0.7
     """No joint turns farther than this in one step, radians."""
+    still: tuple[int, ...] = ()
+    """Columns of the chart that do not move."""
 
 
 EASE, LEAST, MOST = 0.3, 1e-7, 1e3
@@ -144,7 +146,7 @@ class _Walker:
     def step(self, scene_of: Callable[[Pose], Scene]) -> _Walker:
         """Tries one step for every image that is not done."""
         total = torch.stack(list(self.values.values())).sum(0)
-        delta = _solve(self.normal, self.right, self.damping, self.done, self.options.turn).to(total)
+        delta = _solve(self.normal, self.right, self.damping, self.done, self.options).to(total)
         tried = scene_of(chart_for("tangent", self.variables).move(self.scene, delta))
         smooth = torch.stack([form.cost(tried) for form in self.forms.values()]).sum(0)
         taken = (smooth < total) & ~self.done
@@ -266,20 +268,26 @@ def _arrays(row: PointRows) -> tuple[np.ndarray, ...]:
     return tuple(np.ascontiguousarray(part.numpy()) for part in parts)
 
 
-def _solve(normal: np.ndarray, right: np.ndarray, damping: Tensor, done: Tensor, turn: float) -> Float[Tensor, "B P"]:
-    """The damped step of each image, no turn longer than ``turn``; zero for images that are done."""
+def _solve(
+    normal: np.ndarray, right: np.ndarray, damping: Tensor, done: Tensor, options: Damping
+) -> Float[Tensor, "B P"]:
+    """The damped step of each image, no turn longer than ``options.turn``; zero for images that are done."""
     steps = np.zeros_like(right)
+    free = np.setdiff1d(np.arange(right.shape[1]), options.still)
     for i, (relative, over) in enumerate(zip(damping.tolist(), done.tolist(), strict=True)):
         if over or not np.isfinite(normal[i]).all():
             continue
-        diagonal = np.diagonal(normal[i])
-        damped = normal[i] + np.diag(relative * diagonal + 1e-9 * (diagonal.mean() + 1e-12))
+        own = normal[i][np.ix_(free, free)]
+        diagonal = np.diagonal(own)
+        damped = own + np.diag(relative * diagonal + 1e-9 * (diagonal.mean() + 1e-12))
         try:
-            steps[i] = -scipy.linalg.cho_solve(scipy.linalg.cho_factor(damped, check_finite=False), right[i])
+            steps[i, free] = -scipy.linalg.cho_solve(
+                scipy.linalg.cho_factor(damped, check_finite=False), right[i, free]
+            )
         except np.linalg.LinAlgError:  # too little damping for these numbers: the zero step is refused, it gets more
             continue
         turns = np.concatenate([steps[i, 3:51].reshape(16, 3), steps[i, None, 64:67]])
-        steps[i] *= min(1.0, turn / max(np.linalg.norm(turns, axis=1).max(), 1e-12))
+        steps[i] *= min(1.0, options.turn / max(np.linalg.norm(turns, axis=1).max(), 1e-12))
     return torch.from_numpy(steps)
 
 

@@ -27,11 +27,11 @@ from horefine.hand import HandModel, load_hand
 from horefine.levenberg_marquardt import Damping, minimise
 from horefine.objective import Objective, prepare, usable
 from horefine.render import OUTPUTS, Renderer, make_renderer
-from horefine.scene import CONFIDENCES, FACTORS, Features, Pose, Scene
+from horefine.scene import CONFIDENCES, FACTORS, MAPS, Features, Pose, Scene
 from horefine.starts import directions, needed
-from horefine.tangent import CHARTS, flat_rates
+from horefine.tangent import BLOCKS, CHARTS, flat_rates
 
-__all__ = ["Refinement", "refine"]
+__all__ = ["Refinement", "costs", "joined", "moved", "refine"]
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def refine(
         return _by_count(pose, features, config, progress, options)
     if isinstance(config.optimizer, LevenbergMarquardt) and device.type != "cpu":
         near = (pose.to("cpu"), features.to("cpu"), config)
-        return _moved(refine(*near, hand_model=hand_model, seed=seed, progress=progress, complete=complete), device)
+        return moved(refine(*near, hand_model=hand_model, seed=seed, progress=progress, complete=complete), device)
     hand_model = (hand_model or load_hand()).to(device)
     pose = pose.to(device=device, dtype=torch.float32).detach()
     pose = pose.with_factors(FACTORS[name] for name in config.variables.names)
@@ -99,14 +99,7 @@ def refine(
     assert isinstance(count, int)
     rows = torch.arange(len(pose), device=device).repeat_interleave(count)
     spread = features if count == 1 else features[rows]
-    terms = usable(config.terms(), spread)
-    colors = {"colors"} if any("image" in term.features for term in terms.values()) else set()
-    setting = _Setting(
-        config, spread, hand_model, pose[rows], begin[rows], prepare(terms, spread, hand_model),
-        make_renderer(
-            hand_model.faces, hand_model.codes, spread.object, spread.camera, renderer, want=OUTPUTS | colors
-        ),
-    )  # fmt: skip
+    setting = _Setting.of(config, spread, hand_model, pose[rows], begin[rows], renderer)
     current = _starts(setting.initial, count, config, setting, seed)
     history: list[dict[str, Tensor]] = []
     total = sum(stage.steps * stage.rounds for stage in config.stages.values())
@@ -116,6 +109,34 @@ def refine(
         for _ in range(stage.rounds):
             walk = descend(setting, name, stage, walk.pose, history, lambda done: progress and progress(done, total))
     return _conclude(setting, walk, history, count)
+
+
+@torch.no_grad()
+def costs(
+    poses: Sequence[Pose],
+    features: Features,
+    config: Config,
+    *,
+    initial: Pose,
+    hand_model: HandModel | None = None,
+    renderer: str = "auto",
+) -> Float[Tensor, "B K"]:
+    """The last stage's objective of each of K poses of B images: which one shows best what the maps show.
+
+    All poses of an image are measured with one yardstick, the smallest spread that one of them has.
+
+    Args:
+        initial: where refinement began, for the losses that hold on to it.
+    """
+    count, device = len(poses), features.camera.matrix.device
+    rows = torch.arange(len(features), device=device).repeat_interleave(count)
+    order = torch.arange(len(rows), device=device).view(count, -1).T.flatten()
+    every, first = Pose.cat(list(poses))[order].to(device), initial[rows.to(initial.hand_transl.device)].to(device)
+    hand_model = (hand_model or load_hand()).to(device)
+    setting = _Setting.of(config, features[rows], hand_model, first, first, renderer)
+    objective = _shared_sigmas(setting.objective(every), setting, every, count)
+    found = torch.stack(list(objective.evaluate(setting.scene(every)).values())).sum(0)
+    return torch.where(found.isfinite(), found, torch.inf).view(-1, count)
 
 
 def _by_count(
@@ -141,10 +162,10 @@ def _by_count(
             refine(pose[chosen.to(pose.hand_transl.device)], features[chosen], own, progress=report, **options)
         )
     order = torch.tensor([i for images in groups.values() for i in images]).argsort()
-    return _joined(parts, order)
+    return joined(parts, order)
 
 
-def _joined(parts: Sequence[Refinement], order: Int[Tensor, "B"]) -> Refinement:
+def joined(parts: Sequence[Refinement], order: Int[Tensor, "B"]) -> Refinement:
     """One result of several, images in ``order``; a history that ended earlier than others goes on with NaN."""
     if len(parts) == 1:
         return parts[0]
@@ -172,7 +193,7 @@ def _joined(parts: Sequence[Refinement], order: Int[Tensor, "B"]) -> Refinement:
     )  # fmt: skip
 
 
-def _moved(found: Refinement, device: torch.device) -> Refinement:
+def moved(found: Refinement, device: torch.device) -> Refinement:
     """The same result on another device."""
     history = {name: values.to(device) for name, values in found.history.items()}
     pose, initial = found.pose.to(device), found.initial.to(device)
@@ -205,6 +226,15 @@ class _Setting:
     """Where refinement begins: the given pose, or what :func:`align` made of it."""
     inputs: dict[str, Any]
     renderer: Renderer
+
+    @staticmethod
+    def of(
+        config: Config, features: Features, hand_model: HandModel, given: Pose, initial: Pose, renderer: str
+    ) -> _Setting:
+        terms = usable(config.terms(), features)
+        want = OUTPUTS | ({"colors"} if any("image" in term.features for term in terms.values()) else set())
+        draw = make_renderer(hand_model.faces, hand_model.codes, features.object, features.camera, renderer, want=want)
+        return _Setting(config, features, hand_model, given, initial, prepare(terms, features, hand_model), draw)
 
     def scene(self, pose: Pose) -> Scene:
         return Scene(pose, self.initial, self.features, self.hand_model, self.renderer)
@@ -278,7 +308,8 @@ def _damped(
     options, objective = setting.config.optimizer, setting.objective(pose, name)
     assert isinstance(options, LevenbergMarquardt)
     first = len(history)
-    damping = Damping(options.damping, options.tolerance, options.turn)
+    still = tuple(column for name in options.still for column in BLOCKS[name])
+    damping = Damping(options.damping, options.tolerance, options.turn, still)
     descent = minimise(
         objective, pose, setting.scene, stage.steps, damping, lambda step: report(first + step),
         setting.config.variables.names,
@@ -417,7 +448,7 @@ def check_inputs(pose: Pose, features: Features) -> None:
         raise InputError(f"pose has {len(pose)} images, features {batch}; give both the same number")
     for name, value in pose.items():
         _check_finite(f"pose.{name}", value)
-    for name in ("hand_mask", "object_mask", "hand_coords", "object_coords", "depth", "image", *CONFIDENCES.values()):
+    for name in (*MAPS, *CONFIDENCES.values()):
         value = getattr(features, name)
         if value is None:
             continue

@@ -7,6 +7,9 @@ a feature (``Features.neighbours``).
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -15,13 +18,16 @@ from horefine.scene import Neighbours, Scene
 __all__ = ["pca_prior", "smoothness", "temporal"]
 
 
-def temporal(scene: Scene, neighbours: Neighbours, *, sigma: float = 1.0, kernel: float = 3.0) -> Float[Tensor, "B"]:
-    """Joints and object do not accelerate much from frame to frame: a prior on how hands move things.
+def temporal(
+    scene: Scene, neighbours: Neighbours, *, sigma: str | float | Tensor = "auto", kernel: float = 30.0
+) -> Float[Tensor, "B"]:
+    """Hand and object do not accelerate much from frame to frame: a prior on how hands move things.
 
     Each second difference that a frame has a part in costs ``q / (1 + q / kernel^2)`` for the hand and again for the
     object (Geman and McClure 1985: a sudden move, or a frame that went wrong, pulls on nothing), where ``q`` is the
     mean over the 21 joints, or the corners of the object's box, of ``|acceleration|^2 / sigma^2``. ``sigma``: of each
-    coordinate, metres per second squared; ``kernel`` 0 gives plain squares.
+    coordinate, metres per second squared; ``auto``: as much as there is in this clip (:mod:`horefine.motion` tells it
+    from the noise of single frames). ``kernel`` 0 gives plain squares.
 
     The frames around it stand still (:class:`horefine.scene.Neighbours`): as a function of one frame this is the sum
     over the clip of the accelerations' costs, but for a constant.
@@ -30,14 +36,28 @@ def temporal(scene: Scene, neighbours: Neighbours, *, sigma: float = 1.0, kernel
     return robust_cost(hand, kernel) + robust_cost(thing, kernel)
 
 
+def _level(scene: Scene, neighbours: Neighbours, **_: Any) -> Float[Tensor, "B 2"]:
+    return neighbours.level
+
+
+temporal.spread = _level  # type: ignore[attr-defined]  # what the objective asks for where sigma is auto
+
+
 def accelerations(
-    scene: Scene, neighbours: Neighbours, sigma: float
+    scene: Scene, neighbours: Neighbours, sigma: str | float | Tensor
 ) -> tuple[Float[Tensor, "B K"], Float[Tensor, "B K"]]:
     """Mean square of the hand's and of the object's acceleration in each second difference, in ``sigma``."""
-    scale = (neighbours.rate / sigma).square()
-    hand = (scene.hand.joints[:, None] - neighbours.joints).square().sum(-1).mean(-1)
-    thing = (scene.object_corners[:, None] - neighbours.corners).square().sum(-1).mean(-1)
-    return hand * scale, thing * scale
+    hand, thing = scales(neighbours, sigma)
+    joints = (scene.hand.joints[:, None] - neighbours.joints).square().sum(-1).mean(-1)
+    corners = (scene.object_corners[:, None] - neighbours.corners).square().sum(-1).mean(-1)
+    return joints * hand, corners * thing
+
+
+def scales(neighbours: Neighbours, sigma: str | float | Tensor) -> tuple[Float[Tensor, "B K"], Float[Tensor, "B K"]]:
+    """What the square of a metre off costs for hand and object in each second difference."""
+    spread = neighbours.level if isinstance(sigma, str) else torch.as_tensor(sigma).to(neighbours.level)
+    hand, thing = spread.expand_as(neighbours.level)[..., None].unbind(1)
+    return (neighbours.rate / hand).square(), (neighbours.rate / thing).square()
 
 
 def robust_cost(square: Float[Tensor, "B K"], kernel: float) -> Float[Tensor, "B"]:

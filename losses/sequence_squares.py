@@ -11,7 +11,7 @@ from torch import Tensor
 
 from horefine.losses.contact_squares import house_from_mano
 from horefine.losses.forms import PointRows, Rows, kernel_weight
-from horefine.losses.sequence import accelerations, robust_cost
+from horefine.losses.sequence import accelerations, robust_cost, scales
 from horefine.scene import Neighbours, Scene
 
 __all__ = ["TemporalSquares", "temporal_squares"]
@@ -26,7 +26,7 @@ class TemporalSquares:
     """
 
     neighbours: Neighbours
-    sigma: float
+    sigma: str | float | Tensor
     kernel: float
     weight: float
 
@@ -38,11 +38,12 @@ class TemporalSquares:
         return self.weight * (robust_cost(hand, self.kernel) + robust_cost(thing, self.kernel))
 
     def rows(self, scene: Scene) -> list[Rows]:
-        hand, thing = accelerations(scene, self.neighbours, self.sigma)
+        squares, scale = accelerations(scene, self.neighbours, self.sigma), scales(self.neighbours, self.sigma)
+        hand, thing = (kernel_weight(q, self.kernel) * own for q, own in zip(squares, scale, strict=True))
         return [self._hand(scene, hand), self._object(scene, thing)]
 
-    def _hand(self, scene: Scene, square: Float[Tensor, "B K"]) -> PointRows:
-        values, weight = self._residuals(scene.hand.joints, self.neighbours.joints, square)
+    def _hand(self, scene: Scene, share: Float[Tensor, "B K"]) -> PointRows:
+        values, weight = self._residuals(scene.hand.joints, self.neighbours.joints, share)
         model = scene.hand_model
         joints = torch.cat([torch.arange(16, device=values.device) + len(model.template), model.tips])
         point = joints[house_from_mano()][None, :, None].expand(len(values), -1, -1)
@@ -50,9 +51,9 @@ class TemporalSquares:
         none, whole = values.new_zeros(*values.shape, 6), torch.ones_like(values[..., :1])
         return PointRows(values, slope, none, point, whole, weight)
 
-    def _object(self, scene: Scene, square: Float[Tensor, "B K"]) -> PointRows:
+    def _object(self, scene: Scene, share: Float[Tensor, "B K"]) -> PointRows:
         corners = scene.object_corners
-        values, weight = self._residuals(corners, self.neighbours.corners, square)
+        values, weight = self._residuals(corners, self.neighbours.corners, share)
         slope = torch.eye(3).to(values).expand(*values.shape, 3)
         arm = (corners - scene.object_center[:, None])[:, :, None].expand_as(slope)
         wrench = torch.cat([slope, torch.linalg.cross(arm, slope)], -1)
@@ -60,10 +61,9 @@ class TemporalSquares:
         return PointRows(values, slope, wrench, none, values[..., :0], weight)
 
     def _residuals(
-        self, points: Float[Tensor, "B N 3"], expected: Float[Tensor, "B K N 3"], square: Float[Tensor, "B K"]
+        self, points: Float[Tensor, "B N 3"], expected: Float[Tensor, "B K N 3"], share: Float[Tensor, "B K"]
     ) -> tuple[Float[Tensor, "B N 3"], Float[Tensor, "B N"]]:
         """Of each point from where it is expected, metres, and the weight of its square."""
-        share = kernel_weight(square, self.kernel) * (self.neighbours.rate / self.sigma).square()
         total = share.sum(1)
         mean = (share[..., None, None] * expected).sum(1) / total.clamp(min=1e-12)[:, None, None]
         weight = (self.weight * total / points.shape[1])[:, None].expand(points.shape[:2])
@@ -71,7 +71,7 @@ class TemporalSquares:
 
 
 def temporal_squares(
-    scene: Scene, weight: float, *, neighbours: Neighbours, sigma: float, kernel: float, **_: Any
+    scene: Scene, weight: float, *, neighbours: Neighbours, sigma: str | float | Tensor, kernel: float, **_: Any
 ) -> TemporalSquares:
     """``losses.sequence.temporal`` as squares."""
     return TemporalSquares(neighbours, sigma, kernel, weight)

@@ -18,6 +18,7 @@ FLOORS = (  # lowest first; modules of one package (losses, render, ...) may imp
     ("objects", "hand"),
     ("render",),
     ("scene",),
+    ("motion",),
     ("contact_truth",),
     ("losses",),
     ("align",),
@@ -29,6 +30,8 @@ FLOORS = (  # lowest first; modules of one package (losses, render, ...) may imp
     ("config", "configs"),
     ("starts",),
     ("refinement",),
+    ("clip_starts",),
+    ("clip",),
     ("__init__",),  # the public surface; below the command and what serves only it
     ("metrics", "simulation", "exchange", "draw", "report_page"),
     ("data", "export"),

@@ -17,6 +17,7 @@ As papers print it, and the function here:
   :func:`voxel_intersection_volume` of :func:`solid_voxels`; disjointness: :func:`disjointness`
 * BOP: VSD: :func:`vsd`; MSSD: :func:`mssd`; MSPD: :func:`mspd`; AR: :func:`average_recall`; re: :func:`rotation_error`;
   te: :func:`oce`; proj: :func:`projection_error`
+* clips: acceleration error: :func:`acceleration_error`; without truth: :func:`acceleration`, :func:`jitter`
 * scripts: HO-3D: :func:`ho3d_scores`; DexYCB: :func:`hpe_scores`, :func:`dexycb_coco_scores`; COCO: :func:`coco_scores`
 """
 
@@ -43,6 +44,7 @@ from horefine.metrics.contact import (
 from horefine.metrics.dexycb import DEXYCB_CATEGORIES, dexycb_annotations, dexycb_coco_scores, hpe_scores
 from horefine.metrics.hand import auc, hand_error, hand_to_object_error, mean_joint_error, mean_vertex_error
 from horefine.metrics.ho3d import ho3d_scores
+from horefine.metrics.motion import acceleration, acceleration_error, jitter
 from horefine.metrics.objects import add, add_s, equivalents, mce, mssd, object_error, oce, symmetric_object_error
 from horefine.metrics.surfaces import (
     ScaleTranslation,
@@ -64,6 +66,8 @@ __all__ = [
     "DEXYCB_CATEGORIES",
     "GridContact",
     "ScaleTranslation",
+    "acceleration",
+    "acceleration_error",
     "add",
     "add_s",
     "auc",
@@ -88,6 +92,7 @@ __all__ = [
     "hpe_scores",
     "interaction",
     "intersection_volume",
+    "jitter",
     "mce",
     "mean_joint_error",
     "mean_vertex_error",
