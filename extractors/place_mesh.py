@@ -28,7 +28,7 @@ APART = 0.5
 
 
 def place_mesh(
-    mesh: Mesh, surface: Surface, *, rotations: int = 576, candidates: int = 12, steps: int = 40, points: int = 160
+    mesh: Mesh, surface: Surface, *, rotations: int = 576, candidates: int = 24, steps: int = 40, points: int = 240
 ) -> tuple[Float[Tensor, "3 3"], Float[Tensor, "3"]]:
     """Rotation and translation that lay a mesh (B = 1) into a reconstructed surface (metres, any frame).
 
