@@ -53,7 +53,7 @@ def extract_surface(
     steepness: float = 1.25,
     largest: bool = True,
     cut: str = "close",
-    batch: int = 2**16,
+    batch: int = 2**14,
 ) -> Surface:
     """The zero level of a field within the box ``low`` to ``high``, as a closed mesh.
 

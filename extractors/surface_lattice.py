@@ -13,8 +13,6 @@ A clamped field says only "at least so far": cells wholly out of reach stay so w
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -22,15 +20,13 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from horefine.errors import SurfaceError
+from horefine.extractors import surface_kernels as kernels
 
 __all__ = ["METHODS", "Lattice", "ask_lattice", "ask_nodes", "crossed_cells", "follow_surface"]
 
 METHODS = ("sparse", "dense")
 _COARSEST = 14
 """Nodes along the longest side of the lattice that is asked whole, at least."""
-_CLASSES = tuple(itertools.product((0, 1), repeat=3))[1:]
-"""Which coordinates of a node are odd, the nodes of the coarser lattice left out."""
-
 Ask = Callable[[Int[np.ndarray, "N"]], Float[np.ndarray, "N"]]
 """Numbers of nodes (z fastest) to the field there."""
 
@@ -40,7 +36,7 @@ class Lattice:
     """A field on a lattice."""
 
     values: Float[np.ndarray, "X Y Z"]
-    """The field where it was asked; elsewhere its sign, with a magnitude that it has at least."""
+    """The field where it was asked; elsewhere its sign."""
     asked: Bool[np.ndarray, "X Y Z"]
     """Of every corner of every crossed cell, at least."""
 
@@ -62,7 +58,7 @@ def ask_lattice(
     *,
     method: str = "sparse",
     steepness: float = 1.25,
-    batch: int = 2**16,
+    batch: int = 2**14,
 ) -> Lattice:
     """The field on a lattice, well enough for marching cubes (see above).
 
@@ -82,39 +78,64 @@ def ask_lattice(
         raise ValueError(f"method is {method!r}; known: {', '.join(METHODS)}")
     if min(shape) < 2:
         raise ValueError(f"shape: {shape} nodes do not span a box, give at least 2 along each side")
-    lattice, stride = Lattice.unknown(shape), 1
-    while method == "sparse" and -(-max(shape) // (2 * stride)) >= _COARSEST:
+    if method == "dense":
+        lattice = Lattice.unknown(shape)
+        ask_nodes(ask, lattice, np.arange(lattice.values.size), batch)
+        return lattice
+    stride = 1
+    while -(-max(shape) // (2 * stride)) >= _COARSEST:
         stride *= 2
-    first = np.zeros(shape, bool)
-    first[::stride, ::stride, ::stride] = True
-    ask_nodes(ask, lattice, first, batch)
-    dead = np.zeros([(side - 1) // stride for side in shape], bool)
+    lattice = Lattice.unknown(_level(shape, stride))
+    _ask_level(ask, lattice, np.arange(lattice.values.size), stride, shape, batch)
+    dead = np.zeros((0, 0, 0), bool)
     while stride > 1:
-        dead = _refine(ask, lattice, dead, stride, spacing, steepness, batch)
-        stride //= 2
+        side, stride = spacing * stride, stride // 2
+        known, finer = lattice, _level(shape, stride)
+        dead, steepest = kernels.unreachable(known.values, known.asked, dead, finer, side, steepness)
+        values, state = kernels.settle(known.values, steepest, dead, finer, side)
+        lattice = Lattice(values, np.zeros(finer, bool))
+        lattice.asked[::2, ::2, ::2] = known.asked
+        _ask_level(ask, lattice, np.flatnonzero(state == kernels.WANTED), stride, shape, batch)
     return follow_surface(ask, lattice, batch)
 
 
-def follow_surface(ask: Ask, lattice: Lattice, batch: int = 2**16) -> Lattice:
+def _level(shape: tuple[int, int, int], stride: int) -> tuple[int, int, int]:
+    """How many nodes every ``stride``-th are."""
+    x, y, z = ((side - 1) // stride + 1 for side in shape)
+    return x, y, z
+
+
+def _ask_level(
+    ask: Ask, level: Lattice, numbers: np.ndarray, stride: int, shape: tuple[int, int, int], batch: int
+) -> None:
+    """:func:`ask_nodes` of a lattice of every ``stride``-th node."""
+
+    def asking(chosen: np.ndarray) -> np.ndarray:
+        places = np.unravel_index(chosen, level.values.shape)
+        return ask(np.ravel_multi_index(tuple(place * stride for place in places), shape))
+
+    ask_nodes(ask if stride == 1 else asking, level, numbers, batch)
+
+
+def follow_surface(ask: Ask, lattice: Lattice, batch: int = 2**14) -> Lattice:
     """Asks the corners of crossed cells until all are asked; ``lattice`` is changed in place and given back.
 
     Raises:
         SurfaceError: a value that is not finite.
     """
-    while True:
-        wanted = _corners(crossed_cells(lattice.values <= 0)) & ~lattice.asked
-        if not wanted.any():
-            return lattice
-        ask_nodes(ask, lattice, wanted, batch)
+    numbers = kernels.corners_to_ask(np.argwhere(crossed_cells(lattice.values <= 0)), lattice.asked)
+    while len(numbers):
+        ask_nodes(ask, lattice, numbers, batch)
+        numbers = kernels.more_corners(lattice.values, lattice.asked, numbers)
+    return lattice
 
 
-def ask_nodes(ask: Ask, lattice: Lattice, wanted: Bool[np.ndarray, "X Y Z"], batch: int = 2**16) -> None:
-    """Asks the ``wanted`` nodes, a batch at a time, and writes them into ``lattice``.
+def ask_nodes(ask: Ask, lattice: Lattice, numbers: Int[np.ndarray, "N"], batch: int = 2**14) -> None:
+    """Asks nodes by their numbers, a batch at a time, and writes them into ``lattice``.
 
     Raises:
         SurfaceError: a value that is not finite.
     """
-    numbers = np.flatnonzero(wanted)
     for start in range(0, len(numbers), batch):
         part = numbers[start : start + batch]
         found = ask(part)
@@ -125,105 +146,13 @@ def ask_nodes(ask: Ask, lattice: Lattice, wanted: Bool[np.ndarray, "X Y Z"], bat
                 "checkpoint and the image's values"
             )
         lattice.values.reshape(-1)[part] = found
-    lattice.asked[...] |= wanted
+        lattice.asked.reshape(-1)[part] = True
 
 
 def crossed_cells(inside: Bool[np.ndarray, "X Y Z"]) -> Bool[np.ndarray, "x y z"]:
     """Cells of a lattice (one fewer along each side) with corners inside and outside."""
     some, every = inside, inside
     for axis in range(3):
-        some = _first(some, axis) | _last(some, axis)
-        every = _first(every, axis) & _last(every, axis)
+        lower, upper = ((slice(None),) * axis + (part,) for part in (slice(None, -1), slice(1, None)))
+        some, every = some[lower] | some[upper], every[lower] & every[upper]
     return some & ~every
-
-
-def _refine(
-    ask: Ask, lattice: Lattice, dead: np.ndarray, stride: int, spacing: float, steepness: float, batch: int
-) -> np.ndarray:
-    """Settles the lattice of half the ``stride``, asking where it must; its cells that no surface can reach."""
-    values, asked, step = lattice.values, lattice.asked, stride // 2
-    coarse, fine = values[::stride, ::stride, ::stride], values[::step, ::step, ::step]
-    steepest = steepness * _rise(coarse, asked[::stride, ::stride, ::stride], stride * spacing)
-    dead = dead | _out_of_reach(coarse, steepest * (stride * spacing * math.sqrt(0.75)))
-    dead = _halved(dead, [side - 1 for side in fine.shape])
-    settled = _corners(dead)
-    wanted = np.zeros(values.shape, bool)
-    for odd in _CLASSES:
-        place = tuple(slice(start, None, 2) for start in odd)
-        reach = step * spacing * math.sqrt(sum(odd))
-        count = [len(range(*part.indices(side))) for part, side in zip(place, fine.shape, strict=True)]
-        bound = _pooled(steepest, odd, count) * reach
-        outside, inside = _pooled(coarse, odd, count) - bound, _pooled(-coarse, odd, count) - bound
-        certain = ((outside > 0) != (inside > 0)) | settled[place]
-        # of a settled node all corners have one sign, that of the larger; it is out of reach by an unknown margin
-        positive = outside > inside
-        margin = np.maximum(np.maximum(outside, inside), np.float32(1e-6 * spacing))
-        fine[place] = np.where(positive, margin, -margin)
-        wanted[::step, ::step, ::step][place] = ~certain
-    ask_nodes(ask, lattice, wanted, batch)
-    return dead
-
-
-def _rise(values: np.ndarray, known: np.ndarray, side: float) -> np.ndarray:
-    """The steepest rise from each node to its neighbours, in each direction the larger; 1 at least."""
-    square = np.zeros_like(values)
-    for axis in range(3):
-        both = _first(known, axis) & _last(known, axis)
-        rise = np.where(both, np.diff(values, axis=axis), 0) ** 2
-        largest = np.zeros_like(values)
-        for part in (_first, _last):
-            np.maximum(part(largest, axis), rise, out=part(largest, axis))
-        square += largest
-    return np.sqrt(np.maximum(square / np.float32(side**2), 1), dtype=np.float32)
-
-
-def _out_of_reach(values: np.ndarray, reach: np.ndarray) -> np.ndarray:
-    """Cells with all corners on one side and each too far for the surface to come to the cell's middle."""
-    far = []
-    for side in (values > reach, values < -reach):
-        for axis in range(3):
-            side = _first(side, axis) & _last(side, axis)
-        far.append(side)
-    return far[0] | far[1]
-
-
-def _halved(cells: np.ndarray, shape: list[int]) -> np.ndarray:
-    """Each cell's eight parts; cells beyond the last whole coarse one are False."""
-    fine = np.zeros(shape, bool)
-    parts = cells
-    for axis in range(3):
-        parts = parts.repeat(2, axis)
-    fine[: parts.shape[0], : parts.shape[1], : parts.shape[2]] = parts
-    return fine
-
-
-def _pooled(coarse: np.ndarray, odd: tuple[int, ...], count: list[int]) -> np.ndarray:
-    """For the nodes between (``odd``) coarse ones: the largest of the coarse nodes around, of one at the far border."""
-    for axis in range(3):
-        if not odd[axis]:
-            continue
-        between = np.maximum(_first(coarse, axis), _last(coarse, axis))
-        if count[axis] > between.shape[axis]:
-            between = np.concatenate([between, coarse.take([-1], axis)], axis)
-        coarse = between
-    return coarse
-
-
-def _corners(cells: np.ndarray) -> np.ndarray:
-    """Nodes of the chosen cells."""
-    for axis in range(3):
-        shape = list(cells.shape)
-        shape[axis] += 1
-        nodes = np.zeros(shape, bool)
-        _first(nodes, axis)[...] = cells
-        _last(nodes, axis)[...] |= cells
-        cells = nodes
-    return cells
-
-
-def _first(values: np.ndarray, axis: int) -> np.ndarray:
-    return values[(slice(None),) * axis + (slice(None, -1),)]
-
-
-def _last(values: np.ndarray, axis: int) -> np.ndarray:
-    return values[(slice(None),) * axis + (slice(1, None),)]

@@ -79,7 +79,7 @@ def cube_surfaces(
     faults: Faults | None = None,
     method: str = "sparse",
     steepness: float = 1.25,
-    batch: int = 2**16,
+    batch: int = 2**14,
     device: str | torch.device = "cpu",
 ) -> dict[str, Surface]:
     """gSDF's two passes: the largest part of each field's zero level, in the cube's units, under the field's name.
@@ -157,7 +157,7 @@ def cell_surface(
     lattice: str = "regular",
     follow: bool = True,
     largest: bool = True,
-    batch: int = 2**16,
+    batch: int = 2**14,
 ) -> Surface:
     """C2F-SDF's sparse reconstruction: one field on the lattice points of ``cells``, in the cube's units.
 
@@ -178,9 +178,7 @@ def cell_surface(
     sheared, device = _is_sheared(lattice), cells.index.device
     ask = _asking(field, lambda numbers: cube.places(numbers, sheared).to(device))
     known = Lattice.unknown((cube.count, cube.count, cube.count), 1.0)
-    wanted = np.zeros_like(known.asked)
-    wanted.reshape(-1)[cells.nodes().cpu().numpy()] = True
-    ask_nodes(ask, known, wanted, batch)
+    ask_nodes(ask, known, cells.nodes().cpu().numpy(), batch)
     found = level_surface(follow_surface(ask, known, batch) if follow else known, largest=largest)
     vertices = found.vertices.astype(np.float64) * cube.spacing + cube.origin
     return Surface(vertices.astype(np.float32), found.faces, found.queries, found.notes)

@@ -149,8 +149,6 @@ def test_every_corner_of_a_crossed_cell_is_asked() -> None:
     cells = np.argwhere(crossed_cells(whole <= 0))
     corners = cells[:, None] + np.array(list(np.ndindex(2, 2, 2)))
     assert len(cells) > 500 and lattice.asked[tuple(corners.reshape(-1, 3).T)].all()
-    # where nothing was asked, the sign stands with a magnitude that the field has at least
-    assert (np.abs(lattice.values) <= np.abs(whole) + 1e-6).all()
 
 
 def test_a_field_that_breaks_its_promise_is_followed() -> None:
