@@ -1,9 +1,10 @@
-"""Writes examples/: a few synthetic photos with what a user would know of them (lens, object) beside each.
+"""Writes examples/: a few synthetic photos with what a user would know of them (lens, object, depth) beside each.
 
     python scripts/build_examples.py
 
 The photos are those of ``horefine synthesize --seed 2026``, kept as JPEG. Boxes are left out of the sidecars, so
-``make demo`` has to find hand and object by itself; the true poses lie apart and are only compared with.
+``make demo`` has to find hand and object by itself; the true poses lie apart and are only compared with. Depth is that
+of the synthetic sensor, as 16-bit PNG in millimetres; only ``--init c2fsdf`` and the recipe ``rgbd`` look at it.
 """
 
 from __future__ import annotations
@@ -28,16 +29,19 @@ def main(source: Path | None = None) -> None:
         if source is None:
             source = Path(scratch)
             write_dataset(source, max(CHOSEN) + 1, seed=2026)
-        for folder in ("images", "truth"):
+        for folder in ("images", "depth", "truth"):
             shutil.rmtree(out / folder, ignore_errors=True)
             (out / folder).mkdir(parents=True)
         for index, name in CHOSEN.items():
             scene = f"scene_{index:06d}"
             known = json.loads((source / "images" / f"{scene}.json").read_text())
-            sidecar = {key: known[key] for key in ("camera", "object", "side")} | {"truth": f"../truth/{name}.npz"}
+            sidecar = {key: known[key] for key in ("camera", "object", "side")}
+            sidecar |= {"depth": f"../depth/{name}.png", "truth": f"../truth/{name}.npz"}
             Image.open(source / "images" / f"{scene}.png").save(out / "images" / f"{name}.jpg", quality=93)
             (out / "images" / f"{name}.json").write_text(json.dumps(sidecar, indent=1) + "\n")
             shutil.copy(source / "truth" / f"{scene}.npz", out / "truth" / f"{name}.npz")
+            depth = Image.open(source / "depth" / f"{scene}.png")
+            depth.save(out / "depth" / f"{name}.png", optimize=True)
 
 
 if __name__ == "__main__":
