@@ -27,7 +27,7 @@ from horefine.extractors.c2f_sdf_cells import Cells, merged_heat, ser_cells, spl
 from horefine.extractors.c2f_sdf_checkpoints import C2fCheckpoint, build_c2f, detect_c2f, names_c2f
 from horefine.extractors.c2f_sdf_crop import cloud_places, official_box, official_c2f_crop
 from horefine.extractors.c2f_sdf_hand import HandBasis
-from horefine.extractors.c2f_sdf_losses import C2fTruth, c2f_losses, heat_target
+from horefine.extractors.c2f_sdf_losses import C2fHand, C2fTruth, c2f_losses, heat_target
 from horefine.extractors.c2f_sdf_points import Cloud, Place
 from horefine.extractors.checkpoints import rename
 from horefine.extractors.gsdf_parts import VolumeNet
@@ -141,7 +141,7 @@ def network_arrays(network: C2fSdf, stored: Arrays, suffix: str = "") -> Arrays:
         "mano/joints": (joints + seen.place.wrist)[0], "mano/verts": (vertices + seen.place.wrist)[0],
     }  # fmt: skip
     if "loss/hand_sdf" in stored:
-        found |= _losses(network, seen, stored, (joints, pose))
+        found |= _losses(network, seen, stored, C2fHand(joints, pose[:, 3:], numbers.shape))
     return found | (_volumes(network, seen, stored) if "ser/vol_pick" in stored else {})
 
 
@@ -189,7 +189,7 @@ def _queries(network: C2fSdf, seen: Seen, stored: Arrays) -> Arrays:
     return found
 
 
-def _losses(network: C2fSdf, seen: Seen, stored: Arrays, hand: tuple[Tensor, Tensor]) -> Arrays:
+def _losses(network: C2fSdf, seen: Seen, stored: Arrays, hand: C2fHand) -> Arrays:
     own, other = stored["loss/hand_sdf"], stored["loss/obj_sdf"]
     truth = C2fTruth(
         network.uncube(own[None, :, :3], seen.place), own[None, :, 3],
@@ -197,9 +197,7 @@ def _losses(network: C2fSdf, seen: Seen, stored: Arrays, hand: tuple[Tensor, Ten
         stored["loss/joints_cam"][None], stored["loss/obj_center_cam"][None], stored["loss/joint_img"][None],
         torch.stack([stored["ser/hm_target_hand"], stored["ser/hm_target_obj"]])[None],
     )  # fmt: skip
-    # the recording's mean pose was zero
-    joints, pose = hand
-    losses = c2f_losses(network, seen, stored["in/img_d"][None], truth, (joints, pose))
+    losses = c2f_losses(network, seen, stored["in/img_d"][None], truth, hand)  # its mean pose was zero
     found = {f"loss/out_{name}": value for name, value in losses.items()}
     both = torch.cat([truth.hand_points, truth.object_points], 1)
     fine = network.fine_both(seen, both)
@@ -273,7 +271,7 @@ def crop_arrays(stored: Arrays, seed: int = 0) -> Arrays:
     none = torch.zeros(3, 1)
     return {
         "pre/bbox": official_box(places[:, :2] / places[:, 2:]),
-        "pre/pcl_full_count": torch.tensor(crop.count), "pre/pcl_full_head": every[:: max(1, crop.count // 512)][:512],
+        "pre/pcl_full_count": crop.seen[0], "pre/pcl_full_head": every[:: max(1, int(crop.seen) // 512)][:512],
         "in/img": VolumeNet.normalised(crop.image)[0], "in/img_d": crop.cloud.depth[0],
         "in/pcl": place.scaled(crop.cloud.points)[0],
         "in/cam_intr": torch.cat([to_pixels @ frame.projection[0], none], 1),

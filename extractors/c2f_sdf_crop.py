@@ -8,6 +8,7 @@ with it. :func:`virtual_frame` is that camera, everything else happens in it.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from horefine.extractors.c2f_sdf_points import REACH, Cloud, Place, published_pixels
+from horefine.extractors.gsdf_camera import square_box, virtual_camera
 from horefine.extractors.root import Frame
 
 __all__ = [
@@ -29,46 +31,46 @@ MILLIMETRES = 1000.0
 
 @dataclass(frozen=True)
 class C2fCrop:
-    """One crop as the network takes it."""
+    """B crops as the network takes them."""
 
-    image: Float[Tensor, "1 3 S S"]
+    image: Float[Tensor, "B 3 S S"]
     """sRGB, 0 to 1."""
     cloud: Cloud
     place: Place
-    count: int
-    """Seen points, of which the cloud's were drawn."""
+    seen: Int[Tensor, "B"]
+    """How many points were seen; the cloud's were drawn from them."""
 
     def to(self, device: str) -> C2fCrop:
         """On another device."""
-        return C2fCrop(self.image.to(device), _moved(self.cloud, device), _moved(self.place, device), self.count)
+        return _joined([self], lambda parts: parts[0].to(device))
+
+    @staticmethod
+    def cat(crops: Sequence[C2fCrop]) -> C2fCrop:
+        """Several as one."""
+        return _joined(crops, torch.cat)
 
 
-def _moved(value: Any, device: str) -> Any:
-    """A dataclass of tensors on another device."""
-    if isinstance(value, Tensor):
-        return value.to(device)
-    fields = {f.name: _moved(getattr(value, f.name), device) for f in dataclasses.fields(value)}
-    return type(value)(**fields)
+def _joined(values: Sequence[Any], join: Callable[[list[Tensor]], Tensor]) -> Any:
+    """Dataclasses of tensors as one, field by field."""
+    if isinstance(values[0], Tensor):
+        return join(list(values))
+    names = [f.name for f in dataclasses.fields(values[0])]
+    return type(values[0])(**{name: _joined([getattr(v, name) for v in values], join) for name in names})
 
 
-def official_box(points: Float[Tensor, "N 2"], pad: float = 10.0, margin: float = 1.25) -> Float[Tensor, "4"]:
+def official_box(points: Float[Tensor, "N 2"], pad: float = 10.0) -> Float[Tensor, "4"]:
     """x, y, width, height of the square about points of hand and object (joints and the box's corners), pixels."""
-    low, high = points.amin(0) - pad, points.amax(0) + pad
-    side = (high - low).max() * margin
-    return torch.cat([(low + high - side) / 2, side.expand(2)])
+    low, high = points.amin(0), points.amax(0)
+    middle, side = square_box(torch.cat([low - pad, high - low + 2 * pad]))
+    return torch.cat([middle - side / 2, side.expand(2)])
 
 
-def virtual_frame(matrix: Float[Tensor, "3 3"], box: Float[Tensor, "4"]) -> Frame:
-    """The virtual camera of a crop. ``box``: x, y, width, height in pixels of ``matrix``."""
-    focal = matrix.diagonal()[:2]
-    ray = torch.cat([(box[:2] + box[2:] / 2 - matrix[:2, 2]) / focal, matrix.new_ones(1)])
-    x, y, _ = ray.tolist()
-    flat, length = (1 + x * x) ** 0.5, float(ray.norm())
-    up = matrix.new_tensor([[1, 0, 0], [0, flat / length, y / length], [0, -y / length, flat / length]])
-    side = matrix.new_tensor([[1 / flat, 0, x / flat], [0, 1, 0], [-x / flat, 0, 1 / flat]])
-    scale = focal * 2 / box[2:]
-    projection = torch.diag(torch.cat([scale, matrix.new_ones(1)]))
-    return Frame((side @ up).mT[None], projection[None], scale.prod().sqrt()[None])
+def virtual_frame(matrix: Float[Tensor, "B 3 3"], middle: float, size: int) -> Frame:
+    """The virtual cameras of crops. ``matrix``: their intrinsics; ``middle``: which pixel that is, along both sides."""
+    camera = virtual_camera(matrix, matrix.new_full((2,), middle))
+    focal = camera.matrix.diagonal(dim1=1, dim2=2)[:, :2] * (2 / size)
+    projection = torch.diag_embed(torch.cat([focal, torch.ones_like(focal[:, :1])], 1))
+    return Frame(camera.rotation.mT, projection, focal.prod(1).sqrt())
 
 
 def official_place(
@@ -167,7 +169,9 @@ def official_c2f_crop(
         points: How many are drawn of those seen (by ``seed``); the middle of the hand where none was seen.
         pixels: ``C2fConfig.pixels``.
     """
-    frame = virtual_frame(matrix, box)
+    x, y, width, height = box.tolist()
+    to_crop = matrix.new_tensor([[1 / width, 0, -x / width], [0, 1 / height, -y / height], [0, 0, 1 / size]]) * size
+    frame = virtual_frame((to_crop @ matrix)[None], size / 2, size)  # as published, pixel size / 2 is the middle
     colors = crop_picture(image * 255, box, size).round().clamp(0, 255) / 255
     shown = crop_picture(depth[None], box, size, nearest=True)[0]
     return c2f_crop(colors, shown, frame, joints, float(box[2]), points=points, seed=seed, pixels=pixels)
@@ -190,7 +194,9 @@ def c2f_crop(
     drawn = every[draw_points(len(every), points, seed)] if len(every) else place.center.expand(points, 3)
     normal = shown[None, None]
     cells = published_pixels(normal, place, size // 4, pixels)
-    return C2fCrop(image[None], Cloud(normal, drawn[None], cells, place.center[:, 2]), place, len(every))
+    return C2fCrop(
+        image[None], Cloud(normal, drawn[None], cells, place.center[:, 2]), place, torch.tensor([len(every)])
+    )
 
 
 def obman_depth(stored: Float[Tensor, "H W"], nearest: float, farthest: float) -> Float[Tensor, "H W"]:

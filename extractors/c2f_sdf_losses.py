@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from horefine.extractors.c2f_sdf import C2fSdf, Looked, Seen
 
-__all__ = ["C2fTruth", "awr_decode", "awr_targets", "c2f_losses", "heat_target", "tight_l1"]
+__all__ = ["C2fHand", "C2fTruth", "awr_decode", "awr_targets", "c2f_losses", "heat_target", "tight_l1"]
 
 KERNEL = 0.8
 """In the cube -1 to 1 of column, row and depth: how far from a joint cells point at it."""
@@ -46,16 +46,26 @@ class C2fTruth:
     """:func:`heat_target` of hand and object."""
 
 
+@dataclass(frozen=True)
+class C2fHand:
+    """The predicted hands."""
+
+    joints: Float[Tensor, "B 21 3"]
+    """About the wrist, network frame, metres."""
+    fingers: Float[Tensor, "B 45"]
+    """Axis-angles relative to MANO's mean pose."""
+    shape: Float[Tensor, "B 10"]
+
+
 def c2f_losses(
     network: C2fSdf, seen: Seen, depth: Float[Tensor, "B 1 S S"], truth: C2fTruth,
-    hand: tuple[Float[Tensor, "B 21 3"], Float[Tensor, "B 48"]] | None = None,
+    hand: C2fHand | None = None,
 ) -> Losses:  # fmt: skip
     """Every loss of the published training whose branch the network has.
 
     Args:
         depth: ``Cloud.depth``.
-        hand: The predicted hand's joints about its wrist, metres, and its axis-angles (of the fingers: relative to
-            MANO's mean pose); None leaves the hand's losses out.
+        hand: As predicted; None leaves its losses out.
     """
     looked, config, losses = seen.looked, network.config, {}
     for name, which, points, exact in (
@@ -67,11 +77,10 @@ def c2f_losses(
         for label, found in ((name, fine), (f"{name}_global", coarse)):
             losses[label] = 0.5 * functional.l1_loss(found.clamp(-config.clamp, config.clamp), exact)
     if hand is not None:
-        joints, pose = hand
         losses |= {
-            "mano_joints": 0.5 * functional.mse_loss(joints + seen.place.wrist[:, None], truth.joints),
-            "mano_shape": 5e-7 * network.hand_numbers(looked).shape.square().mean(),
-            "mano_pose": 5e-5 * pose[:, 3:].square().mean(),
+            "mano_joints": 0.5 * functional.mse_loss(hand.joints + seen.place.wrist[:, None], truth.joints),
+            "mano_shape": 5e-7 * hand.shape.square().mean(),
+            "mano_pose": 5e-5 * hand.fingers.square().mean(),
         }
     if config.object_center:
         losses["volume_joint"] = 0.5 * functional.mse_loss(network.center(looked, seen.place), truth.object_center)

@@ -144,10 +144,9 @@ class OfficialC2fInitializer(FieldInitializer):
 
     def _see(self, crop: Sample, depth: Float[Tensor, "S S"], joints: Float[Tensor, "21 3"]) -> Seen:
         config, size = self.network.config, self.network.config.size
-        matrix = map_camera([crop], size).matrix[0]
-        # a pixel's middle is a whole number here, so the crop's edge is half a pixel before the first
-        frame = virtual_frame(matrix, matrix.new_tensor([-0.5, -0.5, size, size]))
-        width = size * config.focal / float(matrix[0, 0])
+        matrix = map_camera([crop], size).matrix
+        frame = virtual_frame(matrix, (size - 1) / 2, size)
+        width = size * config.focal / float(matrix[0, 0, 0])
         cut = c2f_crop(
             pictures([crop], size)[0], depth, frame, joints.cpu(), width, points=config.points, pixels=config.pixels
         )

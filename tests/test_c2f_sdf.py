@@ -248,7 +248,7 @@ def test_a_crop_where_the_depth_camera_saw_nothing():
     places = joints @ matrix.mT
     box = official_box(places[:, :2] / places[:, 2:])
     crop = official_c2f_crop(torch.rand(3, 120, 160), torch.zeros(120, 160), matrix, box, joints, size=64, points=10)
-    assert crop.count == 0 and torch.allclose(crop.cloud.points, crop.place.center.expand(1, 10, 3))
+    assert int(crop.seen) == 0 and torch.allclose(crop.cloud.points, crop.place.center.expand(1, 10, 3))
 
 
 # --- cells ------------------------------------------------------------------------------------------------------------
