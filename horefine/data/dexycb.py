@@ -25,7 +25,7 @@ from horefine.data.dexycb_files import SERIALS, SIZE, Label, Recording
 from horefine.data.dexycb_keep import KEEP, listed
 from horefine.data.dexycb_splits import split_named
 from horefine.data.hand_truth import TruthHand, nearest_shape
-from horefine.data.index import Lazy, depth_at, given_names, picture_at, place_of
+from horefine.data.index import Lazy, depth_at, given_names, no_picture, picture_at, place_of
 from horefine.data.known import keypoint_box
 from horefine.data.ycb import YCB, YcbModels
 from horefine.errors import ConfigError, InputError, suggestion
@@ -66,6 +66,7 @@ class DexYCB:
         mano: HandData | None = None,
         models: str | Path | None = None,
         partial: bool = False,
+        pictures: bool = True,
     ) -> None:
         """Lists the recordings; opens no image.
 
@@ -82,6 +83,7 @@ class DexYCB:
             mano: The right hand itself, in place of a file.
             models: Folder of the object models. Default: ``root/models``.
             partial: Go on where subjects are missing.
+            pictures: False: neither photographs nor depth are read; poses alone are wanted.
 
         Raises:
             ConfigError: not DexYCB's folder, subjects are missing, or an option that does not exist.
@@ -90,6 +92,7 @@ class DexYCB:
         """
         self.root = Path(root).expanduser()
         self.split = split
+        self._pictures = pictures
         self._subset = split_named(split)
         if keep not in KEEP:
             raise ConfigError(f"keep: {keep!r}{suggestion(keep, KEEP)}")
@@ -125,12 +128,14 @@ class DexYCB:
         number = self.number(index)
         recording, camera, _ = self.locate(number)
         folder, frame = self._place(number)
-        picture = picture_at(folder / f"color_{frame:06d}.jpg")
+        picture = picture_at(folder / f"color_{frame:06d}.jpg") if self._pictures else no_picture(SIZE)
         label = self.label(number)
         mesh, notes = self.models.find(self.grasped(recording))
         lens = self._lens(camera, picture.size)
         truth, said = self._truth(recording, label)
-        depth, missing = depth_at(folder / f"aligned_depth_to_color_{frame:06d}.png", picture.size)
+        depth, missing = None, ()
+        if self._pictures:
+            depth, missing = depth_at(folder / f"aligned_depth_to_color_{frame:06d}.png", picture.size)
         sample = Sample(
             name=self._name(number),
             image=picture.image,

@@ -30,7 +30,7 @@ from horefine.data.ho3d_files import (
     split_named,
 )
 from horefine.data.ho3d_keep import KEEP
-from horefine.data.index import Lazy, depth_at, given_names, picture_at, place_of
+from horefine.data.index import Lazy, depth_at, given_names, no_picture, picture_at, place_of
 from horefine.data.known import keypoint_box
 from horefine.data.ycb import YcbModels
 from horefine.errors import ConfigError, InputError, suggestion
@@ -44,6 +44,7 @@ __all__ = ["HO3D"]
 log = logging.getLogger(__name__)
 
 GIVE = ("boxes", "wrist", "keypoints")
+SIZE = 480, 640
 TRUTH = "evaluation_xyz.json"
 _PLACES = ("models", "YCB_Models/models", "YCB_Video_Models/models", "../models", "../YCB_Video_Models/models")
 _SAME_BOX = 0.005
@@ -67,6 +68,7 @@ class HO3D:
         mano_dir: str | Path | None = None,
         mano: HandData | None = None,
         models: str | Path | None = None,
+        pictures: bool = True,
     ) -> None:
         """Reads the list of frames; opens no image.
 
@@ -81,6 +83,7 @@ class HO3D:
             mano_dir: Folder of ``MANO_RIGHT.pkl``.
             mano: The hand itself, in place of a file.
             models: Folder of the YCB-Video models. Default: searched in and beside ``root``.
+            pictures: False: neither photographs nor depth are read; poses alone are wanted.
 
         Raises:
             ConfigError: not HO-3D's folder, or an option that does not exist.
@@ -88,6 +91,7 @@ class HO3D:
         """
         self.root = Path(root).expanduser()
         self.split = split
+        self._pictures = pictures
         self._subset = split_named(split)
         if keep not in KEEP:
             raise ConfigError(f"keep: {keep!r}{suggestion(keep, KEEP)}")
@@ -119,14 +123,16 @@ class HO3D:
             InputError: a file of this image is missing or damaged.
         """
         row = self.row(index)
-        picture = picture_at(self._picture(row))
+        picture = picture_at(self._picture(row)) if self._pictures else no_picture(SIZE)
         known = self.annotation(row)
         camera, said = self._camera(row, known, picture.size)
         mesh, more = (None, ("no mesh: the object is not annotated",))
         if known.object_name is not None:
             mesh, more = self.models.find(known.object_name)
             self._check(known, mesh)
-        depth, missing = depth_at(self._part(row, "depth", "png"), picture.size, read_ho3d_depth)
+        depth, missing = None, ()
+        if self._pictures:
+            depth, missing = depth_at(self._part(row, "depth", "png"), picture.size, read_ho3d_depth)
         joints = self._true_joints(row, known)
         truth, notes = self._truth(known, joints)
         return Sample(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar, overload
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
@@ -19,7 +20,7 @@ from horefine.cache import cache_dir, read_arrays, write_arrays
 from horefine.data.pictures import Picture, read_depth, read_picture
 from horefine.errors import ConfigError, InputError, suggestion
 
-__all__ = ["Lazy", "depth_at", "given_names", "picture_at", "place_of", "those_that_pass"]
+__all__ = ["Lazy", "depth_at", "given_names", "no_picture", "picture_at", "place_of", "those_that_pass"]
 
 log = logging.getLogger(__name__)
 
@@ -114,6 +115,11 @@ def those_that_pass(
     if not unread:  # those that cannot be read may be there the next time
         write_arrays(path, {"numbers": found})
     return found
+
+
+def no_picture(size: tuple[int, int]) -> Picture:
+    """In place of a photograph that nobody looks at: one grey pixel. Poses are evaluated without pictures."""
+    return Picture(torch.full((3, 1, 1), 0.5), size, {}, ())
 
 
 def picture_at(path: Path) -> Picture:

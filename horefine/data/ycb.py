@@ -68,6 +68,10 @@ class YcbModels:
             self._ready[name] = self._find(name)
         return self._ready[name]
 
+    def prepare(self) -> None:
+        """Reads every mesh and builds its distance grid, so that both are in the cache."""
+        self.models.prepare()
+
     def missing(self) -> list[str]:
         """Names of YCB-Video objects that the folder lacks."""
         return [name for name in YCB.values() if name not in self.models]
