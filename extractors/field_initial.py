@@ -19,6 +19,7 @@ from torch import Tensor
 from horefine.data import Sample
 from horefine.distance import DistanceGrid
 from horefine.errors import SurfaceError
+from horefine.extractors.level import Outline, best_level
 from horefine.extractors.place_mesh import place_mesh
 from horefine.extractors.sampling import field_grid
 from horefine.extractors.surface import Surface, extract_surface
@@ -54,6 +55,8 @@ class Reading:
     object: Field
     spread: PoseSpread | None = None
     """B = 1."""
+    outline: Outline | None = None
+    """Where the network sees hand and object, if it says so: tells which level of a blurred field is the surface."""
 
 
 class FieldInitializer(ABC):
@@ -113,9 +116,14 @@ class FieldInitializer(ABC):
         found = {}
         for which, ask in (("hand", reading.hand), ("object", reading.object)):
             middle = reading.object_center if which == "object" else self._palm(reading)
+            low, high = middle - REACH, middle + REACH
+            level = 0.0
+            if which == "object" and reading.outline is not None:
+                level = best_level(ask, low, high, reading.outline)
             try:
-                low, high = middle - REACH, middle + REACH
-                found[which] = extract_surface(ask, low, high, self.surface_resolution, steepness=1.5)
+                found[which] = extract_surface(
+                    lambda x, ask=ask, level=level: ask(x) - level, low, high, self.surface_resolution, steepness=1.5
+                )
             except SurfaceError:
                 continue
         return found

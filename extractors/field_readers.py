@@ -13,8 +13,10 @@ from horefine.errors import InputError
 from horefine.extractors import load_default
 from horefine.extractors.c2f_sdf_compact import CompactC2f
 from horefine.extractors.crops import extents_of, map_camera, pictures
+from horefine.extractors.eyes import Seen
 from horefine.extractors.field_initial import FieldInitializer, Reading
 from horefine.extractors.gsdf_compact import CompactGsdf, Skeleton
+from horefine.extractors.level import Outline
 from horefine.extractors.root import Frame, KnownWrist
 from horefine.hand import HandModel
 from horefine.inverse_kinematics import joints_to_pose
@@ -31,9 +33,9 @@ class _Compact(FieldInitializer):
 
     def _reading(
         self, crop: Sample, joints: Float[Tensor, "21 3"], center: Float[Tensor, "3"], turn: Float[Tensor, "3 3"],
-        ask: Callable[[str, Tensor], Tensor],
+        ask: Callable[[str, Tensor], Tensor], seen: Seen,
     ) -> Reading:  # fmt: skip
-        """Everything given in the network frame, ``turn`` leads there from the camera's."""
+        """Everything given in the network frame, ``turn`` leads there from the camera's; ``seen`` is this crop's."""
         hand = joints_to_pose((joints @ turn).cpu(), self.hand.to("cpu"))
         rest = self.hand.to("cpu").rest_joints(hand.shape)[0, 0]
         wrist = rest + hand.transl[0]
@@ -43,7 +45,11 @@ class _Compact(FieldInitializer):
         def field(which: str) -> Callable[[Tensor], Tensor]:
             return lambda points: ask(which, points.to(joints) @ turn.mT).to(points)
 
-        return Reading(hand.rotvec[0], hand.shape[0], wrist, (center @ turn).cpu(), field("hand"), field("object"))
+        masks = [seen.raw[name][0, 0].float().sigmoid().cpu() for name in ("obj_seg", "hand_seg")]
+        outline = Outline(*masks, map_camera([crop], masks[0].shape[-1]).matrix[0].cpu())
+        return Reading(
+            hand.rotvec[0], hand.shape[0], wrist, (center @ turn).cpu(), field("hand"), field("object"), outline=outline
+        )
 
 
 class GsdfInitializer(_Compact):
@@ -71,7 +77,7 @@ class GsdfInitializer(_Compact):
             return lambda which, x: model.field(which, own, x[None], bones, projection)[0] / model.config.scale
 
         return [
-            self._reading(crop, joints[row], center[row], frame.rotation[row], ask(row))
+            self._reading(crop, joints[row], center[row], frame.rotation[row], ask(row), seen[row])
             for row, crop in enumerate(crops)
         ]
 
@@ -103,7 +109,7 @@ class C2fInitializer(_Compact):
             return lambda which, x: model.field(which, own, known, x[None], projection)[0] / model.config.scale
 
         return [
-            self._reading(crop, felt.joints[row], felt.center[row], frame.rotation[row], ask(row))
+            self._reading(crop, felt.joints[row], felt.center[row], frame.rotation[row], ask(row), seen[row])
             for row, crop in enumerate(crops)
         ]
 
