@@ -67,7 +67,7 @@ class OpenedDataset:
         self.source, self.name = source, name
         self.path = self.root = root
         self.step = step
-        self.about: Mapping[str, Any] = {"name": name, "root": str(root), "options": {**options, "step": step}}
+        self.about: Mapping[str, Any] = {"name": name, "root": str(root.resolve()), "options": {**options, "step": step}}
         """How it was opened, for the summary of a run."""
 
     def __len__(self) -> int:
@@ -105,6 +105,11 @@ class OpenedDataset:
         path = self._file(index)
         digest.update(self._name(index).encode() if path is None else path.read_bytes())
         return digest.hexdigest()[:10]
+
+    def ids(self, index: int) -> Mapping[str, int] | None:
+        """What official evaluations know the image by (:class:`~horefine.data.Sample`); None where they do not."""
+        known = getattr(self.source, "ids", None)
+        return None if known is None else known(self._place(index))
 
     def find(self, names: frozenset[str]) -> list[int]:
         """The places of some names, in order."""

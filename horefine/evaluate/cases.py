@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from horefine.data import DATASETS, Dataset, Sample
+from horefine.data import Dataset, Sample
 from horefine.data.bank import hand_digest
 from horefine.data.folder import FolderDataset, FolderOptions, find_object, load_object
 from horefine.data.mirror import mirror_mesh, mirror_pose
+from horefine.data.opened import open_named
 from horefine.data.pictures import PICTURE_SUFFIXES
 from horefine.errors import AssetError, ConfigError, InputError
 from horefine.exchange import read_pose
@@ -74,6 +76,9 @@ def cases_from(
     *,
     dataset: str | None = None,
     root: Path | None = None,
+    split: str | None = None,
+    usual: Mapping[str, Any] | None = None,
+    only: frozenset[str] | None = None,
     object_name: str | None = None,
     object_unit: str | None = None,
     limit: int | None = None,
@@ -81,20 +86,23 @@ def cases_from(
     """The items of a folder (``truth``) or of a dataset by name, in its order.
 
     ``truth`` is a folder of photographs with sidecars (or one that ``horefine synthesize`` made), or a folder of pose
-    files alone, whose object ``object_name`` says.
+    files alone, whose object ``object_name`` says. Of a dataset (``data.opened``) ``only`` these names are read, and no
+    pictures; ``usual``: options of its class where it has them.
 
     Raises:
         ConfigError: no such folder or dataset, or one without truth.
         AssetError: the object is not there.
     """
     if dataset is not None:
-        return _with_truth([*_samples(_named(dataset, root), limit)], f"--dataset {dataset}")
+        source = open_named(dataset, root, split, {"pictures": False, **(usual or {})})
+        places = range(len(source)) if only is None else source.find(only)
+        return _with_truth([*_samples(source, places[:limit])], f"--dataset {dataset}")
     if truth is None:
         raise ConfigError("what is true? Give --truth FOLDER, or --dataset NAME --root DIR")
     folder = truth_folder(truth)
     if any(file.suffix.lower() in PICTURE_SUFFIXES for file in folder.iterdir()):
         photographs = _Sidecars(folder, FolderOptions(object_name, object_unit))
-        return _with_truth([*_samples(photographs, limit)], f"--truth {truth}")
+        return _with_truth([*_samples(photographs, range(len(photographs))[:limit])], f"--truth {truth}")
     return _from_poses(folder, object_name, object_unit, limit)
 
 
@@ -127,22 +135,7 @@ def check_truth_hand(truth: Path, hand: HandModel) -> None:
         )
 
 
-def _named(name: str, root: Path | None) -> Dataset:
-    """A dataset by name, where it lies. Its class takes ``root``."""
-    from horefine.data import load_dataset
-
-    if name in ("folder", "synthetic"):
-        raise ConfigError(f"--dataset {name}: for a folder of photographs with truth give --truth FOLDER")
-    if root is None:
-        raise ConfigError(f"--dataset {name}: where is it? Give --root DIR")
-    try:
-        return load_dataset(name, root=root)
-    except InputError as error:
-        known = ", ".join(n for n in DATASETS if n not in ("folder", "synthetic"))
-        raise ConfigError(f"--dataset {name}: {error} (planned: {known}); --truth FOLDER reads any folder") from None
-
-
-def _samples(source: Dataset, limit: int | None) -> Iterator[Case]:
+def _samples(source: Dataset, places: Sequence[int]) -> Iterator[Case]:
     """Cases in order; where pictures are decoded, which takes longest, several threads do."""
     names: Sequence[str] | None = getattr(source, "names", None)
     mirrored: dict[int, tuple[Mesh, Mesh]] = {}
@@ -155,12 +148,11 @@ def _samples(source: Dataset, limit: int | None) -> Iterator[Case]:
             return Case(f"{index:06d}" if names is None else names[index], problem=f"the truth cannot be read: {error}")
         return _case(sample, mirrored, None if files is None else files[index])
 
-    count = len(source) if limit is None else min(limit, len(source))
     if isinstance(source, _Sidecars):
-        yield from map(case, range(count))
+        yield from map(case, places)
         return
     with ThreadPoolExecutor(_READERS) as pool:
-        yield from pool.map(case, range(count))
+        yield from pool.map(case, places)
 
 
 def _case(sample: Sample, mirrored: dict[int, tuple[Mesh, Mesh]], file: Path | None) -> Case:

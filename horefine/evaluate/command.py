@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from horefine.data.opened import open_named
 from horefine.errors import ConfigError
 from horefine.evaluate.cases import Case, cases_from, check_truth_hand
 from horefine.evaluate.catalogue import IMAGE, INTERACTION, METRICS, POSE, SIMULATION, chosen
@@ -13,7 +15,7 @@ from horefine.evaluate.evaluation import Evaluation, evaluate
 from horefine.evaluate.files import FOLDER, comparison_stem, write_comparison, write_evaluation
 from horefine.evaluate.official import official_scores
 from horefine.evaluate.predictions import Output, first_poses, read_predictions
-from horefine.evaluate.submissions import write_submission
+from horefine.evaluate.submissions import BOP_KEYS, write_submission
 from horefine.hand import HandModel
 from horefine.job import hand_model
 
@@ -33,6 +35,7 @@ class Request:
     truth: Path | None = None
     """Default: the folder that the run was made from."""
     dataset: str | None = None
+    """``NAME`` or ``NAME:key=value,...`` (``data.opened``)."""
     root: Path | None = None
     object_name: str | None = None
     object_unit: str | None = None
@@ -44,6 +47,26 @@ class Request:
     """Of the simulation, where the metrics have it."""
     official: str | None = None
     """Whose official scores to add: ``ho3d`` or ``dexycb``."""
+    split: str | None = None
+    """Of the dataset."""
+    mano_dir: Path | None = None
+    """For a dataset's truth."""
+
+    @property
+    def source(self) -> tuple[str, Path | None, str | None] | None:
+        """The dataset, where it lies and its split: as asked for, else what the run was made from."""
+        if self.dataset is not None or self.truth is not None:
+            return None if self.dataset is None else (self.dataset, self.root, self.split)
+        made = Output(self.out).dataset
+        if made is None:
+            return None
+        options = ",".join(f"{key}={value}" for key, value in made["options"].items())
+        return f"{made['name']}:{options}", self.root or Path(made["root"]), self.split
+
+    @property
+    def usual(self) -> dict[str, Any]:
+        """Options that every dataset's truth is opened with: it is of the hand that is evaluated."""
+        return {"hand": self.hand.name, "mano_dir": self.mano_dir}
 
 
 def metrics_of(names: str | None, simulate: bool) -> tuple[str, ...]:
@@ -88,7 +111,8 @@ def conclude(request: Request, against: Path | None, submission: str | None, ids
         ConfigError, AssetError, InputError: as those do.
     """
     if submission is not None:
-        written = write_submission(submission, request.out, request.hand, ids, strict=request.strict)
+        table = None if ids is not None else official_ids(request, submission)
+        written = write_submission(submission, request.out, request.hand, ids, strict=request.strict, table=table)
         text = f"{written.path}: {written.count} items, {len(written.missing)} without a pose\n"
         about = written.path.parent / "about.json"
         return Conclusion(text, about, tuple(written.sentences()), bool(written.missing))
@@ -113,7 +137,8 @@ def truths(request: Request) -> list[Case]:
     """
     output = Output(request.out)
     truth = request.truth
-    if truth is None and request.dataset is None:
+    source = request.source
+    if truth is None and source is None:
         truth = output.made_from
         if truth is None:
             raise ConfigError(f"{request.out}: what is true? Give --truth FOLDER, or --dataset NAME --root DIR")
@@ -122,13 +147,34 @@ def truths(request: Request) -> list[Case]:
         truth = truth if truth.is_dir() else truth.parent
     if truth is not None:
         check_truth_hand(truth, request.hand)
-    cases = cases_from(
-        truth, dataset=request.dataset, root=request.root, object_name=request.object_name,
-        object_unit=request.object_unit, limit=request.limit,
-    )  # fmt: skip
-    if request.truth is None and request.dataset is None and output.asked:
-        cases = [case for case in cases if case.name in output.asked]
-    return cases
+    own = request.truth is None and request.dataset is None and bool(output.asked)
+    if source is not None:
+        return cases_from(
+            dataset=source[0], root=source[1], split=source[2], usual=request.usual,
+            only=output.asked if own else None, limit=request.limit,
+        )  # fmt: skip
+    cases = cases_from(truth, object_name=request.object_name, object_unit=request.object_unit, limit=request.limit)
+    return [case for case in cases if case.name in output.asked] if own else cases
+
+
+def official_ids(request: Request, kind: str) -> dict[str, tuple[int, ...]] | None:
+    """Ids of a dataset's images in a submission; None where no dataset was named.
+
+    Raises:
+        ConfigError: it cannot be opened, or its images have no such ids.
+    """
+    source = request.source
+    if source is None:
+        return None
+    opened = open_named(source[0], source[1], source[2], {"pictures": False, **request.usual})
+    keys = BOP_KEYS if kind == "bop" else ("image",)
+    found = {}
+    for index, name in enumerate(opened.names):
+        known = opened.ids(index)
+        if known is None or any(key not in known for key in keys):
+            raise ConfigError(f"--submission {kind}: {source[0]}: its images have no ids for it; give --ids FILE")
+        found[name] = tuple(known[key] for key in keys)
+    return found
 
 
 def evaluate_output(request: Request) -> tuple[Evaluation, str]:
@@ -141,9 +187,17 @@ def evaluate_output(request: Request) -> tuple[Evaluation, str]:
     about = {
         **({"simulation": request.protocol} if set(request.metrics) & set(SIMULATION) else {}),
         "evaluated": str(request.out), "hand_model": request.hand.name, "interval": "bootstrap, 95 %, 2000 rounds",
-        "truth": request.dataset or str(request.truth or Output(request.out).made_from),
+        "truth": _told(request),
     }  # fmt: skip
     return found, write_evaluation(request.out, found, f"Evaluation of {request.out.resolve().name}", about)
+
+
+def _told(request: Request) -> str:
+    """What was true, in words."""
+    source = request.source
+    if source is None:
+        return str(request.truth or Output(request.out).made_from)
+    return " ".join(str(part) for part in source if part is not None)
 
 
 def compare(request: Request, other: Path) -> tuple[tuple[Evaluation, Evaluation], str]:

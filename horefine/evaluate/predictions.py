@@ -70,6 +70,11 @@ class Output:
         return Path(self.summary["input"]) if "input" in self.summary else None
 
     @property
+    def dataset(self) -> Mapping[str, Any] | None:
+        """The dataset that a run was made from: its name, root and options."""
+        return self.summary.get("dataset")
+
+    @property
     def hand(self) -> str | None:
         """The hand model of a run: ``embedded`` or ``mano``."""
         return self.summary.get("hand_model")

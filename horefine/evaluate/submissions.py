@@ -55,13 +55,20 @@ class Submission:
 
 
 def write_submission(
-    kind: str, out: Path, hand: HandModel, ids: Path | None = None, *, strict: bool = False
+    kind: str,
+    out: Path,
+    hand: HandModel,
+    ids: Path | None = None,
+    *,
+    strict: bool = False,
+    table: Mapping[str, tuple[int, ...]] | None = None,
 ) -> Submission:
     """Writes ``OUT/submission`` for ``ho3d``, ``dexycb`` or ``bop``.
 
     Args:
         ids: What :func:`read_ids` reads; without it the items' names must be their ids.
         strict: Refuse a submission that lacks an item.
+        table: The ids themselves, of a dataset that knows them.
 
     Raises:
         ConfigError: an unknown format, ids that cannot be used. InputError: with ``strict``, an item has no pose.
@@ -72,7 +79,10 @@ def write_submission(
     if not out.is_dir():
         raise ConfigError(f"{out}: no such folder")
     width = 3 if kind == "bop" else 1
-    known = read_ids(ids, width) if ids else ids_of_names(output.names, width, kind)
+    if table is not None:
+        known = dict(table)
+    else:
+        known = read_ids(ids, width) if ids else ids_of_names(output.names, width, kind)
     listed = sorted(known, key=lambda name: known[name])
     poses, missing = _poses(output, listed, hand)
     if missing and strict:
