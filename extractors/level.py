@@ -10,9 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
+from horefine.distance import DistanceGrid
 from horefine.extractors.sampling import field_grid
 
 __all__ = ["LEVELS", "Outline", "best_level"]
@@ -22,6 +23,9 @@ LEVELS = (0.0, 0.002, 0.004, 0.006, 0.009, 0.012)
 GAIN = 0.02
 """Overlap that another level than zero must win, each step further out as much again."""
 NODES = 41
+"""Of the grid along a side."""
+DEPTHS = 96
+"""At which each ray asks the grid."""
 
 
 @dataclass(frozen=True)
@@ -46,30 +50,26 @@ def best_level(
     """
     middle = LEVELS[len(LEVELS) // 2]
     grid = field_grid(lambda x: (ask(x[0]) - middle)[None], low[None], high[None], NODES)
-    steps = torch.arange(NODES, device=low.device)
-    nodes = torch.stack(torch.meshgrid(steps, steps, steps, indexing="ij"), -1).flatten(0, 2)
-    points = grid.origin[0] + nodes * grid.spacing[0]
-    values = grid.values.flatten() + middle
+    nearest = _nearest(grid, low, high, outline) + middle
     wanted, free = outline.object > 0.5, outline.hand < 0.5
     if not bool((wanted & free).any()):
         return 0.0
     scores = []
     for number, level in enumerate(LEVELS):
-        covered = _covered(points[values < level], float(grid.spacing[0]), outline)
+        covered = nearest < level
         both, either = covered & wanted & free, (covered | wanted) & free
         scores.append(float(both.sum()) / max(float(either.sum()), 1.0) - GAIN * number)
     return LEVELS[max(range(len(LEVELS)), key=scores.__getitem__)]
 
 
-def _covered(points: Float[Tensor, "N 3"], spacing: float, outline: Outline) -> Bool[Tensor, "M M"]:
-    """Pixels that cubes of side ``spacing`` about the points fall on."""
-    covered = torch.zeros_like(outline.object, dtype=torch.bool)
-    corners = torch.tensor([[x, y, 0.0] for x in (-0.5, 0.0, 0.5) for y in (-0.5, 0.0, 0.5)], device=points.device)
-    places = (points[:, None] + 0.98 * spacing * corners).flatten(0, 1)
-    places = places[places[:, 2] > 0.01]
-    homogeneous = places @ outline.matrix.mT
-    pixels = (homogeneous[:, :2] / homogeneous[:, 2:]).round().long()
-    height, width = covered.shape
-    there = (pixels >= 0).all(1) & (pixels[:, 0] < width) & (pixels[:, 1] < height)
-    covered[pixels[there, 1], pixels[there, 0]] = True
-    return covered
+def _nearest(
+    grid: DistanceGrid, low: Float[Tensor, "3"], high: Float[Tensor, "3"], outline: Outline
+) -> Float[Tensor, "M M"]:
+    """The smallest value of the field along each pixel's ray through the box."""
+    height, width = outline.object.shape
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    pixels = torch.stack([x, y, torch.ones_like(x)], -1).to(low)
+    rays = pixels @ torch.linalg.inv(outline.matrix).mT
+    depths = torch.linspace(max(float(low[2]), 0.01), float(high[2]), DEPTHS, device=low.device)
+    points = (rays[:, :, None] * depths[:, None]).flatten(0, 2)
+    return grid.sample(points[None])[0].view(height, width, DEPTHS).amin(2)
