@@ -90,7 +90,6 @@ def settle(values, steepest, dead, shape, side):
         fine: float32 of ``shape``; the nodes of this level as they are, the others with their sign where it is certain.
         state: uint8 of ``shape``; WANTED where it is not.
     """
-    nx, ny, nz = values.shape
     fine = np.empty(shape, np.float32)
     for x in range(shape[0]):
         for y in range(shape[1]):
@@ -104,31 +103,31 @@ def settle(values, steepest, dead, shape, side):
             for z in range(dead.shape[2]):
                 if dead[x, y, z]:
                     continue
-                for a in range(3):
-                    for b in range(3):
-                        for c in range(3):
-                            i, j, k = 2 * x + a, 2 * y + b, 2 * z + c
-                            if (a | b | c) & 1 == 0 or i >= shape[0] or j >= shape[1] or k >= shape[2]:
+                for i in range(2 * x, min(2 * x + 3, shape[0])):
+                    for j in range(2 * y, min(2 * y + 3, shape[1])):
+                        for k in range(2 * z, min(2 * z + 3, shape[2])):
+                            if (i | j | k) & 1 == 0 or state[i, j, k]:
                                 continue
-                            if state[i, j, k]:
-                                continue
-                            reach = side * 0.5 * math.sqrt((a & 1) + (b & 1) + (c & 1))
-                            above, below = np.float32(-np.inf), np.float32(-np.inf)
-                            rise = np.float32(0)
-                            for p in range(i >> 1, min((i + 1) >> 1, nx - 1) + 1):
-                                for q in range(j >> 1, min((j + 1) >> 1, ny - 1) + 1):
-                                    for r in range(k >> 1, min((k + 1) >> 1, nz - 1) + 1):
-                                        above, below = max(above, values[p, q, r]), max(below, -values[p, q, r])
-                                        rise = max(rise, steepest[p, q, r])
-                            above -= rise * reach
-                            below -= rise * reach
-                            if (above > 0) != (below > 0) or _touches(dead, i, j, k):
-                                state[i, j, k] = 1
-                            else:
-                                state[i, j, k] = WANTED
+                            above, below = _margins(values, steepest, i, j, k, side)
+                            certain = (above > 0) != (below > 0) or _touches(dead, i, j, k)
+                            state[i, j, k] = 1 if certain else WANTED
                             # of a settled node all corners have one sign, that of the larger
                             fine[i, j, k] = max(above, least) if above > below else -max(below, least)
     return fine, state
+
+
+@njit(cache=True, nogil=True)
+def _margins(values, steepest, i, j, k, side):
+    """How far at least the field is above 0 at node (i, j, k) of the finer level, and how far below."""
+    reach = side * 0.5 * math.sqrt((i & 1) + (j & 1) + (k & 1))
+    above, below = np.float32(-np.inf), np.float32(-np.inf)
+    rise = np.float32(0)
+    for p in range(i >> 1, min((i + 1) >> 1, values.shape[0] - 1) + 1):
+        for q in range(j >> 1, min((j + 1) >> 1, values.shape[1] - 1) + 1):
+            for r in range(k >> 1, min((k + 1) >> 1, values.shape[2] - 1) + 1):
+                above, below = max(above, values[p, q, r]), max(below, -values[p, q, r])
+                rise = max(rise, steepest[p, q, r])
+    return above - rise * reach, below - rise * reach
 
 
 @njit(cache=True, nogil=True)
