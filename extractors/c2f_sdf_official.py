@@ -40,6 +40,9 @@ SEARCHES = ("follow", "cells")
 """How surfaces are looked for: along the surface itself (``surface.extract_surface``), or beginning in the cells that
 the network thinks hold it (``c2f_sdf_cells``), as published."""
 
+AT_ONCE = 2**13
+"""Points asked at once: each looks at all points of the depth map."""
+
 
 def official_c2f(
     path: Path, device: str, hand: HandModel, dataset: str = "dexycb", mano_dir: Path | None = None
@@ -133,9 +136,11 @@ class OfficialC2fInitializer(FieldInitializer):
             center = (network.center(seen.looked, seen.place) @ turn)[0].cpu()
 
         def field(which: str) -> Callable[[Tensor], Tensor]:
+            @torch.no_grad()
             def distance(points: Tensor) -> Tensor:
-                asked = (points.to(device) @ turn.mT)[None]
-                return (network.fine(which, seen, asked)[0] / network.config.scale).to(points)
+                parts = (points.to(device) @ turn.mT)[None].split(AT_ONCE, 1)
+                found = torch.cat([network.fine(which, seen, part)[0] for part in parts])
+                return (found / network.config.scale).to(points)
 
             return distance
 
@@ -178,7 +183,7 @@ class OfficialC2fInitializer(FieldInitializer):
             def field(points: Tensor) -> Tensor:
                 return network.fine(which, seen, network.uncube(points.to(turn)[None], place))[0]
 
-            surface = cell_surface(field, cells)
+            surface = cell_surface(field, cells, batch=AT_ONCE)
             return in_camera(surface, network.config.scale, place.wrist[0].cpu().numpy(), turn.mT.cpu().numpy())
 
         return reconstruct

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from horefine.errors import AssetError, ConfigError, suggestion
 from horefine.extractors.batches import Batch, View, change_view
-from horefine.extractors.c2f_sdf import C2fConfig, C2fSdf, Seen
+from horefine.extractors.c2f_sdf import C2fConfig, C2fSdf, HandNumbers, Seen
 from horefine.extractors.c2f_sdf_checkpoints import DATASETS, names_c2f
 from horefine.extractors.c2f_sdf_crop import C2fCrop, c2f_crop, virtual_frame
 from horefine.extractors.c2f_sdf_hand import HandBasis
@@ -90,13 +90,18 @@ class OfficialC2fTask(Task):
         if not self.trained.config.hand:
             return
         try:
-            self.basis = HandBasis.find() if self.scenes.hand.name == "mano" else None
+            self.basis = HandBasis.find().to(self.device) if self.scenes.hand.name == "mano" else None
         except AssetError as error:
             log.info("%s", error)
         if self.basis is None:
-            log.info("the %s hand has no basis of poses: its head is not trained", self.scenes.hand.name)
-        else:
-            self.basis = self.basis.to(self.device)
+            log.info("the %s hand has no basis of poses: the network gets no head for it", self.scenes.hand.name)
+            self._without_hand()
+
+    def _without_hand(self) -> None:
+        network = self.trained
+        del network.mano_head, network.backbone_2_mano
+        network.config = dataclasses.replace(network.config, hand=False)
+        self.network = dataclasses.replace(self.network, sizes={**self.network.sizes, "hand": False})
 
     @property
     def trained(self) -> C2fSdf:
@@ -115,8 +120,10 @@ class OfficialC2fTask(Task):
         crop = self.crops(batch, generator)
         with self.half(half):
             seen = self._see(crop)
-        exact = self._truth(batch, seen, generator)
-        return c2f_losses(self.trained, seen, crop.cloud.depth, exact, self._hand(seen))
+            numbers = None if self.basis is None else self.trained.hand_numbers(seen.looked)
+        exact, hand = self._truth(batch, seen, generator), self._hand(numbers)
+        with self.half(half):
+            return c2f_losses(self.trained, seen, crop.cloud.depth, exact, hand)
 
     def crops(self, batch: Batch, generator: torch.Generator) -> C2fCrop:
         """The batch as the network takes it, told the true wrist and joints."""
@@ -142,10 +149,9 @@ class OfficialC2fTask(Task):
     def _see(self, crop: C2fCrop) -> Seen:
         return self.trained.see(self.trained.look(crop.image, crop.cloud.depth), crop.cloud, crop.place)
 
-    def _hand(self, seen: Seen) -> C2fHand | None:
-        if self.basis is None:
+    def _hand(self, numbers: HandNumbers | None) -> C2fHand | None:
+        if self.basis is None or numbers is None:
             return None
-        numbers = self.trained.hand_numbers(seen.looked)
         pose = self.basis.rotvec(numbers.pose)
         return C2fHand(self.layer(pose, numbers.shape)[1], pose[:, 3:] - self.basis.mean, numbers.shape)
 
@@ -202,7 +208,7 @@ class OfficialC2fTask(Task):
 
     def _joints(self, seen: Seen, crop: C2fCrop) -> Float[Tensor, "B 21 3"]:
         """Of the hand's head, else by dense regression; network frame, metres."""
-        hand = self._hand(seen)
+        hand = None if self.basis is None else self._hand(self.trained.hand_numbers(seen.looked))
         if hand is not None:
             return hand.joints + seen.place.wrist[:, None]
         found = awr_decode(self.trained.joint_maps(seen.looked), crop.cloud.depth)
@@ -213,7 +219,7 @@ class OfficialC2fTask(Task):
 
     def export(self, out: Path, tensors: Mapping[str, Tensor], step: int) -> None:
         """``snapshot.pth.tar`` under the published names, for ``--checkpoint``; without tensors that nothing uses."""
-        if self.network.sizes:
+        if set(self.network.sizes) - {"hand"}:
             return  # no published architecture
         table = {}
         for name, own in zip(names_c2f(self.trained.config), tensors, strict=True):
