@@ -10,7 +10,7 @@ import dataclasses
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -36,7 +36,7 @@ from horefine.reconstruction import codes_seen, recipe_for_reconstructed
 from horefine.refinement import Refinement, refine
 from horefine.scene import Features, Pose
 
-__all__ = ["DiskFull", "NetworkMissing", "prepare", "run"]
+__all__ = ["DiskFull", "NetworkMissing", "completion", "failure", "prepare", "run", "shared", "tidy", "write_all"]
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +57,13 @@ def run(job: Job) -> Iterator[Outcome]:
         DiskFull: there is no room for results.
         KeyboardInterrupt: as it comes; finished items are complete and nothing else is left.
     """
+    with tidy(job):
+        yield from _batches(job)
+
+
+@contextmanager
+def tidy(job: Job) -> Iterator[None]:
+    """Makes the folder of results ready, and says what is to be done when its disk is full."""
     items = job.out / "items"
     try:
         items.mkdir(parents=True, exist_ok=True)
@@ -64,7 +71,7 @@ def run(job: Job) -> Iterator[Outcome]:
         if removed:
             log.info("removed %d half-written folders of a run that was stopped", removed)
         write_text(job.out / "config.resolved.yaml", job.config.dump())
-        yield from _batches(job)
+        yield
     except OSError as error:
         if disk_full(error):
             message = f"the disk that holds {job.out} is full; finished items are kept: free some space and run again"
@@ -91,19 +98,22 @@ def _batches(job: Job) -> Iterator[Outcome]:
     yield from _batch(job, waiting)
 
 
-def prepare(job: Job, indices: Sequence[int], wanted: Sequence[str]) -> Iterator[Item | Outcome]:
+def prepare(job: Job, indices: Sequence[int], wanted: Sequence[str] | None = None) -> Iterator[Item | Outcome]:
     """First poses and the wanted features of some images, as refinement gets them; nothing is refined or written.
+
+    Without ``wanted`` the features are those of the job's recipe.
 
     Yields an item, in the images' order within a batch, or the outcome of an image that failed.
 
     Raises:
         NetworkMissing, KeyboardInterrupt: see :func:`run`.
     """
+    files, maps = (_wanted(job), job.config.features) if wanted is None else (wanted, wanted)
     for start in range(0, len(indices), job.batch_size):
         job.check()
-        read = [_guarded(job, i, lambda i=i: _read(job, i, wanted)) for i in indices[start : start + job.batch_size]]
+        read = [_guarded(job, i, lambda i=i: _read(job, i, files)) for i in indices[start : start + job.batch_size]]
         yield from (found for found in read if isinstance(found, Outcome))
-        yield from (yield from _inputs(job, [found for found in read if isinstance(found, Item)], wanted))
+        yield from (yield from _inputs(job, [found for found in read if isinstance(found, Item)], maps))
 
 
 def _wanted(job: Job) -> tuple[str, ...]:
@@ -130,7 +140,7 @@ def _guarded(job: Job, index: int, work: Callable[[], Any]) -> Any:
     try:
         return work()
     except Exception as error:
-        return _failure(job, job.dataset.names[index], error)
+        return failure(job, job.dataset.names[index], error)
 
 
 def _ends_all(job: Job, error: Exception) -> bool:
@@ -147,7 +157,7 @@ def _network() -> Iterator[None]:
         raise NetworkMissing(str(error)) from error
 
 
-def _failure(job: Job, name: str, error: Exception) -> Outcome:
+def failure(job: Job, name: str, error: Exception) -> Outcome:
     """The outcome of an image that failed; an error that ends all goes on up."""
     if _ends_all(job, error):
         raise error
@@ -209,7 +219,7 @@ def _together(
         if _ends_all(job, error):
             raise
         if len(items) == 1:
-            yield _failure(job, items[0].name, error)
+            yield failure(job, items[0].name, error)
             return []
         left = []
         for item in items:
@@ -242,7 +252,7 @@ def _first_poses(job: Job, items: Sequence[Item]) -> None:
     asking = [item for item in items if item.pose is None]
     if asking:
         crops = [item.crop for item in asking if item.crop is not None]
-        with _network(), _shared(asking, "initialise"):
+        with _network(), shared(asking, "initialise"):
             poses, fields = job.networks.poses(crops)
         surfaces, meshes = fields.pop("surfaces", None), fields.pop("object", None)
         for row, item in enumerate(asking):
@@ -263,7 +273,7 @@ def _maps(job: Job, items: Sequence[Item], wanted: Sequence[str]) -> None:
     if not asking:
         return
     names = [name for name in extracted_first(wanted) if name not in asking[0].fields]
-    with _network(), _shared(asking, "features"):
+    with _network(), shared(asking, "features"):
         found = job.networks.features([item.crop for item in asking if item.crop is not None], names)
     for row, item in enumerate(asking):
         given = {name: value for name, value in item.fields.items() if name in wanted}
@@ -274,7 +284,7 @@ def _maps(job: Job, items: Sequence[Item], wanted: Sequence[str]) -> None:
         item.features = dataclasses.replace(own, **given)
 
 
-def _completion(job: Job, features: Features) -> Callable[[Pose, Features], Features] | None:
+def completion(job: Job, features: Features) -> Callable[[Pose, Features], Features] | None:
     """Predicts contact once the poses are aligned, where the recipe wants it, no file gave it and there are maps."""
     if "contact" not in job.config.features or features.contact is not None or features.hand_mask is None:
         return None
@@ -291,7 +301,7 @@ def _refine_and_write(job: Job, items: Sequence[Item]) -> Iterator[Outcome]:
     features = cat_features([item.features for item in items if item.features is not None]).to(job.device)
     pose = Pose.cat([item.pose for item in items if item.pose is not None]).to(job.device)
     recipe = recipe_for_reconstructed(job.config) if items[0].reconstructed else job.config
-    with _shared(items, "refine"):
+    with shared(items, "refine"):
         found = refine(
             pose,
             features,
@@ -300,20 +310,23 @@ def _refine_and_write(job: Job, items: Sequence[Item]) -> Iterator[Outcome]:
             renderer=job.renderer,
             seed=job.seed,
             progress=lambda done, total: job.check(),
-            complete=_completion(job, features),
+            complete=completion(job, features),
         )
-    return _write_all(job, items, found)
+    return write_all(job, items, found)
 
 
-def _write_all(job: Job, items: Sequence[Item], found: Refinement) -> Iterator[Outcome]:
+def write_all(
+    job: Job, items: Sequence[Item], found: Refinement, abouts: Sequence[Mapping[str, Any]] | None = None
+) -> Iterator[Outcome]:
+    """Writes each item's files; ``abouts``: what else is to be said of each in its ``result.json``."""
     for row, item in enumerate(items):
         try:
-            yield _write(job, item, found, row)
+            yield _write(job, item, found, row, {} if abouts is None else abouts[row])
         except Exception as error:
-            yield _failure(job, item.name, error)
+            yield failure(job, item.name, error)
 
 
-def _write(job: Job, item: Item, found: Refinement, row: int) -> Outcome:
+def _write(job: Job, item: Item, found: Refinement, row: int, more: Mapping[str, Any]) -> Outcome:
     model = job.model.to("cpu")
     assert item.sample.mesh is not None
     about = {
@@ -329,6 +342,7 @@ def _write(job: Job, item: Item, found: Refinement, row: int) -> Outcome:
         "device": job.device,
         "renderer": job.renderer,
         "versions": outcomes.versions(),
+        **more,
     }
     result = outcomes.assemble(item, found, row, model, about)
     with new_folder(job.folder(item.index)) as folder:
@@ -339,7 +353,7 @@ def _write(job: Job, item: Item, found: Refinement, row: int) -> Outcome:
 
 
 @contextmanager
-def _shared(items: Sequence[Item], stage: str) -> Iterator[None]:
+def shared(items: Sequence[Item], stage: str) -> Iterator[None]:
     """Adds an equal part of the time of a block to each item's ``seconds[stage]``."""
     start = time.perf_counter()
     try:

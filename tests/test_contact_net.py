@@ -360,7 +360,7 @@ def test_the_pipeline_completes_only_what_the_recipe_wants_and_no_file_gave():
     ):  # fmt: skip
         job = object.__new__(Job)
         job.__dict__.update(config=config, networks=networks)
-        complete = pipeline._completion(job, features)
+        complete = pipeline.completion(job, features)
         assert (complete is not None) == expected
         if complete is not None:
             complete(true_pose(), features)

@@ -6,17 +6,23 @@ hand and object turn and move together, the fingers open and close a little.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from horefine.data import Sample
+from horefine.data.compose import PHOTO, Layout
 from horefine.data.crop import crop_box
 from horefine.data.maps import exact_features
 from horefine.data.scenes import MAP_SIZE, SceneSource, photo_camera
+from horefine.data.sensor import sense_depth
+from horefine.data.synthetic import image_tensor, photograph, write_sample
 from horefine.geometry import Box, Camera, axis_angle_to_matrix, matrix_to_axis_angle, project
 from horefine.mesh import Mesh
 from horefine.scene import Features, Pose
@@ -85,6 +91,50 @@ class SyntheticClips:
         features, _ = exact_features(truth, self.source.hand, whole, Camera(torch.cat(crops), (self.size, self.size)))
         return SyntheticClip(f"clip_{index:03d}", mesh.name[0], times, truth, features)
 
+    def sample(self, index: int, frame: int, clip: SyntheticClip | None = None) -> Sample:
+        """A frame as a photograph with all that is known of it; ``clip``: ``self[index]``, if it is there already."""
+        clip = self[index] if clip is None else clip
+        which, first = self.source.layout(index)
+        layout = self._layout(first, clip.truth[frame], self.source.meshes[which])
+        stage = self.source.stage(index, which, layout)
+        return Sample(
+            name=f"frame_{frame:04d}",
+            image=image_tensor(photograph(stage, layout, PHOTO)),
+            camera=photo_camera(layout),
+            mesh=self.source.meshes[which],
+            depth=torch.from_numpy(sense_depth(stage, layout, self.source.rng(index, 3))),
+            hand_box=layout.hand_box,
+            object_box=layout.object_box,
+            truth=layout.pose,
+            features=clip.features[torch.tensor([frame])],
+        )
+
+    def write(self, folder: Path, index: int) -> None:
+        """Clip ``index`` as ``horefine run FOLDER/images --clip`` reads it; files as ``synthesize`` writes them."""
+        clip = self[index]
+        for part in ("images", "depth", "truth", "maps"):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+        for frame in range(self.frames):
+            write_sample(folder, self.sample(index, frame, clip), clip.object)
+
+    def _layout(self, first: Layout, pose: Pose, mesh: Mesh) -> Layout:
+        """The clip's first layout with hand, object and forearm moved; the light stays, nothing is in front."""
+        model = self.source.hand
+        hand = model(pose.hand_rotvec, pose.hand_shape, pose.hand_transl)
+        start = model(first.pose.hand_rotvec, first.pose.hand_shape, first.pose.hand_transl).joints[0, 0]
+        turn = axis_angle_to_matrix(pose.hand_rotvec[0, 0]) @ axis_angle_to_matrix(first.pose.hand_rotvec[0, 0]).mT
+        arm = (torch.from_numpy(first.forearm.vertices) - start) @ turn.mT + hand.joints[0, 0]
+        held = pose.place(mesh.trimmed()[0][None])
+        camera = photo_camera(first)
+        boxes = _box(hand.vertices, camera), _box(held, camera)
+        return dataclasses.replace(
+            first, occluders=(), pose=pose, hand=dataclasses.replace(first.hand, vertices=hand.vertices[0].numpy()),
+            object=dataclasses.replace(first.object, vertices=held[0].numpy()),
+            forearm=dataclasses.replace(first.forearm, vertices=arm.float().numpy()),
+            joints=hand.joints[0].numpy(), object_center=pose.place(mesh.center[:, None])[0, 0].double().numpy(),
+            hand_box=boxes[0], object_box=boxes[1], crop_box=crop_box(*boxes),
+        )  # fmt: skip
+
     def _moved(self, pose: Pose, mesh: Mesh, times: Float[Tensor, "T"], rng: np.random.Generator) -> Pose:
         """The pose (B = 1) along the clip's path, which begins where the pose is."""
         model, count = self.source.hand, len(times)
@@ -109,7 +159,7 @@ class SyntheticClips:
     def _crop(self, pose: Pose, mesh: Mesh, camera: Camera) -> Camera:
         """Of the crop that boxes about both would get."""
         hand = self.source.hand(pose.hand_rotvec, pose.hand_shape, pose.hand_transl).vertices
-        boxes = [_box(points, camera) for points in (hand, pose.place(mesh.vertices))]
+        boxes = _box(hand, camera), _box(pose.place(mesh.vertices), camera)
         return camera.cropped(crop_box(*boxes), (self.size, self.size))
 
 

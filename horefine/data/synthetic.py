@@ -33,7 +33,10 @@ from horefine.hand import HandModel
 from horefine.mesh import Mesh
 from horefine.scene import Features, Pose
 
-__all__ = ["SceneSource", "SyntheticDataset", "benchmark_scenes", "write_dataset", "write_training_shard"]
+__all__ = [
+    "SceneSource", "SyntheticDataset", "benchmark_scenes", "image_tensor", "photograph", "write_dataset",
+    "write_sample", "write_training_shard",
+]  # fmt: skip
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +122,7 @@ class SyntheticDataset:
             return self._crop(name, source.meshes[which], layout, stage, features)
         sample = Sample(
             name=name,
-            image=_tensor(_photo(stage, layout, PHOTO)),
+            image=image_tensor(photograph(stage, layout, PHOTO)),
             camera=photo_camera(layout),
             mesh=source.meshes[which],
             depth=torch.from_numpy(sense_depth(stage, layout, source.rng(index, 3))),
@@ -140,7 +143,7 @@ class SyntheticDataset:
 
         return Sample(
             name=name,
-            image=_tensor(_crop_picture(stage, layout, self.size)),
+            image=image_tensor(_crop_picture(stage, layout, self.size)),
             camera=crop_camera(layout, self.size),
             mesh=mesh,
             hand_box=inside(layout.hand_box),
@@ -150,11 +153,12 @@ class SyntheticDataset:
         )
 
 
-def _tensor(image: np.ndarray) -> Float[Tensor, "3 H W"]:
+def image_tensor(image: np.ndarray) -> Float[Tensor, "3 H W"]:
+    """A picture (H x W x 3, uint8) as ``Sample.image``."""
     return torch.tensor(image).permute(2, 0, 1).float() / 255  # a copy: the picture may be read-only
 
 
-def _photo(stage: Stage, layout: Layout, size: tuple[int, int]) -> np.ndarray:
+def photograph(stage: Stage, layout: Layout, size: tuple[int, int]) -> np.ndarray:
     """The whole photo at a size (height, width), uint8."""
     matrix = photo_camera(layout).resized(size).matrix[0].numpy()
     return develop(picture(stage, matrix, size, WHOLE_BOX), stage.lens, size[1] / PHOTO[1])
@@ -204,7 +208,7 @@ def _record(source: SceneSource, index: int, crop: int) -> dict[str, np.ndarray]
     height = WHOLE_SIZE * PHOTO[0] // PHOTO[1]
     whole = np.full((WHOLE_SIZE, WHOLE_SIZE, 3), OUTSIDE, np.uint8)
     edge = (WHOLE_SIZE - height) // 2
-    whole[edge : edge + height] = _photo(stage, layout, (height, WHOLE_SIZE))
+    whole[edge : edge + height] = photograph(stage, layout, (height, WHOLE_SIZE))
     record = {name: getattr(layout.pose, name)[0].numpy() for name in _POSE}
     record |= {name: _numpy(features, name) for name in ("hand_coords", "object_coords", "depth")}
     record |= {name: (_numpy(features, name) * 255).round() for name in ("hand_mask", "object_mask")}
@@ -263,7 +267,7 @@ def write_dataset(
     for index in range(count):
         if not (folder / "images" / f"scene_{index:06d}.json").is_file():
             sample = dataset[index]
-            _write_sample(folder, sample, str(dataset.source.wanted[dataset.source.which(index)]))
+            write_sample(folder, sample, str(dataset.source.wanted[dataset.source.which(index)]))
             made += 1
         if progress is not None:
             progress(index + 1, count)
@@ -277,7 +281,7 @@ def write_dataset(
     return made / max(time.perf_counter() - began, 1e-9)
 
 
-def _write_sample(folder: Path, sample: Sample, thing: str) -> None:
+def write_sample(folder: Path, sample: Sample, thing: str) -> None:
     """The files of one photo, its sidecar last: with the sidecar there, all are."""
     name, features, truth = sample.name, sample.features, sample.truth
     assert features is not None and truth is not None and sample.depth is not None
