@@ -1,4 +1,4 @@
-"""``horefine data``: is a dataset read the way it was meant?"""
+"""``horefine data``: is a dataset read the way it was meant? And poses of other systems, in and out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from horefine.console import FAILED, guarded, log, one_thread
 
 __all__ = ["app"]
 
-app = typer.Typer(name="data", help="Looks at datasets on disk.", no_args_is_help=True)
+app = typer.Typer(
+    name="data", help="Looks at datasets on disk; brings poses of other systems in and out.", no_args_is_help=True
+)
 
 
 @app.command()
@@ -64,6 +66,93 @@ def check(
     log.info("written: %s, %d contact sheets in %s", out / "check.json", len(paths), sheets.folder)
     if not found.ok:
         raise typer.Exit(FAILED)
+
+
+@app.command()
+@guarded
+def poses(
+    out: Annotated[Path, typer.Argument(help="Gets NAME.json for --init.")],
+    hands: Annotated[
+        Path | None,
+        typer.Option(help="Folder of HaMeR's or WiLoR's dictionaries, HO-3D's pred.json or zip, or DexYCB's .txt."),
+    ] = None,
+    objects: Annotated[
+        Path | None, typer.Option(help="FoundationPose's folder ob_in_cam (NAME.txt, 4x4), or a BOP .csv.")
+    ] = None,
+    names: Annotated[
+        Path | None, typer.Option(help="Frames of pred.json (HO-3D's evaluation.txt) or of a .txt, one a line.")
+    ] = None,
+    side: Annotated[str | None, typer.Option(help="Which hand to take: right or left.")] = None,
+    intrinsics: Annotated[
+        str | None, typer.Option(help="The true camera, fx,fy,cx,cy in pixels: hands are placed anew for it.")
+    ] = None,
+    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT of the pictures, with --intrinsics.")] = None,
+    mano_dir: Annotated[Path | None, typer.Option(help="Folder with MANO_RIGHT.pkl.")] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more; show tracebacks.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")] = False,
+) -> None:
+    """Makes --init files of other systems' hands and object poses."""
+    from horefine.errors import ConfigError
+    from horefine.hand import load_hand
+    from horefine.pose_files import gather_poses
+
+    one_thread()
+    camera = _camera(intrinsics, size)
+    listed = None
+    if names is not None:
+        if not names.is_file():
+            raise ConfigError(f"--names {names}: no such file")
+        listed = [line.strip() for line in names.read_text().splitlines() if line.strip()]
+    model = None if camera is None else load_hand(mano_dir)
+    found = gather_poses(out, hands, objects, names=listed, side=side, camera=camera, model=model)
+    for note in found.notes:
+        log.warning("%s", note)
+    for name, why in list(found.lacking.items())[:5]:
+        log.warning("%s: %s", name, why)
+    log.info("written: %d poses in %s (%d items lack something)", len(found.names), out, len(found.lacking))
+    if found.lacking:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+@guarded
+def export(
+    source: Annotated[Path, typer.Argument(help="The --out of a run, or a folder of pose files.")],
+    out: Annotated[Path, typer.Argument(help="Gets the files.")],
+    kind: Annotated[str, typer.Option("--as", help="hamer, smplx, foundationpose or bop.")] = "smplx",
+    intrinsics: Annotated[str | None, typer.Option(help="The camera, fx,fy,cx,cy: stated for hamer.")] = None,
+    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT of the pictures, with --intrinsics.")] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more; show tracebacks.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")] = False,
+) -> None:
+    """Writes poses in other systems' formats (HO-3D's and DexYCB's: horefine evaluate --submission)."""
+    from horefine.pose_files import export_poses
+
+    one_thread()
+    written, problems = export_poses(source, out, kind, _camera(intrinsics, size))
+    for name, why in list(problems.items())[:5]:
+        log.warning("%s: %s", name, why)
+    log.info("written: %d poses in %s", len(written), out)
+    if problems:
+        raise typer.Exit(FAILED)
+
+
+def _camera(intrinsics: str | None, size: str | None) -> Any:
+    """The camera of the options; None without them."""
+    import re
+
+    from horefine.data.lens import camera_of, parse_intrinsics
+    from horefine.errors import ConfigError, InputError
+
+    if intrinsics is None and size is None:
+        return None
+    match = re.fullmatch(r"(\d+)x(\d+)", size or "")
+    if intrinsics is None or match is None:
+        raise ConfigError("--intrinsics fx,fy,cx,cy and --size WIDTHxHEIGHT are wanted together")
+    try:
+        return camera_of(parse_intrinsics(intrinsics), (int(match[2]), int(match[1])), {}, "--intrinsics")[0]
+    except InputError as error:
+        raise ConfigError(str(error)) from None
 
 
 def _pairs(options: list[str] | None) -> dict[str, Any]:

@@ -198,7 +198,7 @@ def test_outlines_lie_on_what_is_seen(trees: Path) -> None:
         assert near.sum() > 40
     assert sample.truth is not None
     shape = drawn.shape[:2]
-    assert shape == (320, 320)
+    assert shape == (400, 400)
 
 
 def test_every_recording_is_looked_at_evenly(trees: Path) -> None:

@@ -23,7 +23,7 @@ HAND_INK, OBJECT_INK = (1.0, 0.45, 0.05), (0.15, 0.65, 1.0)
 """sRGB of the outlines: nothing in a photograph has these."""
 _FINGER_INKS = ("#ff3b30", "#ffcc00", "#34c759", "#32ade6", "#ff2dd4")
 """Thumb to pinky: two fingers in each other's colours are an order of joints read wrongly."""
-_SIDE = 320
+_SIDE = 400
 _COLUMNS = 3
 
 
@@ -103,7 +103,7 @@ def _skeleton(picture: Image.Image, joints: Float[ndarray, "21 3"], camera: Floa
 
 
 def _caption(look: Look) -> str:
-    parts = [look.name if len(look.name) <= 34 else f"...{look.name[-31:]}"]
+    parts = [look.name if len(look.name) <= 30 else f"...{look.name[-27:]}"]
     if look.error is not None:
         return f"{parts[0]}: cannot be read"
     parts += ["left"] if look.side == "left" and look.hand != "none" else []
