@@ -35,7 +35,6 @@ FLOORS = (  # lowest first; modules of one package (losses, render, ...) may imp
     ("__init__",),  # the public surface; below the command and what serves only it
     ("metrics", "simulation", "exchange", "draw", "report_page"),
     ("exchange_hands", "exchange_objects", "exchange_challenges"),
-    ("exchange_hands", "exchange_objects", "exchange_challenges"),
     ("data", "export"),
     ("video",),
     ("extractors",),
