@@ -3,9 +3,9 @@
     python -m benchmarks.parity_gsdf FOLDER
 
 FOLDER holds ``oracle*.npz`` (pictures), ``oracle_video*.npz`` (clips), ``oracle_extra*.npz`` (virtual cameras and
-crops) and ``oracle_ik1.npz`` (the template's joints). Weights are made from their names alone, pass through the reader
-of checkpoints, and every array that concerns the network is computed from the inputs in the file. Prints error,
-tolerance and their ratio; exit code 1 if one is over.
+crops), ``oracle_ik1.npz`` (the template's joints) and ``fake_mano.npz`` (the hand). Weights are made from their names
+alone, pass through the reader of checkpoints, and every array that concerns the network is computed from the inputs in
+the file. Prints error, tolerance and their ratio; exit code 1 if one is over.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from horefine.extractors.field import to_grid
 from horefine.extractors.gsdf import Body, Gsdf, GsdfConfig, Seen, projection_of
 from horefine.extractors.gsdf_camera import LENGTHENED, square_box, virtual_camera
 from horefine.extractors.gsdf_checkpoint import build_gsdf, detect_gsdf, gsdf_names
+from horefine.extractors.mano_layer import ManoLayer
 from horefine.extractors.official_crop import crop_affine
 
 MEAN, STD = (torch.tensor(v)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
@@ -85,8 +86,13 @@ class _Watch:
 
 
 @torch.no_grad()
-def network_arrays(network: Gsdf, stored: Arrays, template: Tensor, seen: Seen | None = None) -> Arrays:
-    """Every array of a recording that we can compute, by its name there. ``seen``: instead of looking at ``img``."""
+def network_arrays(
+    network: Gsdf, stored: Arrays, template: Tensor, seen: Seen | None = None, layer: ManoLayer | None = None
+) -> Arrays:
+    """Every array of a recording that we can compute, by its name there.
+
+    ``seen``: instead of looking at ``img``; ``layer``: the hand's, for the joints of the hand found.
+    """
     watch, wrist = _Watch(network), stored["hand_center_3d"]
     projection = projection_of(stored["cam_intr"][..., :3], network.config.size).expand(len(wrist), -1, -1)
     found: Arrays = {}
@@ -103,6 +109,9 @@ def network_arrays(network: Gsdf, stored: Arrays, template: Tensor, seen: Seen |
         assert joints is not None
         body = network.body(wrist, joints, center, template)
         found |= {f"{prefix}{name}": value for name, value in _body(body).items()}
+        if layer is not None and prefix == "":
+            refitted = layer(body.kinematics.rotvec.flatten(1), position.new_zeros(len(position), 10))[1]
+            found["ik_joints"] = refitted + joints[:, :1]
         for short, which in (("hand", "hand"), ("obj", "object")):
             found[f"{prefix}sdf_{short}"] = network.field(which, seen, position, body, projection)
         found |= {prefix * (not name.startswith("point")) + name: value for name, value in watch.kept.items()}
@@ -111,7 +120,6 @@ def network_arrays(network: Gsdf, stored: Arrays, template: Tensor, seen: Seen |
 
 def _look(network: Gsdf, stored: Arrays, template: Tensor, projection: Tensor) -> tuple[Seen, Arrays]:
     image, c = stored["img"] * STD + MEAN, network.config
-    plain = dataclasses.replace(c, clip_layers=0)
     seen = network.see(image, frames=len(image))
     bins = torch.cat([(seen.places[..., :2] + 1) * (c.size // 8), _depth_bins(seen, c)], -1)
     joints, center = network.joints(seen, stored["hand_center_3d"], projection)
@@ -123,7 +131,7 @@ def _look(network: Gsdf, stored: Arrays, template: Tensor, projection: Tensor) -
         "hand_conf": seen.confidence[:, :21], "obj_conf": seen.confidence[:, 21:],
         "volume_joints": joints, "obj_center": center[:, None], "sdf_map": network.backbone_2_sdf(top)[-1][:, ::8],
     }  # fmt: skip
-    if c != plain:
+    if c.clip_layers:
         found["sdf_map_refined"] = seen.levels[0][:, ::8]
         found["sdf_map_refined_2frames"] = network.see(image[:2], frames=2).levels[0][:, ::16]
     return seen, found
@@ -139,7 +147,25 @@ def _body(body: Body) -> Arrays:
         "ik_axisang": body.kinematics.rotvec.flatten(1),
         "ik_global_trans": body.kinematics.transforms,
         "ik_valid": body.kinematics.valid[:, None].int(),
+        "obj_trans": _placed(body.object_center - body.wrist),
     }
+
+
+def _placed(offset: Tensor) -> Tensor:
+    """A translation as a 4x4 matrix: the network does not turn objects."""
+    found = torch.eye(4).repeat(len(offset), 1, 1)
+    found[:, :3, 3] = offset
+    return found
+
+
+def hand_layer(path: Path) -> ManoLayer | None:
+    """The hand that a recording was made with (``fake_mano.npz``), if it is there."""
+    if not path.is_file():
+        return None
+    arrays = {f"th_{name}": torch.from_numpy(value) for name, value in load(path).items() if value.dtype.kind == "f"}
+    return ManoLayer({
+        **arrays, "th_v_template": arrays["th_v_template"][None], "th_hands_mean": torch.zeros(1, 45),
+    })  # fmt: skip
 
 
 _KINDS = (
@@ -214,11 +240,13 @@ def main() -> int:
     parser.add_argument("--suffix", default="", help="with which the weights of the recordings were made")
     given = parser.parse_args()
     template = torch.from_numpy(load(given.folder / "oracle_ik1.npz")["template21"])
+    layer = hand_layer(given.folder / "fake_mano.npz")
     over = 0
     for path in sorted(given.folder.glob("oracle*.npz")):
         stored = load(path)
         if "img" in stored:
-            found = network_arrays(network_of(stored, given.suffix), tensors_of(stored), template)
+            network = network_of(stored, given.suffix)
+            found = network_arrays(network, tensors_of(stored), template, layer=layer)
         elif "bbox_raw" in stored:
             found = camera_arrays(tensors_of(stored))
         else:

@@ -46,9 +46,7 @@ class VirtualCamera:
         return points @ self.rotation
 
 
-def virtual_camera(
-    matrix: Float[Tensor, "B 3 3"], middle: Float[Tensor, "2"], focal: str = "same"
-) -> VirtualCamera:  # fmt: skip
+def virtual_camera(matrix: Float[Tensor, "B 3 3"], middle: Float[Tensor, "2"], focal: str = "same") -> VirtualCamera:
     """The camera that a crop is said to be taken by ("perspective crop layers", Yu et al. 2021).
 
     The picture is not warped: the crop's own pixels are taken for that camera's, which is nearly true.
