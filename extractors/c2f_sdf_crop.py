@@ -124,6 +124,7 @@ def normal_depth(depth: Float[Tensor, "S S"], plain: float, turned: float) -> Fl
         plain: Depth of the hand's middle along the camera's z, metres: what is cut off.
         turned: The same along the virtual camera's: what is subtracted (depths themselves are not turned).
     """
+    depth = torch.where(depth.isfinite(), depth, 0.0)
     depth, plain, turned, reach = depth * MILLIMETRES, plain * MILLIMETRES, turned * MILLIMETRES, REACH * MILLIMETRES
     depth = torch.where((depth < plain - reach) & (depth != 0), plain - reach, depth)
     depth = torch.where(depth > plain + reach, 0.0, depth)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -74,6 +76,23 @@ class TwoStreams(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d) and module.bias is None:
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def begin_from(self, resnet: Mapping[str, Tensor]) -> None:
+        """Begins both streams with a ResNet-18 (torchvision's names), as published: ImageNet's.
+
+        The first convolution on depth, which has one channel, and the gates stay as they are.
+
+        Raises:
+            ValueError: one of its tensors is missing or has another shape; names it.
+        """
+        for name, value in self.state_dict().items():
+            if name.startswith(("depth_conv1.", "RGBDfusion_layers.")) or name.endswith("num_batches_tracked"):
+                continue
+            theirs = name.replace("depth_", "")
+            if theirs not in resnet or resnet[theirs].shape != value.shape:
+                found = tuple(resnet[theirs].shape) if theirs in resnet else "missing"
+                raise ValueError(f"{theirs} is {found}; expected {tuple(value.shape)}")
+            value.copy_(resnet[theirs])
 
     def forward(
         self, image: Float[Tensor, "B 3 S S"], depth: Float[Tensor, "B 1 S S"]

@@ -2,8 +2,8 @@
 
 What differs: points of the fields and their distances come from the meshes as they are needed; the depth map is made of
 the exact one, with a sensor's faults (``depth_noise``); picture and depth are always shifted alike (the published code
-shifts them apart where it reads pictures from its data base); the encoder begins at random unless the recipe names
-weights (``start``). A hand without MANO's basis of poses is trained without a head for it.
+shifts them apart where it reads pictures from its data base); the encoder begins at random unless the recipe names a
+ResNet-18 (``encoder``). With a hand without MANO's basis of poses the network gets no head for it.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from horefine.extractors.c2f_sdf_crop import C2fCrop, c2f_crop, virtual_frame
 from horefine.extractors.c2f_sdf_hand import HandBasis
 from horefine.extractors.c2f_sdf_losses import C2fHand, C2fTruth, awr_decode, c2f_losses, heat_target
 from horefine.extractors.c2f_sdf_points import REACH
+from horefine.extractors.checkpoints import read_network
 from horefine.extractors.depth_noise import sensed
 from horefine.extractors.field_losses import field_points
 from horefine.extractors.hoisdf_official import ARCHITECTURES
@@ -53,6 +54,8 @@ class OfficialC2fConfig:
 
     dataset: str = "dexycb"
     """Whose settings: one of ``c2f_sdf_checkpoints.DATASETS``."""
+    encoder: str | None = None
+    """A file of a ResNet-18 (torchvision's ``resnet18-*.pth``) that both streams begin with, as published."""
     sizes: dict[str, Any] = field(default_factory=dict)
     """Entries of ``c2f_sdf.C2fConfig`` that differ from the published ones: trials of smaller networks."""
 
@@ -81,7 +84,14 @@ class OfficialC2fTask(Task):
         return config
 
     def build(self) -> nn.Module:
-        return C2fSdf(self.network.network())
+        network = C2fSdf(self.network.network())
+        if self.network.encoder is not None:
+            tensors, _ = read_network(self.network.encoder, ("fc.",), "give torchvision's resnet18-*.pth")
+            try:
+                network.backbone.begin_from(tensors)
+            except ValueError as error:
+                raise AssetError(f"network.encoder {self.network.encoder}: {error}; give a ResNet-18") from None
+        return network
 
     def open(self) -> None:
         super().open()

@@ -228,6 +228,7 @@ def test_depth_map_of_the_crop():
     depth = torch.tensor([[0.0, 0.2, 0.7], [0.8, 1.2, 0.9], [0.4, 0.6, 0.75]])
     found = normal_depth(depth, 0.7, 0.75)
     assert torch.allclose(found, torch.tensor([[1.0, -1.0, -0.2], [0.2, 1.0, 1.0], [-1.0, -0.6, 0.0]]), atol=1e-5)
+    assert torch.equal(normal_depth(torch.full((2, 2), torch.nan), 0.7, 0.75), torch.ones(2, 2))
 
 
 def test_obman_depth():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from horefine.errors import ConfigError
+from horefine.errors import AssetError, ConfigError
 from horefine.extractors import tasks
 from horefine.extractors.c2f_sdf_checkpoints import load_c2f, names_c2f
 from horefine.extractors.c2f_sdf_hand import HandBasis
@@ -19,6 +19,7 @@ from horefine.extractors.c2f_sdf_official_task import (
     c2f_colors,
     c2f_view,
 )  # fmt: skip
+from horefine.extractors.resnet import ResNet
 from horefine.geometry import project
 from horefine.train import load_train_config, train
 from tests.c2f_sdf_files import published
@@ -125,6 +126,26 @@ def test_views_and_colours_keep_to_the_published_ranges():
     image = torch.full((50, 3, 4, 4), 0.5)
     changed = c2f_colors(image, generator)
     assert 0.4 <= changed.min() < 0.42 and 0.58 < changed.max() <= 0.6 and changed[:, :, 0, 0].unique().numel() == 150
+
+
+def test_both_streams_begin_with_a_resnet(data, tmp_path):
+    torch.manual_seed(0)
+    resnet = ResNet(18, 16).state_dict() | {"fc.weight": torch.zeros(3, 3)}
+    torch.save(resnet, tmp_path / "resnet18.pth")
+    task = OfficialC2fTask({"sizes": SIZES, "encoder": str(tmp_path / "resnet18.pth")}, {}, data, 2)
+    backbone = task.trained.backbone.state_dict()
+    for name in (
+        "layer3.0.conv1.weight",
+        "layer3.0.depth_conv1.weight",
+        "layer2.0.downsample.0.weight",
+        "depth_bn1.bias",
+    ):
+        assert torch.equal(backbone[name], resnet[name.replace("depth_", "")])
+    torch.save(ResNet(18, 8).state_dict(), tmp_path / "resnet18.pth")
+    with pytest.raises(
+        AssetError, match=r"network\.encoder .*resnet18\.pth: conv1\.weight is \(8, 3, 7, 7\); expected"
+    ):
+        OfficialC2fTask({"sizes": SIZES, "encoder": str(tmp_path / "resnet18.pth")}, {}, data, 2)
 
 
 def test_what_a_recipe_may_not_say(data):
