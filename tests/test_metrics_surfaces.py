@@ -7,6 +7,7 @@ import trimesh
 from oracles import load, tensor
 
 from horefine import metrics
+from horefine.metrics.surfaces import closed
 
 
 def test_icp_of_scale_and_translation_as_gsdf() -> None:
@@ -70,6 +71,27 @@ def test_scores_of_whole_surfaces() -> None:
     assert grown["fs_h_5"] == 0.0
     with pytest.raises(ValueError, match="no faces"):
         metrics.reconstruction_scores((hand[0], hand[1][:0]), hand, held, held)
+
+
+def test_a_surface_that_is_not_there_has_no_scores_and_cannot_align() -> None:
+    hand, held = surface(0.04, (0.0, 0.0, 0.6)), surface(0.03, (0.05, 0.0, 0.6))
+    both = metrics.reconstruction_scores(hand, hand, held, held, points=2000)
+    one = metrics.reconstruction_scores(hand, hand, None, held, points=2000)
+    assert set(one) == set(both) and all(np.isnan(one[key]) == (key[3] == "o") for key in one)
+    assert all(one[key] == both[key] for key in one if key[3] == "h")
+    none = metrics.reconstruction_scores(None, hand, held, held, points=2000)
+    assert set(none) == set(both) and np.isnan(list(none.values())).all()
+    metric = metrics.reconstruction_scores(None, hand, held, held, align=False, points=2000)
+    assert np.isnan(metric["cd_h_cm2"]) and metric["fs_o_5"] == pytest.approx(1.0, abs=1e-3)
+
+
+def test_a_closed_surface_has_no_border() -> None:
+    vertices, faces = surface(0.04)
+    top = vertices[:, 2].argmax()
+    shut = closed(vertices, faces[(faces != top).all(1)])
+    ends = np.sort(np.concatenate([shut[1][:, [0, 1]], shut[1][:, [1, 2]], shut[1][:, [2, 0]]]), axis=1)
+    assert (np.unique(ends, axis=0, return_counts=True)[1] == 2).all()
+    assert len(shut[0]) == len(vertices) + 1
 
 
 def test_an_item_that_is_not_finite_is_nan_and_alone() -> None:

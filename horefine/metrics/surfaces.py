@@ -11,10 +11,13 @@ from jaxtyping import Float, Int
 from scipy.spatial import KDTree
 from torch import Tensor
 
+from horefine import repair
 from horefine.mesh import even_samples
 from horefine.metrics.units import MILLIMETRES, as_numpy
 
-__all__ = ["ScaleTranslation", "chamfer", "f_score", "f_scores", "fit_scale_translation", "reconstruction_scores"]
+__all__ = [
+    "ScaleTranslation", "chamfer", "closed", "f_score", "f_scores", "fit_scale_translation", "reconstruction_scores",
+]  # fmt: skip
 
 SQUARE_CENTIMETRES = 1e4
 PARTS = ("fit predicted", "fit true", "score predicted", "score true")
@@ -118,9 +121,9 @@ def fit_scale_translation(
 
 
 def reconstruction_scores(
-    hand: Surface,
+    hand: Surface | None,
     true_hand: Surface,
-    objects: Surface,
+    objects: Surface | None,
     true_objects: Surface,
     *,
     align: bool = True,
@@ -134,8 +137,9 @@ def reconstruction_scores(
 
     Args:
         hand: predicted vertices (any unit when aligned, else metres, camera frame) and faces; the object's likewise.
-        true_hand: metres, camera frame.
-        objects: predicted.
+            None: there is no surface. Its scores are NaN then, and without a hand to align by, the object's too.
+        true_hand: metres, camera frame; closed at the wrist (:func:`closed`), as gSDF's is.
+        objects: predicted, or None.
         true_objects: metres, camera frame.
         align: see above.
         points: on each surface.
@@ -143,16 +147,31 @@ def reconstruction_scores(
     Raises:
         ValueError: a surface without faces or area. The official code skips such an item; count it as failed.
     """
-    drawn = [_drawn(surface, points) for surface in (hand, true_hand, objects, true_objects)]
-    fit = fit_scale_translation(drawn[0]["fit predicted"], drawn[1]["fit true"]) if align else None
+    our_hand, their_hand, our_objects, their_objects = (
+        None if surface is None else _drawn(surface, points) for surface in (hand, true_hand, objects, true_objects)
+    )
+    assert their_hand is not None and their_objects is not None
+    fit = None
+    if align and our_hand is not None:
+        fit = fit_scale_translation(our_hand["fit predicted"], their_hand["fit true"])
     scores = {}
-    for name, predicted, true, thresholds in (("h", drawn[0], drawn[1], (1, 5)), ("o", drawn[2], drawn[3], (5, 10))):
+    parts = ("h", our_hand, their_hand, (1, 5)), ("o", our_objects, their_objects, (5, 10))
+    for name, predicted, true, thresholds in parts:
+        if predicted is None or (align and fit is None):
+            keys = [f"cd_{name}_cm2", *(f"fs_{name}_{threshold}" for threshold in thresholds)]
+            scores |= dict.fromkeys(keys, float("nan"))
+            continue
         ours = predicted["score predicted"] if fit is None else fit(predicted["score predicted"])
         pair = torch.from_numpy(ours)[None], torch.from_numpy(true["score true"])[None]
         scores[f"cd_{name}_cm2"] = float(chamfer(*pair))
         shares = f_scores(*pair, thresholds, epsilon=1e-7)[0, :, 0].tolist()
         scores |= {f"fs_{name}_{threshold}": share for threshold, share in zip(thresholds, shares, strict=True)}
     return scores
+
+
+def closed(vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"]) -> Surface:
+    """The surface with its holes covered, such as a hand's at the wrist: what true hands are scored as."""
+    return repair.cap(vertices, faces, repair.border_loops(faces))
 
 
 def _drawn(surface: Surface, count: int) -> dict[str, np.ndarray]:
