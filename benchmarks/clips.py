@@ -69,7 +69,7 @@ def run(
     configs: dict[str, Config | None],
     model: HandModel,
     complete: Callable[[Features], Complete | None],
-) -> list[dict[str, object]]:
+) -> list[dict[str, str | float]]:
     """One row for each variant: means over clips."""
     found: dict[str, list[dict[str, float]]] = {name: [] for name in ("start", *configs)}
     for clip, start, features in clips:

@@ -110,6 +110,14 @@ def _tiles(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
             tiles.append((f"{before:.1f} → {after:.1f} mm", f"median {part} error"))
     if medians.get("seconds") is not None:
         tiles.append((f"{medians['seconds']:.2f} s", "median an image"))
+    for part in ("joints", "object"):
+        motion = (summary.get("clip") or {}).get(part, {})
+        kind = "acceleration_error" if "acceleration_error_clip" in motion else "acceleration"
+        alone, clip = motion.get(f"{kind}_alone"), motion.get(f"{kind}_clip")
+        if alone is not None and clip is not None:
+            tiles.append(
+                (f"{alone:.2f} → {clip:.2f}", f"{kind.replace('_', ' ')} of {part}, frames alone and clip, mm")
+            )
     return tiles
 
 
