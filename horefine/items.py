@@ -19,8 +19,9 @@ from torch import Tensor
 
 from horefine.data import Sample
 from horefine.data.crop import crop_box, crop_sample
-from horefine.data.folder import SIDE_ASSUMED, FolderDataset
+from horefine.data.folder import SIDE_ASSUMED
 from horefine.data.mirror import mirror_features, mirror_mesh, mirror_pose, mirror_sample
+from horefine.data.opened import Photographs
 from horefine.distance import DistanceGrid
 from horefine.errors import InputError
 from horefine.exchange import find_item, read_features, read_pose
@@ -159,7 +160,7 @@ def pose_from_file(item: Item, folder: Path, model: HandModel) -> Pose:
     return mirror_pose(found.pose) if item.left else found.pose
 
 
-def features_from_file(item: Item, folder: Path, dataset: FolderDataset, wanted: Iterable[str]) -> Features:
+def features_from_file(item: Item, folder: Path, dataset: Photographs, wanted: Iterable[str]) -> Features:
     """The maps from ``--features DIR`` that are wanted, as a right hand's.
 
     Raises:

@@ -20,6 +20,7 @@ from scipy.spatial.transform import Rotation
 
 from horefine.anatomy import convert_joints
 from horefine.data.dexycb_files import SERIALS
+from horefine.data.ycb import YCB
 from horefine.hand import HandModel
 from horefine.mano import HandData, read_mano
 
@@ -142,7 +143,18 @@ def picture(frame: Frame) -> Image.Image:
     return Image.fromarray(values)
 
 
-def scene(seed: int, data: HandData, side: str, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def depth_of(frame: Frame, name: str) -> np.ndarray:
+    """Metres: the object's corners and the hand's vertices as dots before a wall; nothing in the first rows."""
+    values = np.full(SIZE, 0.95)
+    held = corners(name) @ frame.matrix[:3, :3].T + frame.matrix[:3, 3]
+    for points, reach in ((held, 6), (frame.vertices, 4)):
+        for (x, y), z in zip(project(points).round().astype(int), points[:, 2], strict=True):
+            values[max(y - reach, 0) : y + reach, max(x - reach, 0) : x + reach] = z
+    values[:20] = 0
+    return values
+
+
+def scene(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Wrist's rotation, PCA values and object of a hand before the camera, as it is."""
     rng = np.random.default_rng(seed)
     wrist = rng.normal(size=3) * 0.4
@@ -188,9 +200,9 @@ def dexycb_tree(
         for camera, serial in enumerate(SERIALS[:cameras]):
             for number in range(frames):
                 seed = 1000 * place + 10 * camera + number
-                no_hand = place == pictured[0] and number == frames - 1
-                no_object = place == pictured[0] and number == 0 and camera == 1
-                frame = _dexycb_frame(path / serial, number, seed, hands[side], betas, side, no_hand, no_object)
+                first = place == pictured[0]
+                absent = first and number == frames - 1, first and number == 0 and camera == 1
+                frame = _dexycb_frame(path / serial, number, seed, hands[side], betas, side, YCB[name], absent)
                 found[f"{subject:02d}_{recording}_{serial}_{number:06d}"] = frame
     return found
 
@@ -217,9 +229,17 @@ def dexycb_calibration(root: Path, subject: int, betas: np.ndarray) -> None:
 
 
 def _dexycb_frame(
-    folder: Path, number: int, seed: int, data: HandData, betas: np.ndarray, side: str, no_hand: bool, no_object: bool
+    folder: Path,
+    number: int,
+    seed: int,
+    data: HandData,
+    betas: np.ndarray,
+    side: str,
+    name: str,
+    absent: tuple[bool, bool],
 ) -> Frame:
-    wrist, values, matrix = scene(seed, data, side, "")
+    no_hand, no_object = absent
+    wrist, values, matrix = scene(seed)
     assert data.components is not None
     fingers = (values @ data.components).reshape(15, 3) + data.mean_rotvec[1:]
     rotvec = np.concatenate([wrist[None], fingers])
@@ -240,8 +260,7 @@ def _dexycb_frame(
         joint_2d=np.where(no_hand, -1, project(joints)).astype(np.float32)[None],
     )  # fmt: skip
     picture(frame).save(folder / f"color_{number:06d}.jpg")
-    depth = np.full(SIZE, 750, np.uint16)
-    depth[:20] = 0
+    depth = (depth_of(frame, name) * 1000).round().astype(np.uint16)
     Image.fromarray(depth).save(folder / f"aligned_depth_to_color_{number:06d}.png")
     return frame
 
@@ -274,7 +293,7 @@ def ho3d_tree(root: Path, version: str = "v2") -> dict[str, Frame]:
 def _ho3d_frame(root: Path, name: str, data: HandData, split: str, version: str, annotated: bool) -> Frame:
     sequence, number = name.split("/")
     folder, held = root / sequence, _HELD[name[0]]
-    wrist, values, matrix = scene(sum(map(ord, name)), data, "right", held)
+    wrist, values, matrix = scene(sum(map(ord, name)))
     assert data.components is not None
     fingers = (values @ data.components).reshape(15, 3) + data.mean_rotvec[1:]
     # the same wrist in OpenGL's axes
@@ -309,7 +328,7 @@ def _ho3d_frame(root: Path, name: str, data: HandData, split: str, version: str,
         pickle.dump(meta, file, protocol=2)
     frame = Frame(joints * AXES, vertices * AXES, np.concatenate([wrist[None], fingers]), matrix)
     picture(frame).save(folder / "rgb" / f"{number}.{'png' if version == 'v2' else 'jpg'}")
-    depth = np.zeros((*SIZE, 3), np.uint8)
-    depth[..., 0], depth[..., 1] = 0xC0, 0x12  # 0x12C0 = 4800 steps
+    steps = (depth_of(frame, held) / 0.00012498664727900177).round().astype(np.int32)
+    depth = np.stack([steps % 256, steps // 256, np.zeros_like(steps)], -1).astype(np.uint8)
     Image.fromarray(depth).save(folder / "depth" / f"{number}.png")
     return frame

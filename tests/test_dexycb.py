@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from dataset_trees import OBJECTS, Frame, corners, dexycb_tree, left_hand, posed, right_hand, write_hands
+from dataset_trees import OBJECTS, Frame, corners, dexycb_tree, left_hand, posed, project, right_hand, write_hands
 from oracles import DATA
 
 from horefine.data import Dataset, Sample, Sequenced, load_dataset
@@ -151,7 +151,9 @@ def test_samples_show_what_was_put_in(tree: tuple[Path, dict[str, Frame]]) -> No
         assert sample.image.shape == (3, 480, 640)
         assert sample.depth is not None
         assert sample.depth[:20].max() == 0
-        assert sample.depth[30:] == pytest.approx(0.75)
+        x, y = project(true.vertices[:1])[0].round().astype(int)
+        assert sample.depth[y - 3 : y + 3, x - 3 : x + 3] == pytest.approx(true.vertices[0, 2], abs=0.12)
+        assert sample.depth[-1, -1] == pytest.approx(0.95)
         assert [sample.keypoints, sample.hand_box, sample.object_box, sample.wrist] == [None] * 4
         found[name] = sample
         if sample.truth is None:
