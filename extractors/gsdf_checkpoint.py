@@ -1,19 +1,22 @@
 """Published gSDF checkpoints (``snapshot_*.pth.tar``), read without running anything in them.
 
 The names of the tensors say which network it is: single pictures, clips, or the first stage (joints alone), and how
-many numbers its fields know of a point. The dataset they do not say, and with it the fields' unit: it is the user's to
-tell. Relatives whose single vector says everything about a picture (gSDF's ``2net``, AlignSDF, Grasping Field) are
-named and refused.
+many numbers its fields know of a point. The dataset they do not say, and with it the fields' unit: that is in the
+``exp.yaml`` that the published training leaves beside the file, or the user's to tell. Relatives whose single vector
+says everything about a picture (gSDF's ``2net``, AlignSDF, Grasping Field) are named and refused.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import yaml
 from torch import Tensor
 
 from horefine.errors import AssetError, ConfigError, suggestion
@@ -21,7 +24,18 @@ from horefine.extractors.checkpoints import fill, published, read_network
 from horefine.extractors.gsdf import DATASETS, JOINTS, Gsdf, GsdfConfig, PoseNet
 from horefine.extractors.gsdf_parts import HAND_LATENTS, OBJECT_LATENTS
 
-__all__ = ["GsdfCheckpoint", "build_gsdf", "detect_gsdf", "gsdf_names", "load_gsdf", "load_pose", "read_gsdf"]
+__all__ = [
+    "GsdfCheckpoint",
+    "build_gsdf",
+    "detect_gsdf",
+    "gsdf_names",
+    "load_gsdf",
+    "load_pose",
+    "read_gsdf",
+    "settings_beside",
+]
+
+log = logging.getLogger(__name__)
 
 WAY_OUT = "give a snapshot_*.pth.tar of gSDF's hsdf_osdf_2net_pa or hsdf_osdf_2net_video_pa (github.com/zerchen/gSDF)"
 
@@ -40,22 +54,24 @@ class GsdfCheckpoint:
     """Of the first stage: 22 with the object's centre."""
     epoch: int | None = None
 
-    def config(self, dataset: str = "obman") -> GsdfConfig:
-        """Of the network, trained on ``dataset`` (``gsdf.DATASETS``).
+    def config(self, dataset: str | None = None) -> GsdfConfig:
+        """Of the network, trained on ``dataset`` (``gsdf.DATASETS``; None: ``dexycb`` for clips, else ``obman``).
 
         Raises:
             ConfigError: another one.
         """
+        dataset = dataset or ("dexycb" if self.kind == "clip" else "obman")
         if dataset not in DATASETS:
             raise ConfigError(f"gsdf dataset: {dataset!r}: there is none{suggestion(dataset, tuple(DATASETS))}")
         return dataclasses.replace(DATASETS[dataset], **self.changes)
 
 
-def load_gsdf(path: Path | str, dataset: str = "obman") -> Gsdf:
+def load_gsdf(path: Path | str, dataset: str | None = None) -> Gsdf:
     """The network of a published checkpoint, in eval mode on the CPU.
 
     Args:
-        dataset: It was trained on: ``obman`` or ``dexycb``. The file does not say; the fields' unit follows from it.
+        dataset: It was trained on: ``obman`` or ``dexycb``; the fields' unit follows from it. None: as
+            :func:`settings_beside` says, else as :meth:`GsdfCheckpoint.config` supposes, with a warning.
 
     Raises:
         AssetError: as :func:`read_gsdf`; also for a first stage alone, and for a tensor that is missing, of another
@@ -86,13 +102,47 @@ def load_pose(path: Path | str) -> PoseNet:
             if name.startswith("pose_model.")
         }
         checkpoint = GsdfCheckpoint(own, "pose", {}, JOINTS, checkpoint.epoch)
-    network = _built(checkpoint, path, "obman")
+    network = _built(checkpoint, path, "obman")  # of the dataset only fields know
     assert isinstance(network, PoseNet)
     return network
 
 
-def _built(checkpoint: GsdfCheckpoint, path: Path | str, dataset: str) -> Gsdf | PoseNet:
+def settings_beside(path: Path | str) -> dict[str, float]:
+    """Entries of ``GsdfConfig`` that an ``exp.yaml`` beside the file, or one folder up, tells; none: nothing."""
+    for folder in (Path(path).resolve().parent, Path(path).resolve().parent.parent):
+        if (folder / "exp.yaml").is_file():
+            try:
+                table = yaml.safe_load((folder / "exp.yaml").read_text(encoding="utf-8"))
+            except (yaml.YAMLError, UnicodeDecodeError):
+                log.warning("%s cannot be read; it is left aside", folder / "exp.yaml")
+                return {}
+            scale, depth = (_entry(table, key) for key in ("recon_scale", "depth_dim"))
+            depths = {} if depth is None else {"hand_depth": depth, "object_depth": depth}
+            return depths if scale is None else {"scale": scale / 2, **depths}
+    return {}
+
+
+def _entry(table: object, key: str) -> float | None:
+    """A positive number of this name, wherever it is in a table of tables."""
+    if not isinstance(table, Mapping):
+        return None
+    value = table.get(key)
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf:
+        return float(value)
+    return next((found for part in table.values() if (found := _entry(part, key)) is not None), None)
+
+
+def _built(checkpoint: GsdfCheckpoint, path: Path | str, dataset: str | None) -> Gsdf | PoseNet:
     config = checkpoint.config(dataset)
+    if dataset is None:
+        told = settings_beside(path)
+        config = dataclasses.replace(config, **told)
+        if "scale" not in told:
+            supposed = next(name for name, known in DATASETS.items() if known.scale == config.scale)
+            log.warning(
+                "checkpoint %s: nothing says on which data it was trained (no exp.yaml beside it); %s is supposed, and "
+                "its fields are wrong if it was another", path, supposed,
+            )  # fmt: skip
     try:
         return build_gsdf(checkpoint, config)
     except ValueError as error:

@@ -17,10 +17,11 @@ from torch import Tensor
 
 from horefine.data import Sample
 from horefine.errors import AssetError, ConfigError, suggestion
-from horefine.extractors import load_default
+from horefine.extractors import load_default, load_model
 from horefine.extractors.crops import extents_of, map_camera, pictures
 from horefine.extractors.eyes import Eyes
 from horefine.extractors.field_initial import FieldInitializer, Reading
+from horefine.extractors.field_readers import GsdfInitializer
 from horefine.extractors.gsdf import DATASETS, JOINTS, Body, Gsdf, Seen, projection_of
 from horefine.extractors.gsdf_camera import BONES, NORMS, VirtualCamera, core50, virtual_camera
 from horefine.extractors.gsdf_checkpoint import load_gsdf, read_gsdf
@@ -183,14 +184,19 @@ class OfficialGsdfInitializer(FieldInitializer):
 
 
 def gsdf_initializer(
-    path: Path, device: str, hand: HandModel, *, dataset: str = "obman", wrist: str = "root", frames: int = 1
-) -> OfficialGsdfInitializer:
-    """The initialiser of a published checkpoint. Arguments: see :class:`OfficialGsdfInitializer`.
+    path: Path, device: str, hand: HandModel, *, dataset: str | None = None, wrist: str = "root", frames: int = 1
+) -> FieldInitializer:
+    """The initialiser of a published checkpoint, or of a weight file of horefine's own (``.safetensors``).
+
+    Arguments: see :class:`OfficialGsdfInitializer`; ``dataset`` None: see ``gsdf_checkpoint.load_gsdf``.
 
     Raises:
-        AssetError: see ``gsdf_checkpoint.load_gsdf``; also when there is no MANO hand to go with it.
+        AssetError: see ``gsdf_checkpoint.load_gsdf`` and ``extractors.load_model``; also when there is no MANO hand to
+            go with a published network.
         ConfigError: another ``dataset`` or ``wrist``.
     """
+    if path.suffix == ".safetensors":
+        return GsdfInitializer(device, hand, load_model(path, "gsdf"))  # type: ignore[arg-type]
     if hand.name != "mano":
         read_gsdf(path)  # what is wrong with the file is said first
         raise AssetError(
@@ -198,4 +204,6 @@ def gsdf_initializer(
             f"of your MANO_RIGHT.pkl with --mano-dir (register at {REGISTER_AT}), or leave --checkpoint out"
         )
     network = load_gsdf(path, dataset)
+    if dataset is None:
+        dataset = min(DATASETS, key=lambda name: abs(DATASETS[name].scale - network.config.scale))
     return OfficialGsdfInitializer(network, device, hand, wrist=wrist, dataset=dataset, frames=frames)

@@ -12,7 +12,7 @@ import torch
 
 from horefine.errors import AssetError, ConfigError
 from horefine.extractors.gsdf import DEXYCB, GsdfConfig
-from horefine.extractors.gsdf_checkpoint import gsdf_names, load_gsdf, load_pose, read_gsdf
+from horefine.extractors.gsdf_checkpoint import gsdf_names, load_gsdf, load_pose, read_gsdf, settings_beside
 
 
 @pytest.mark.parametrize(
@@ -66,6 +66,22 @@ def test_other_spellings_and_smaller_features(tmp_path):
     torch.save(table, tmp_path / "tensors.pth")
     config = load_gsdf(tmp_path / "tensors.pth").config
     assert (config.hand_latent, config.object_latent, config.scale) == (21, 9, 3.5)
+
+
+def test_the_fields_unit_is_told_beside_the_file(tmp_path, caplog):
+    path = tmp_path / "model_dump" / "snapshot_1599.pth.tar"
+    path.parent.mkdir()
+    torch.save(snapshot(), path)
+    with caplog.at_level("WARNING", logger="horefine"):
+        assert load_gsdf(path).config.scale == 3.5
+    assert "obman is supposed" in caplog.text
+    (tmp_path / "exp.yaml").write_text("trainset: dexycb\nnetwork: {recon_scale: 6.2, depth_dim: 0.2, lr: 1}\n")
+    told = load_gsdf(path).config
+    assert (told.scale, told.hand_depth, told.object_depth) == (3.1, 0.2, 0.2)
+    assert load_gsdf(path, "obman").config.scale == 3.5 and settings_beside(tmp_path / "a" / "b" / "c") == {}
+    for said in ("recon_scale: [", "recon_scale: -1", "- recon_scale"):
+        (tmp_path / "exp.yaml").write_text(said)
+        assert settings_beside(path) == {}
 
 
 def test_a_first_stage_may_know_the_object_too(tmp_path):

@@ -198,7 +198,8 @@ def test_a_checkpoint_wants_a_mano_hand(hand, tmp_path):
     with pytest.raises(AssetError, match="its rotations are MANO's, and the hand here is the embedded one"):
         gsdf_initializer(path, "cpu", load_hand(kind="embedded"))
     initializer = gsdf_initializer(path, "cpu", hand, dataset="dexycb", wrist="core50")
-    assert initializer.network.config.scale == 3.1 and initializer.norm == 0.02788814
+    assert isinstance(initializer, OfficialGsdfInitializer) and initializer.network.config.scale == 3.1
+    assert initializer.norm == 0.02788814
     path.write_bytes(b"nothing")
     with pytest.raises(AssetError, match="damaged"):
         gsdf_initializer(path, "cpu", load_hand(kind="embedded"))
