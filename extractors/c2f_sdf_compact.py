@@ -37,7 +37,7 @@ PLACES = 22
 
 @dataclass(frozen=True)
 class CompactC2fConfig:
-    """Sizes of the network; written into its weight files. The first eight are those of its eyes (``HoisdfConfig``)."""
+    """Sizes of the network; written into its weight files. The first nine are those of its eyes (``HoisdfConfig``)."""
 
     size: int = 128
     depth: int = 18
@@ -47,6 +47,7 @@ class CompactC2fConfig:
     bins: int = 12
     root: bool = True
     condition: bool = True
+    heat_peak: float = 1.0
     frozen: bool = True
     """The eyes come from trained weights and stay as they are (``Eyes.freeze``)."""
     depth_size: int = 64

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from horefine.extractors.batches import Batch
 from horefine.extractors.c2f_sdf_compact import CompactC2f, Felt
 from horefine.extractors.depth_noise import sensed
-from horefine.extractors.field_losses import field_losses, field_points
+from horefine.extractors.field_losses import eye_losses, field_losses, field_points
 from horefine.extractors.hoisdf_task import Truth, truth
 from horefine.extractors.measures import field_errors, joint_errors, mean_of
 from horefine.extractors.task import Task
@@ -55,7 +55,7 @@ class C2fTask(Task):
             still = torch.zeros_like(wrist)
             losses = field_losses(fine, places, still, config.scale, config.clamp)
             losses |= field_losses(coarse, places, still, config.scale, config.clamp, "coarse")
-            return losses | place_losses(felt, true)
+            return losses | place_losses(felt, true) | eye_losses(seen, batch, true, config)
 
     def measure(self, count: int) -> dict[str, float]:
         results = []

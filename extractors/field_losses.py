@@ -4,16 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from horefine.extractors.batches import Batch
-from horefine.extractors.hoisdf_task import Truth, field_loss, hand_distance, object_distance, pool
+from horefine.extractors.eyes import Seen
+from horefine.extractors.hoisdf_task import (
+    Truth,
+    field_loss,
+    hand_distance,
+    map_losses,
+    object_distance,
+    pool,
+    root_losses,
+)
 from horefine.extractors.shard_batches import Objects
 
-__all__ = ["Places", "field_losses", "field_points"]
+__all__ = ["Places", "eye_losses", "field_losses", "field_points"]
 
 
 @dataclass(frozen=True)
@@ -57,3 +67,10 @@ def field_losses(
         f"{which}_{name}": field_loss(value, getattr(places, f"{which}_distance") * scale, clamp)
         for which, value in found.items()
     }
+
+
+def eye_losses(seen: Seen, batch: Batch, true: Truth, config: Any) -> dict[str, Tensor]:
+    """What keeps eyes that are trained seeing what HOISDF's do: masks, codes, heat, roots. Frozen ones need nothing."""
+    if config.frozen:
+        return {}
+    return map_losses(seen, batch, config.heat_peak) | (root_losses(seen, true) if seen.root is not None else {})

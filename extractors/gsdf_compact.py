@@ -32,7 +32,7 @@ OCTAVES = 4
 
 @dataclass(frozen=True)
 class CompactGsdfConfig:
-    """Sizes of the network; written into its weight files. The first eight are those of its eyes (``HoisdfConfig``)."""
+    """Sizes of the network; written into its weight files. The first nine are those of its eyes (``HoisdfConfig``)."""
 
     size: int = 128
     depth: int = 18
@@ -42,6 +42,7 @@ class CompactGsdfConfig:
     bins: int = 12
     root: bool = True
     condition: bool = True
+    heat_peak: float = 1.0
     frozen: bool = True
     """The eyes come from trained weights and stay as they are (``Eyes.freeze``)."""
     volume_width: int = 64

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from horefine.extractors.batches import Batch
-from horefine.extractors.field_losses import field_losses, field_points
+from horefine.extractors.field_losses import eye_losses, field_losses, field_points
 from horefine.extractors.gsdf_compact import CompactGsdf, Skeleton, Volumes
 from horefine.extractors.hoisdf_task import Truth, centers, truth
 from horefine.extractors.measures import field_errors, joint_errors, mean_of
@@ -53,7 +53,7 @@ class GsdfTask(Task):
                     return model.field(which, seen, points, skeleton, true.frame.projection)
 
             losses = field_losses(ask, places, wrist - true.wrist, self.network.scale, self.network.clamp)
-            return losses | volume_losses(volumes, true)
+            return losses | volume_losses(volumes, true) | eye_losses(seen, batch, true, self.network)
 
     def measure(self, count: int) -> dict[str, float]:
         results = []
