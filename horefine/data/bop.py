@@ -1,8 +1,8 @@
 """Any dataset in BOP's format (Hodan et al. 2018): rigid objects in scenes, one sample for each annotated object.
 
 ``docs/datasets.md`` shows the tree. Lengths in the files are millimetres. BOP annotates no hands: a sample has the
-object's pose (``object_truth``) and no ``truth``, and says so. HOT3D and HO-Cap come with hands in files of their own,
-which are not read here.
+object's pose (``object_truth``) and no ``truth``, and says so. Hands that come in files of their own (HOT3D) are
+not read here.
 """
 
 from __future__ import annotations
