@@ -231,8 +231,9 @@ class C2fSdf(nn.Module):
         """What :meth:`pixel_features` is made of: the map's values, z in metres, the unit vector to the point."""
         with torch.autocast(points.device.type, enabled=False):  # a place needs more than eight bits
             homogeneous = points @ seen.place.frame.projection.mT
-            grid = homogeneous[..., :2] / homogeneous[..., 2:]
-            read = nn.functional.grid_sample(seen.pixel.float(), grid[:, :, None].detach(), align_corners=True)
+            # beside the camera a pixel is infinitely far away: as far outside as any
+            grid = (homogeneous[..., :2] / homogeneous[..., 2:]).nan_to_num(1e2).clamp(-1e2, 1e2).detach()
+            read = nn.functional.grid_sample(seen.pixel.float(), grid[:, :, None], align_corners=True)
             return torch.cat([read[..., 0].mT, points[..., 2:], nn.functional.normalize(points, dim=-1)], -1)
 
     def neighbours(self, seen: Seen, points: Float[Tensor, "B N 3"]) -> tuple[Tensor, Tensor]:

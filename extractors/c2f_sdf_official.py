@@ -128,8 +128,9 @@ class OfficialC2fInitializer(FieldInitializer):
 
     def _read(self, crop: Sample, depth: Float[Tensor, "S S"], first: Reading) -> C2fReading:
         network, device = self.network, self.device
+        first = dataclasses.replace(first, wrist=_known_wrist(crop, first.wrist.cpu()))
         seen = self._see(crop, depth, _joints(self.finder.hand, first))
-        turn, wrist = seen.place.frame.rotation[0], first.wrist.cpu()
+        turn = seen.place.frame.rotation[0]
         rotvec, shape = self._hand(seen, first)
         center = first.object_center
         if network.config.object_center:
@@ -144,7 +145,7 @@ class OfficialC2fInitializer(FieldInitializer):
 
             return distance
 
-        found = C2fReading(rotvec, shape, wrist, center, field("hand"), field("object"))
+        found = C2fReading(rotvec, shape, first.wrist, center, field("hand"), field("object"))
         return dataclasses.replace(found, reconstruct=self._reconstruction(seen, found))
 
     def _see(self, crop: Sample, depth: Float[Tensor, "S S"], joints: Float[Tensor, "21 3"]) -> Seen:
@@ -215,6 +216,14 @@ def reconstruction_cells(
     middle = None if center is None else cube(center[None])[0]
     known = splat_points(cube(seen.points[0]), seen.coarse[0], middle, cube(vertices))
     return ser_cells(merged_heat(heat, known), resolution)
+
+
+def _known_wrist(crop: Sample, found: Float[Tensor, "3"]) -> Float[Tensor, "3"]:
+    """As the user knows it: wholly, or its depth (then it stays on its ray)."""
+    if crop.wrist is None:
+        return found
+    x, y, z = crop.wrist
+    return found * (z / found[2]) if x is None or y is None else torch.tensor([x, y, z])
 
 
 def _joints(hand: HandModel, reading: Reading) -> Float[Tensor, "21 3"]:

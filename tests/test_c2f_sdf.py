@@ -159,6 +159,8 @@ def test_an_image_does_not_depend_on_its_neighbours_and_gradients_reach_every_nu
         network.look(image[one], cloud1.depth), cloud1, Place(frame1, wrist[one], wrist[one], place.half[one])
     )
     assert torch.allclose(network.fine("object", alone, points[one]), both["object"][one], atol=1e-6)
+    odd = torch.tensor([[[0.0, 0, 0], [0.1, 0, 0], [0, 0, -1e-30], [0.2, 0.1, -0.5]]])
+    assert torch.isfinite(network.fine("hand", alone, odd)).all()  # beside and behind the camera
     numbers = network.hand_numbers(looked)
     parts = [*both.values(), seen.coarse, numbers.pose, numbers.shape, network.heat(looked),
              network.center(looked, place), network.joint_maps(looked)]  # fmt: skip

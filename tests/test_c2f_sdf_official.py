@@ -140,6 +140,13 @@ def test_without_a_head_for_the_hand_it_stays_as_found(hand):
         OfficialC2fInitializer(without, "cpu", hand, None, finder, "fast")
 
 
+def test_what_is_known_of_the_wrist_is_taken(network, hand):
+    initializer = OfficialC2fInitializer(network, "cpu", hand, BASIS, Told(hand))
+    for known, wrist in (((None, None, 0.66), [0.033, -0.022, 0.66]), ((0.01, 0.02, 0.7), [0.01, 0.02, 0.7])):
+        (reading,) = initializer.read([dataclasses.replace(crop(), wrist=known)])
+        assert reading.wrist.tolist() == pytest.approx(wrist)
+
+
 def test_depth_is_needed_and_repeats(network, hand):
     initializer = OfficialC2fInitializer(network, "cpu", hand, BASIS, Told(hand))
     with pytest.raises(InputError, match="b: c2fsdf and measured_depth need a depth camera's map"):
