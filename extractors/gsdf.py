@@ -42,6 +42,7 @@ __all__ = [
     "DEXYCB",
     "JOINTS",
     "OBMAN",
+    "POSE_DEPTH",
     "Body",
     "Gsdf",
     "GsdfConfig",
@@ -52,6 +53,8 @@ __all__ = [
 ]
 
 JOINTS = 21
+POSE_DEPTH = 0.20
+"""``hand_depth`` of the first stage's training."""
 _KINEMATICS = ("official", "proper")
 
 
@@ -67,8 +70,8 @@ class GsdfConfig:
     bins: int = 64
     """Of the heat maps in depth."""
     hand_depth: float = 0.28
-    """Metres before and behind the wrist that the joints' heat maps cover. Stage one trains with 0.20, and stage two
-    reads them with 0.28, as published: depths about the wrist are 1.4 times too large."""
+    """Metres before and behind the wrist that the joints' heat maps cover. Stage one trains with :data:`POSE_DEPTH`,
+    and stage two reads them with 0.28, as published: depths about the wrist are 1.4 times too large."""
     object_depth: float = 0.28
     point_features: int = 256
     """What is kept of a point's pixel, depth and direction."""

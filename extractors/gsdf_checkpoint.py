@@ -21,7 +21,7 @@ from torch import Tensor
 
 from horefine.errors import AssetError, ConfigError, suggestion
 from horefine.extractors.checkpoints import fill, published, read_network
-from horefine.extractors.gsdf import DATASETS, JOINTS, Gsdf, GsdfConfig, PoseNet
+from horefine.extractors.gsdf import DATASETS, JOINTS, POSE_DEPTH, Gsdf, GsdfConfig, PoseNet
 from horefine.extractors.gsdf_parts import HAND_LATENTS, OBJECT_LATENTS
 
 __all__ = [
@@ -83,13 +83,13 @@ def load_gsdf(path: Path | str, dataset: str | None = None) -> Gsdf:
         raise AssetError(
             f"checkpoint {path}: is gSDF's first stage (pose_kpt): joints, but no fields; {WAY_OUT}, trained with it"
         )
-    network = _built(checkpoint, path, dataset)
+    network = _built(checkpoint, path, _config(checkpoint, path, dataset))
     assert isinstance(network, Gsdf)
     return network
 
 
 def load_pose(path: Path | str) -> PoseNet:
-    """The first stage: of a file of its own, or out of a whole network's.
+    """The first stage, with the depths that it was trained for: of a file of its own, or out of a whole network's.
 
     Raises:
         AssetError: see :func:`load_gsdf`.
@@ -102,7 +102,7 @@ def load_pose(path: Path | str) -> PoseNet:
             if name.startswith("pose_model.")
         }
         checkpoint = GsdfCheckpoint(own, "pose", {}, JOINTS, checkpoint.epoch)
-    network = _built(checkpoint, path, "obman")  # of the dataset only fields know
+    network = _built(checkpoint, path, dataclasses.replace(checkpoint.config(), hand_depth=POSE_DEPTH))
     assert isinstance(network, PoseNet)
     return network
 
@@ -132,17 +132,21 @@ def _entry(table: object, key: str) -> float | None:
     return next((found for part in table.values() if (found := _entry(part, key)) is not None), None)
 
 
-def _built(checkpoint: GsdfCheckpoint, path: Path | str, dataset: str | None) -> Gsdf | PoseNet:
+def _config(checkpoint: GsdfCheckpoint, path: Path | str, dataset: str | None) -> GsdfConfig:
     config = checkpoint.config(dataset)
-    if dataset is None:
-        told = settings_beside(path)
-        config = dataclasses.replace(config, **told)
-        if "scale" not in told:
-            supposed = next(name for name, known in DATASETS.items() if known.scale == config.scale)
-            log.warning(
-                "checkpoint %s: nothing says on which data it was trained (no exp.yaml beside it); %s is supposed, and "
-                "its fields are wrong if it was another", path, supposed,
-            )  # fmt: skip
+    if dataset is not None:
+        return config
+    told = settings_beside(path)
+    if "scale" not in told:
+        supposed = next(name for name, known in DATASETS.items() if known.scale == config.scale)
+        log.warning(
+            "checkpoint %s: nothing says on which data it was trained (no exp.yaml beside it); %s is supposed, and "
+            "its fields are wrong if it was another", path, supposed,
+        )  # fmt: skip
+    return dataclasses.replace(config, **told)  # type: ignore[arg-type]
+
+
+def _built(checkpoint: GsdfCheckpoint, path: Path | str, config: GsdfConfig) -> Gsdf | PoseNet:
     try:
         return build_gsdf(checkpoint, config)
     except ValueError as error:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from horefine.errors import ConfigError, suggestion
 from horefine.extractors.batches import Batch, View, change_view
 from horefine.extractors.checkpoints import fill, published, read_network
-from horefine.extractors.gsdf import DATASETS, JOINTS, Gsdf, GsdfConfig, PoseNet, projection_of
+from horefine.extractors.gsdf import DATASETS, JOINTS, POSE_DEPTH, Gsdf, GsdfConfig, PoseNet, projection_of
 from horefine.extractors.gsdf_camera import VirtualCamera, virtual_camera
 from horefine.extractors.gsdf_official_losses import field_losses, pose_losses, signed_points
 from horefine.extractors.hoisdf_official import ARCHITECTURES
@@ -48,8 +48,6 @@ __all__ = [
 EPOCHS = 1600
 BOTH = 1200 / EPOCHS
 """Share of the schedule after which each field learns from the other's points too."""
-POSE_DEPTH = 0.20
-"""Metres that the heat maps of the first stage cover; the second reads them with ``GsdfConfig.hand_depth``."""
 RANDOM = "random"
 """In place of a file: the first stage (or the single pictures' network) is not trained. For trials only."""
 

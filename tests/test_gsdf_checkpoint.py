@@ -43,7 +43,11 @@ def test_a_published_snapshot_loads_and_says_what_it_is(kind, tmp_path):
     checkpoint = read_gsdf(path)
     assert checkpoint.kind == kind and checkpoint.epoch == 1599
     pose = load_pose(path)
-    assert not pose.training and not any(value.is_meta for value in pose.state_dict().values())
+    assert (
+        pose.config.hand_depth == 0.20
+        and not pose.training
+        and not any(value.is_meta for value in pose.state_dict().values())
+    )
     if kind == "pose":
         with pytest.raises(AssetError, match="first stage"):
             load_gsdf(path)
