@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 
 from horefine.console import FAILED, guarded, log, one_thread
 
@@ -22,13 +21,11 @@ app = typer.Typer(
 def check(
     root: Annotated[Path, typer.Argument(help="The dataset's folder.")],
     dataset: Annotated[
-        str | None, typer.Option(help="dexycb, ho3d, fhb, obman, bop or folder (default: recognised from the tree).")
+        str | None,
+        typer.Option(help="NAME or NAME:key=value,... of dexycb, ho3d, fhb, obman, bop, folder (default: recognised)."),
     ] = None,
     split: Annotated[str | None, typer.Option(help="Its split (default: the dataset's own).")] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Gets check.json and sheets/*.png.")] = Path("out/check"),
-    options: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Another option of the dataset's class.")
-    ] = None,
     recordings: Annotated[int, typer.Option(help="Recordings to look at, evenly spread.", min=1)] = 12,
     each: Annotated[int, typer.Option(help="Samples of each.", min=1)] = 6,
     prepare: Annotated[
@@ -50,8 +47,7 @@ def check(
     from horefine.export import write_json
 
     one_thread()
-    given: dict[str, Any] = {"split": split, "mano_dir": mano_dir, "hand": hand} | _pairs(options)
-    name, opened = open_dataset(root, dataset, given)
+    name, opened = open_dataset(root, dataset, split, {"mano_dir": mano_dir, "hand": hand})
     model = hand_of(opened)
     sheets = Sheets(out / "sheets", model)
     found = check_dataset(name, root, opened, model, recordings=recordings, each=each, show=sheets.show)
@@ -153,15 +149,3 @@ def _camera(intrinsics: str | None, size: str | None) -> Any:
         return camera_of(parse_intrinsics(intrinsics), (int(match[2]), int(match[1])), {}, "--intrinsics")[0]
     except InputError as error:
         raise ConfigError(str(error)) from None
-
-
-def _pairs(options: list[str] | None) -> dict[str, Any]:
-    from horefine.errors import ConfigError
-
-    found = {}
-    for option in options or ():
-        key, equals, value = option.partition("=")
-        if not equals:
-            raise ConfigError(f"--set {option}: expected KEY=VALUE")
-        found[key] = yaml.safe_load(value)
-    return found

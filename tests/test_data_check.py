@@ -67,7 +67,7 @@ def test_another_folder_is_refused(trees: Path, tmp_path: Path) -> None:
         recognise(tmp_path)
     with pytest.raises(ConfigError, match="no such folder"):
         recognise(tmp_path / "nowhere")
-    with pytest.raises(ConfigError, match="known: folder, dexycb"):
+    with pytest.raises(ConfigError, match="did you mean 'fhb'"):
         open_dataset(trees / "fhb", "fbh")
 
 
@@ -77,7 +77,7 @@ def test_another_folder_is_refused(trees: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "more", "recordings", "samples"),
     [
-        ("fhb", ("--set", "split=all"), 3, 8),
+        ("fhb", ("--split", "all"), 3, 8),
         ("obman", (), 1, 3),
         ("bop", (), 2, 4),
     ],
@@ -100,7 +100,7 @@ def test_a_sound_tree_passes(
 @pytest.mark.parametrize(
     ("name", "more"),
     [
-        ("dexycb", ("--set", "split=all", "--recordings", "2", "--each", "2")),
+        ("dexycb", ("--split", "all", "--recordings", "2", "--each", "2")),
         ("ho3d", ("--split", "train")),
         ("ho3d", ("--split", "evaluation")),
     ],
@@ -126,11 +126,11 @@ def test_a_folder_of_photographs(trees: Path, tmp_path: Path) -> None:
 
 
 def test_options_of_the_class(trees: Path, tmp_path: Path) -> None:
-    code, output = run(str(trees / "bop"), "--out", str(tmp_path), "--set", "objects=[5]", "--each", "1", "-q")
+    code, output = run(str(trees / "bop"), "--out", str(tmp_path), "--dataset", "bop:objects=[5]", "--each", "1", "-q")
     assert code == 0 and not output.strip()
     table = json.loads((tmp_path / "check.json").read_text())
     assert table["samples"] == 2 and list(table["models"]) == ["5"] and "314 symmetries" in table["models"]["5"]
-    assert run(str(trees / "bop"), "--set", "objects")[0] == 2
+    assert run(str(trees / "bop"), "--dataset", "bop:objects")[0] == 2
 
 
 # --- what is wrong -----------------------------------------------------------------------------------------------
@@ -210,7 +210,7 @@ def test_every_recording_is_looked_at_evenly(trees: Path) -> None:
 
 
 def test_depth_in_another_unit_is_seen(trees: Path) -> None:
-    _, data = open_dataset(trees / "obman", "obman", {"hand": "embedded"})
+    _, data = open_dataset(trees / "obman", "obman", None, {"hand": "embedded"})
     look, sample = look_at(data, 0, hand_of(data))
     assert sample is not None and sample.depth is not None and not look.doubts
     assert abs(look.numbers["depth_minus_joints_m"]) < 0.03

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import shutil
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +21,19 @@ from horefine.errors import AssetError, ConfigError, InputError
 from horefine.geometry import project
 from horefine.hand import load_hand
 
-RECORDED = DATA / "datasets" / "fhbhands"
-
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tree that the official loader read."""
+    root = tmp_path_factory.mktemp("recorded")
+    with tarfile.open(DATA / "datasets" / "fhbhands.tar.gz") as archive:
+        archive.extractall(root, filter="data")
+    return root
 
 
 @pytest.fixture(scope="module")
@@ -42,11 +50,11 @@ def opened(root: Path, split: str = "train", **options: object) -> FHB:
 
 
 @pytest.mark.parametrize(("split", "count"), [("train", 5), ("test", 2)])
-def test_every_recorded_number(split: str, count: int) -> None:
+def test_every_recorded_number(recorded: Path, split: str, count: int) -> None:
     """Joints, their pixels, the object's transform about its box's centre and its vertices, of the official loader."""
-    told = load("fhb_loader")
+    told = load("datasets/fhb_loader")
     rows = {key: k for k, key in enumerate(told.keys.tolist())}
-    data = opened(RECORDED, split, truth="none")
+    data = opened(recorded, split, truth="none")
     assert len(data) == count
     for index in range(count):
         sequence, frame = data._at(index)
@@ -64,9 +72,9 @@ def test_every_recorded_number(split: str, count: int) -> None:
         np.testing.assert_allclose(centred, told.obj_transf_wrt_cam[row, :3, 3], atol=1e-6)
 
 
-def test_recorded_order() -> None:
-    told = [key.replace("/", "_") for key in load("fhb_loader").keys.tolist()]
-    names = opened(RECORDED, "all", truth="none").names
+def test_recorded_order(recorded: Path) -> None:
+    told = [key.replace("/", "_") for key in load("datasets/fhb_loader").keys.tolist()]
+    names = opened(recorded, "all", truth="none").names
     assert [f"{name[:-5]}_{int(name[-4:])}" for name in names] == told
 
 

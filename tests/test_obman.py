@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -23,13 +24,20 @@ from horefine.errors import ConfigError, InputError
 from horefine.hand import HandModel, load_hand
 from horefine.mano import HandData
 
-RECORDED = DATA / "datasets" / "obman"
-
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
     monkeypatch.delenv("SHAPENET_ROOT", raising=False)
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tree that the official loader read."""
+    root = tmp_path_factory.mktemp("recorded")
+    with tarfile.open(DATA / "datasets" / "obman.tar.gz") as archive:
+        archive.extractall(root, filter="data")
+    return root
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +59,9 @@ def pixels(points: np.ndarray) -> np.ndarray:
 # --- parity ------------------------------------------------------------------------------------------------------
 
 
-def test_every_recorded_number() -> None:
-    told = load("obman_loader")
-    data = ObMan(RECORDED, "test", hand="embedded", truth="none")
+def test_every_recorded_number(recorded: Path) -> None:
+    told = load("datasets/obman_loader")
+    data = ObMan(recorded, "test", hand="embedded", truth="none")
     np.testing.assert_array_equal(MATRIX, told.cam_intr)
     assert len(data) == len(told.joints3d) and data.shapenet is not None
     for index in range(len(data)):
@@ -224,8 +232,8 @@ def test_the_nearest_rotation_is_a_rotation() -> None:
     assert (nearest_rotation(mirrored).det() > 0).all()
 
 
-def test_the_hand_model_of_given_arrays_is_used() -> None:
+def test_the_hand_model_of_given_arrays_is_used(recorded: Path) -> None:
     other = dataclasses.replace(as_mano(), template=as_mano().template * 1.1)
-    data = ObMan(RECORDED, "test", mano=other)
+    data = ObMan(recorded, "test", mano=other)
     assert isinstance(data._model, HandModel) and data.hand.name == "mano"
     assert float(np.ptp(data._model.template.numpy())) > float(np.ptp(load_hand(kind="embedded").template.numpy()))

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from horefine.data import Sample
 from horefine.data.annotation import box_of
-from horefine.data.index import given_names
+from horefine.data.index import Lazy, given_names
 from horefine.data.known import box_from
 from horefine.data.models import ObjectModels, remember
 from horefine.data.pictures import read_picture
@@ -103,6 +103,16 @@ class BOP:
         rows = self._rows.tolist()
         return tuple(f"{s:06d}_{i:06d}_{o}" + (f"-{copy}" if copy > 1 else "") for s, i, o, _, copy in rows)
 
+    @property
+    def files(self) -> Sequence[Path]:
+        """The photographs, looked for when asked for."""
+        return Lazy(len(self), self._file)
+
+    def ids(self, index: int) -> Mapping[str, int]:
+        """What BOP's evaluation knows an object of an image by."""
+        scene, image, number, _, _ = self._rows[index].tolist()
+        return {"scene_id": scene, "im_id": image, "obj_id": number}
+
     def sequences(self) -> dict[str, Sequence[int]]:
         """Scene -> indices."""
         return {f"{scene:06d}": np.flatnonzero(self._rows[:, 0] == scene).tolist() for scene in self._scenes}
@@ -145,7 +155,7 @@ class BOP:
             depth=self._depth(scene, image, scale, size),
             object_box=self._box(index, placed, camera, picture.size),
             object_truth=torch.tensor(matrix, dtype=torch.float32),
-            ids={"scene_id": scene, "im_id": image, "obj_id": number}, notes=(*picture.notes, NO_HAND),
+            ids=self.ids(index), notes=(*picture.notes, NO_HAND),
         )  # fmt: skip
 
     def object_matrix(self, index: int) -> Float[ndarray, "4 4"]:
@@ -203,6 +213,10 @@ class BOP:
             found = {key: _json(folder / f"{name}.json") or {} for key, name in parts.items()}
             remember(self._read, scene, found, _KEPT)
         return found
+
+    def _file(self, index: int) -> Path:
+        scene, image, *_ = self._rows[index].tolist()
+        return self._picture(scene, image) or self.root / self.split / f"{scene:06d}" / "rgb" / f"{image:06d}.png"
 
     def _picture(self, scene: int, image: int) -> Path | None:
         folder = self.root / self.split / f"{scene:06d}"

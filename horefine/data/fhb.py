@@ -35,7 +35,7 @@ from horefine.data.fhb_files import (
     read_files,
 )
 from horefine.data.hand_truth import TruthHand
-from horefine.data.index import given_names
+from horefine.data.index import Lazy, given_names
 from horefine.data.models import ObjectModels, remember
 from horefine.data.pictures import read_picture
 from horefine.errors import ConfigError, InputError, suggestion
@@ -129,6 +129,11 @@ class FHB:
         """``Subject_1_put_salt_1_0042``."""
         pairs = zip(self._place.tolist(), self._frame.tolist(), strict=True)
         return tuple(f"{self._sequences[p].path.replace('/', '_')}_{frame:04d}" for p, frame in pairs)
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """The photographs; none is looked for."""
+        return Lazy(len(self), self._picture)
 
     def sequences(self) -> dict[str, Sequence[int]]:
         """Recording -> indices."""

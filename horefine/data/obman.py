@@ -25,7 +25,7 @@ from torch import Tensor
 from horefine.data import Sample
 from horefine.data.annotation import GIVE, HandPose, fit_joints, fit_vertices, give_annotation, pose_of
 from horefine.data.hand_truth import TruthHand
-from horefine.data.index import given_names
+from horefine.data.index import Lazy, given_names
 from horefine.data.models import ObjectModels
 from horefine.data.pictures import read_picture
 from horefine.errors import AssetError, ConfigError, InputError, suggestion
@@ -107,6 +107,11 @@ class ObMan:
     def names(self) -> tuple[str, ...]:
         """``00000042``."""
         return tuple(f"{number:08d}" for number in self._numbers.tolist())
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """The photographs; none is looked for."""
+        return Lazy(len(self), lambda index: self._file("rgb", index))
 
     def sequences(self) -> dict[str, Sequence[int]]:
         """The split is one: its pictures are independent."""

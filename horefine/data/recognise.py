@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from horefine.data import DATASETS, Dataset, load_dataset
+from horefine.data import DATASETS, Dataset
 from horefine.data.folder import FolderDataset
+from horefine.data.opened import open_named
 from horefine.data.pictures import PICTURE_SUFFIXES
 from horefine.errors import ConfigError
 from horefine.hand import HandModel, load_hand
@@ -52,21 +51,22 @@ _TREES = {
 """Name -> whether a folder is its tree; the first that fits (DexYCB holds a BOP set too)."""
 
 
-def open_dataset(root: Path, name: str | None = None, options: Mapping[str, Any] | None = None) -> tuple[str, Dataset]:
-    """The dataset in a folder, recognised where it is not named. Options that are None or unknown to it are left out.
+def open_dataset(
+    root: Path, text: str | None = None, split: str | None = None, usual: Mapping[str, Any] | None = None
+) -> tuple[str, Dataset]:
+    """The dataset in a folder, recognised where it is not named (``NAME`` or ``NAME:key=value,...``).
+
+    Args:
+        usual: Options that are given where its class knows them.
 
     Raises:
         ConfigError: not recognised, or its class refuses the folder or an option.
     """
-    name = name or recognise(root)
-    if name == "folder":
-        return name, FolderDataset(root)
-    module, _, kind = DATASETS.get(name, ":").partition(":")
-    if name in ("synthetic",) or not module:
-        raise ConfigError(f"--dataset {name}: known: {', '.join(n for n in DATASETS if n != 'synthetic')}")
-    known = inspect.signature(getattr(importlib.import_module(module), kind)).parameters
-    given = {key: value for key, value in (options or {}).items() if value is not None and key in known}
-    return name, load_dataset(name, root=root, **given)
+    text = text or recognise(root)
+    if text == "folder":
+        return text, FolderDataset(root)
+    opened = open_named(text, root, split, usual)
+    return opened.name, opened.source
 
 
 def hand_of(dataset: Dataset) -> HandModel:
