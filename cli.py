@@ -35,18 +35,36 @@ def _option(help: str, *names: str, **settings: Any) -> Any:
     return typer.Option(*names, help=help, **settings)
 
 
-Images = Annotated[Path, typer.Argument(help="A folder of photographs, or one photograph.")]
+Images = Annotated[Path | None, typer.Argument(help="A folder of photographs, or one photograph.")]
 Out = Annotated[Path, _option("Where results go.", "--out", "-o")]
+DatasetName = Annotated[
+    str | None,
+    _option(
+        "A dataset instead of a folder (docs/datasets.md): dexycb, ho3d, fhb, obman, bop; NAME:key=value,...",
+        "--dataset",
+    ),
+]
+Root = Annotated[Path | None, _option("Where that dataset lies.")]
+Split = Annotated[str | None, _option("Its split, e.g. s0/test (default: the dataset's test split).")]
 Init = Annotated[str, _option("First poses: a network's name, or a folder of NAME.npz / NAME.json.")]
 Finder = Annotated[
     str, _option("What finds hand and object: horefine, or mediapipe (side and hand; installed apart).", "--detector")
 ]
 Checkpoint = Annotated[
-    Path | None, _option("Weights for --init hoisdf: the authors' snapshot_*.pth.tar (needs MANO), or a .safetensors.")
+    Path | None, _option("Weights for --init: the authors' snapshot_*.pth.tar (needs MANO), or a .safetensors of ours.")
+]
+TrainedOn = Annotated[
+    str | None,
+    _option("What a published gSDF or C2F-SDF --checkpoint was trained on: dexycb or obman.", "--trained-on"),
 ]
 Maps = Annotated[Path | None, _option("A folder of maps NAME.npz, instead of the networks.")]
 Recipe = Annotated[
-    str, _option("Recipe: a name or a YAML file (auto: default with --features, else pixels).", "--config", "-c")
+    str,
+    _option(
+        "Recipe: a name or a YAML file (auto: default with --features, rgbd with c2fsdf, else pixels).",
+        "--config",
+        "-c",
+    ),
 ]
 Sets = Annotated[list[str] | None, _option("Change a value, e.g. losses.silhouette=0.", "--set", metavar="KEY=VALUE")]
 ObjectName = Annotated[str | None, _option("What is held: an embedded object's name or a mesh file.", "--object")]
@@ -66,6 +84,11 @@ Device = Annotated[str, _option("auto, cpu, cuda:0.")]
 RendererName = Annotated[str, _option("auto, cpu, torch, nvdiffrast or pytorch3d.")]
 BatchSize = Annotated[int, _option("Images refined together.", min=1)]
 Limit = Annotated[int | None, _option("Only the first N images.", min=1)]
+Clip = Annotated[bool, _option("The images are the frames of one clip (docs/clips.md); so is a video.", "--clip")]
+Every = Annotated[int, _option("Of a clip: only each so-manieth frame.", min=1)]
+Fps = Annotated[
+    float | None, _option("Of a clip: frames a second of the folder (default 30); a video is thinned to it.", min=0.1)
+]
 Seed = Annotated[int, _option("Of everything random.")]
 Overwrite = Annotated[bool, _option("Do finished images again (default: skip them).", "--overwrite")]
 Strict = Annotated[bool, _option("Stop at the first image that fails.", "--strict")]
@@ -79,11 +102,15 @@ AsJson = Annotated[bool, _option("Print the result as JSON on stdout.", "--json"
 @app.command()
 @guarded
 def run(
-    images: Images,
+    images: Images = None,
     out: Out = Path("out"),
+    dataset: DatasetName = None,
+    root: Root = None,
+    split: Split = None,
     init: Init = "hoisdf",
     detector: Finder = "horefine",
     checkpoint: Checkpoint = None,
+    trained_on: TrainedOn = None,
     features: Maps = None,
     config: Recipe = "auto",
     overrides: Sets = None,
@@ -100,6 +127,9 @@ def run(
     renderer: RendererName = "auto",
     batch_size: BatchSize = 8,
     limit: Limit = None,
+    clip: Clip = False,
+    every: Every = 1,
+    fps: Fps = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,
     strict: Strict = False,
@@ -112,12 +142,14 @@ def run(
     """Refines hand and object in every image of a folder; writes poses, overlays, 3D scenes and a report."""
     from horefine.config import load_config
 
-    chosen = config if config != "auto" else "pixels" if features is None else "default"
+    seen = "rgbd" if init == "c2fsdf" else "pixels"
+    chosen = config if config != "auto" else seen if features is None else "default"
     job = make_job(
         images, out, load_config(chosen, overrides or ()), init=init, detector=detector, checkpoint=checkpoint,
-        features=features, object_name=object_name, object_unit=object_unit, intrinsics=intrinsics, fov=fov, side=side,
-        boxes=boxes, wrist=wrist, mano_dir=mano_dir, hand=hand, device=device, renderer=renderer, seed=seed,
-        batch_size=batch_size, limit=limit, overwrite=overwrite, strict=strict, pictures=pictures,
+        trained_on=trained_on, features=features, object_name=object_name, object_unit=object_unit,
+        intrinsics=intrinsics, fov=fov, side=side, boxes=boxes, wrist=wrist, dataset_name=dataset, root=root,
+        split=split, mano_dir=mano_dir, hand=hand, device=device, renderer=renderer, seed=seed, batch_size=batch_size,
+        limit=limit, overwrite=overwrite, strict=strict, pictures=pictures, clip=clip, every=every, fps=fps,
     )  # fmt: skip
     if dry_run:
         show_plan(job, as_json)
@@ -192,8 +224,9 @@ def evaluate(
     truth: Annotated[
         Path | None, _option("Folder with the truth, as synthesize writes it (default: what the run was made from).")
     ] = None,
-    dataset: Annotated[str | None, _option("A dataset by name, instead of --truth.")] = None,
-    root: Annotated[Path | None, _option("Where that dataset lies.")] = None,
+    dataset: DatasetName = None,
+    root: Root = None,
+    split: Split = None,
     against: Annotated[
         Path | None, _option("Another such folder, or initial (a run's first poses): is it better, and on which items?")
     ] = None,
@@ -228,7 +261,7 @@ def evaluate(
         raise ConfigError("what is to be evaluated? Give OUT, or --suite standard --config NAME")
     request = Request(
         out, hand_for(out, mano_dir, hand), truth, dataset, root, object_name, object_unit,
-        metrics_of(metrics, simulate), limit, strict, workers, protocol, official,
+        metrics_of(metrics, simulate), limit, strict, workers, protocol, official, split, mano_dir,
     )  # fmt: skip
     found = conclude(request, against, submission, ids)
     print((found.table.read_text() if as_json else found.text), end="")
@@ -275,6 +308,9 @@ def ablate(
     metrics: Annotated[str | None, _option("Columns, e.g. HE,OE,PD.")] = None,
     simulate: Annotated[bool, _option("Also simulation displacement (needs horefine's extra sim).", "--sim")] = False,
     out: Out = Path("out/ablation"),
+    dataset: DatasetName = None,
+    root: Root = None,
+    split: Split = None,
     init: Init = "hoisdf",
     detector: Finder = "horefine",
     checkpoint: Checkpoint = None,
@@ -318,21 +354,22 @@ def ablate(
     from horefine.errors import ConfigError
     from horefine.job import check_device, check_renderer
 
-    if (images is None) == (suite is None):
-        raise ConfigError("give a folder of photographs, or --suite standard: one of them")
+    if sum(given is not None for given in (images, suite, dataset)) != 1:
+        raise ConfigError("give a folder of photographs, --dataset NAME, or --suite standard: one of them")
     asked = recipe if recipe != "auto" else None
     usual = "pixels" if suite is None and features is None else "default"
     plan = load_plan(config, asked, overrides or ()) if config else make_plan(asked or usual, overrides or (), drop)
-    if images is None:
+    if suite is not None:
         one_thread()
         device = check_device(device)
         check_renderer(renderer, device)
-        inputs = suite_inputs(str(suite), maps, plan.configs, limit)
+        inputs = suite_inputs(suite, maps, plan.configs, limit)
     else:
         job = make_job(
             images, out, plan.base, init=init, detector=detector, checkpoint=checkpoint, features=features,
             object_name=object_name, object_unit=object_unit, intrinsics=intrinsics, fov=fov, side=side, boxes=boxes,
-            wrist=wrist, mano_dir=mano_dir, hand=hand, device=device, renderer=renderer, seed=seed,
+            wrist=wrist, dataset_name=dataset, root=root, split=split, mano_dir=mano_dir, hand=hand, device=device,
+            renderer=renderer, seed=seed,
             batch_size=batch_size, limit=limit,
         )  # fmt: skip
         device, inputs = job.device, folder_inputs(job, plan.configs, out / "inputs")

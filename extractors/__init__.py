@@ -12,7 +12,7 @@ import functools
 import importlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from horefine.errors import ConfigError, suggestion
 
@@ -82,6 +82,7 @@ class Extractor(Protocol):
         ...
 
 
+@runtime_checkable
 class Initializer(Protocol):
     """Made as ``cls(device, hand)``."""
 
@@ -141,6 +142,25 @@ def reconstructs(init: str) -> bool:
     return bool(getattr(_named(init, INITIALIZERS, "initializer"), "reconstructs", False))
 
 
+def _from_checkpoint(
+    init: str, path: Path, device: str, hand: HandModel, trained_on: str | None, mano_dir: Path | None
+) -> Initializer:
+    """The initializer of a published network, or of ours with other weights."""
+    if init == "hoisdf":
+        from horefine.extractors.official_initial import initializer_of
+
+        return initializer_of(path, device, hand)
+    if init == "gsdf":
+        from horefine.extractors.gsdf_official import gsdf_initializer
+
+        return gsdf_initializer(path, device, hand, dataset=trained_on)
+    if init == "c2fsdf":
+        from horefine.extractors.c2f_sdf_official import c2f_initializer
+
+        return c2f_initializer(path, device, hand, trained_on or "dexycb", mano_dir)
+    raise ConfigError(f"checkpoint {path}: goes with the initializers hoisdf, gsdf and c2fsdf, not with {init!r}")
+
+
 def extracted_first(names: Iterable[str]) -> tuple[str, ...]:
     """What is extracted before refinement: the named fields, those of :data:`COMPLETED` by what they are read off."""
     return tuple(dict.fromkeys(field for name in names for field in COMPLETED.get(name, (name,))))
@@ -157,14 +177,18 @@ class Learned:
         hand: HandModel | None = None,
         checkpoint: Path | None = None,
         detector: str = "horefine",
+        trained_on: str | None = None,
+        mano_dir: Path | None = None,
     ) -> None:
         """Checks the names of initializer and detector, loads nothing but a ``checkpoint``.
 
         Args:
             init: One of :data:`INITIALIZERS`, or ``package.module:class``.
             hand: The hand model that poses are for (default: the embedded one).
-            checkpoint: HOISDF's weights instead of ours: a published ``snapshot_*.pth.tar`` (which wants a MANO hand),
-                or a ``.safetensors`` of ``horefine train hoisdf``.
+            checkpoint: Weights of ``init`` instead of ours: a published ``snapshot_*.pth.tar`` (which wants a MANO
+                hand), or a ``.safetensors`` of ``horefine train``.
+            trained_on: What a published gSDF or C2F-SDF was trained on, ``dexycb`` or ``obman``; its file does not say.
+            mano_dir: Where the MANO file is; C2F-SDF's poses are in its basis.
             detector: One of :data:`DETECTORS`, or ``package.module:class`` (a :class:`Finder`).
 
         Raises:
@@ -180,11 +204,9 @@ class Learned:
         self._finder: Finder = _named(detector, DETECTORS, "detector")(device)
         self._loaded: dict[type, Any] = {}
         if checkpoint is not None:
-            if init != "hoisdf":
-                raise ConfigError(f"checkpoint {checkpoint}: goes with the initializer hoisdf, not with {init!r}")
-            from horefine.extractors.official_initial import initializer_of
-
-            self._loaded[self._initializer] = initializer_of(checkpoint, device, self.hand)
+            self._loaded[self._initializer] = _from_checkpoint(
+                init, checkpoint, device, self.hand, trained_on, mano_dir
+            )
 
     @property
     def reconstructs(self) -> bool:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from horefine.data import Sample
 from horefine.errors import AssetError, SurfaceError
+from horefine.extractors import load_model
 from horefine.extractors.c2f_sdf import C2fSdf, Seen
 from horefine.extractors.c2f_sdf_cells import Cells, merged_heat, ser_cells, splat_points
 from horefine.extractors.c2f_sdf_checkpoints import load_c2f, read_c2f
@@ -34,7 +35,14 @@ from horefine.geometry import axis_angle_to_matrix, matrix_to_axis_angle
 from horefine.hand import HandModel
 from horefine.mano import REGISTER_AT
 
-__all__ = ["SEARCHES", "C2fReading", "OfficialC2fInitializer", "official_c2f", "reconstruction_cells"]
+__all__ = [
+    "SEARCHES",
+    "C2fReading",
+    "OfficialC2fInitializer",
+    "c2f_initializer",
+    "official_c2f",
+    "reconstruction_cells",
+]
 
 SEARCHES = ("follow", "cells")
 """How surfaces are looked for: along the surface itself (``surface.extract_surface``), or beginning in the cells that
@@ -64,6 +72,19 @@ def official_c2f(
         )
     basis = HandBasis.find(mano_dir) if needed else None
     return OfficialC2fInitializer(load_c2f(path, dataset), device, hand, basis)
+
+
+def c2f_initializer(
+    path: Path, device: str, hand: HandModel, dataset: str = "dexycb", mano_dir: Path | None = None
+) -> FieldInitializer:
+    """The initializer of a published checkpoint (:func:`official_c2f`), or of a weight file of horefine's own.
+
+    Raises:
+        AssetError, ConfigError: see :func:`official_c2f` and ``extractors.load_model``.
+    """
+    if path.suffix == ".safetensors":
+        return C2fInitializer(device, hand, load_model(path, "c2f_sdf"))  # type: ignore[arg-type]
+    return official_c2f(path, device, hand, dataset, mano_dir)
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,15 @@ from torch import Tensor, nn
 
 from horefine.extractors import measures
 from horefine.extractors.batches import OUTSIDE, augment_color, map_targets
+from horefine.extractors.c2f_sdf_official_task import OfficialC2fTask
 from horefine.extractors.c2f_sdf_task import C2fTask
 from horefine.extractors.contact_task import ContactTask
 from horefine.extractors.dense import bin_loss
 from horefine.extractors.detector import Detector, box_losses
 from horefine.extractors.encoder_decoder import DENSE, HEADS, FeatureNet
+from horefine.extractors.gsdf_official_task import GsdfOfficialTask, GsdfPoseTask
 from horefine.extractors.gsdf_task import GsdfTask
+from horefine.extractors.gsdf_video_task import GsdfVideoTask
 from horefine.extractors.heads import spread_loss
 from horefine.extractors.hoisdf import Hoisdf
 from horefine.extractors.hoisdf_task import hoisdf_losses, truth
@@ -155,7 +158,10 @@ TASKS: dict[str, type[Task]] = {
     task.name: task for task in (FeatureTask, HoisdfTask, DetectorTask, ContactTask, GsdfTask, C2fTask)
 }
 """By name; the recipes ``configs/train_<name>.yaml`` say with which numbers. Their weights come with horefine."""
-TRAINABLE: dict[str, type[Task]] = {**TASKS, OfficialTask.name: OfficialTask}
+_PUBLISHED: tuple[type[Task], ...] = (
+    OfficialTask, GsdfPoseTask, GsdfOfficialTask, GsdfVideoTask, OfficialC2fTask,
+)  # fmt: skip
+TRAINABLE: dict[str, type[Task]] = {**TASKS, **{task.name: task for task in _PUBLISHED}}
 """All that ``horefine train`` trains."""
 ON_CPU = frozenset({ContactTask.name})
 """Tasks whose batches are made for the CPU: ``device: auto`` takes it for them."""

@@ -13,7 +13,8 @@ import torch
 
 from horefine.config import Config
 from horefine.data import Sample
-from horefine.data.folder import FolderDataset
+from horefine.data.opened import Photographs
+from horefine.data.frames import natural_order
 from horefine.errors import AssetError, ConfigError, InputError
 from horefine.exchange import find_item
 from horefine.export import SCHEMA_VERSION
@@ -25,6 +26,7 @@ from horefine.outcome import Outcome, row_of
 from horefine.scene import Features, Pose
 
 __all__ = [
+    "ClipSettings",
     "Job",
     "Networks",
     "Plan",
@@ -40,12 +42,10 @@ __all__ = [
 
 @runtime_checkable
 class Networks(Protocol):
-    """The learned parts that a job uses; see ``extractors``."""
+    """The learned parts that a job uses; see ``extractors``.
 
-    @property
-    def reconstructs(self) -> bool:
-        """Whether first poses come with surfaces, so that an object needs no mesh."""
-        ...
+    One whose first poses come with surfaces, so that an object needs no mesh, says ``reconstructs = True``.
+    """
 
     def locate(self, sample: Sample, side: Literal["right", "left"] | None) -> Located:
         """Where hand and object are in a photograph; ``side`` is None where nobody said which hand it is."""
@@ -65,10 +65,20 @@ class Networks(Protocol):
 
 
 @dataclass(frozen=True)
+class ClipSettings:
+    """How the images of a folder are the frames of one clip."""
+
+    fps: float
+    """Frames a second of the folder."""
+    every: int = 1
+    """Only each so-manieth is used."""
+
+
+@dataclass(frozen=True)
 class Job:
     """What is to be done."""
 
-    dataset: FolderDataset
+    dataset: Photographs
     config: Config
     out: Path
     model: HandModel
@@ -91,13 +101,17 @@ class Job:
     overwrite: bool = False
     strict: bool = False
     pictures: bool = True
+    clip: ClipSettings | None = None
+    """The images are frames that follow one another (:mod:`horefine.clip_run`); None: images by themselves."""
     check: Callable[[], None] = lambda: None
     """Called after each step and before each image; raises KeyboardInterrupt when the run shall end."""
 
     @property
-    def indices(self) -> range:
-        count = len(self.dataset)
-        return range(count if self.limit is None else min(self.limit, count))
+    def indices(self) -> Sequence[int]:
+        """The images to refine, in order."""
+        if self.clip is not None:
+            return natural_order(self.dataset.names)[:: self.clip.every][: self.limit]
+        return range(len(self.dataset))[: self.limit]
 
     def folder(self, index: int) -> Path:
         return self.out / "items" / self.dataset.names[index]
@@ -105,7 +119,7 @@ class Job:
     @property
     def reconstructs(self) -> bool:
         """Whether an object that has no mesh can be used: its surface is seen by a network."""
-        return self.poses is None and self.maps is None and self.networks.reconstructs
+        return self.poses is None and self.maps is None and bool(getattr(self.networks, "reconstructs", False))
 
     def key(self) -> str:
         """Changes with everything but the images that results depend on."""
@@ -113,6 +127,8 @@ class Job:
         parts = (self.config.digest(), self.init if self.poses is None else "files", self.maps is not None, self.seed)
         if self.detector != "horefine" and self.poses is None:
             parts = (*parts, self.detector)
+        if self.clip is not None:
+            parts = (*parts, "clip", self.clip.fps, self.clip.every)
         return hashlib.sha256(json.dumps([*parts, self.weights, model, SCHEMA_VERSION]).encode()).hexdigest()[:10]
 
 

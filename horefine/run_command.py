@@ -14,14 +14,15 @@ from horefine.console import FAILED, log, one_thread, progress, stoppable
 
 if TYPE_CHECKING:
     from horefine.config import Config
-    from horefine.job import Job
+    from horefine.data.folder import FolderOptions
+    from horefine.job import ClipSettings, Job
     from horefine.outcome import Outcome
 
 __all__ = ["drive", "make_job", "show_plan"]
 
 
 def make_job(
-    images: Path,
+    images: Path | None,
     out: Path,
     recipe: Config,
     *,
@@ -40,12 +41,23 @@ def make_job(
     hand: str,
     device: str,
     renderer: str,
+    trained_on: str | None = None,
+    dataset_name: str | None = None,
+    root: Path | None = None,
+    split: str | None = None,
+    clip: bool = False,
+    every: int = 1,
+    fps: float | None = None,
     **settings: Any,
 ) -> Job:
-    """The job that the options describe; what cannot be used is said before any work."""
+    """The job that the options describe; what cannot be used is said before any work.
+
+    A video is unpacked below ``out`` and is a clip, as a folder of frames is with ``clip``.
+    """
     from horefine.data.folder import FolderDataset, FolderOptions
     from horefine.data.known import parse_wrist
     from horefine.data.lens import parse_intrinsics
+    from horefine.data.opened import Photographs, open_named
     from horefine.errors import ConfigError, InputError
     from horefine.extractors import Learned, reconstructs
     from horefine.job import Job, check_device, check_renderer, hand_model, weights_digest
@@ -59,21 +71,72 @@ def make_job(
     source = "--fov" if fov is not None else "--intrinsics"
     place = None if wrist is None else parse_wrist(wrist)
     files = _folder(Path(init), "--init") if "/" in init or Path(init).is_dir() else None
+    images, frames = _clip_of(images, out, clip, every, fps)
     unknown = files is None and features is None and reconstructs(init)
     options = FolderOptions(object_name, object_unit, camera, source, side, place, boxes, unknown=unknown)
-    dataset = FolderDataset(images, options)
+    dataset: Photographs
+    if dataset_name is not None:
+        _only_folders(images, options, dataset_name)
+        dataset = open_named(dataset_name, root, split, {"mano_dir": mano_dir, "hand": hand})
+    elif images is not None:
+        dataset = FolderDataset(images, options)
+    else:
+        raise ConfigError("which images? Give a folder of them, or --dataset NAME --root DIR")
     where = check_device(device)
     one_thread()
     check_renderer(renderer, where)
     if checkpoint is not None and files is not None:
-        raise ConfigError(f"--checkpoint {checkpoint}: goes with --init hoisdf, not with the poses of {files}")
+        raise ConfigError(f"--checkpoint {checkpoint}: goes with a network's --init, not with the poses of {files}")
     model = hand_model(mano_dir, hand)
-    networks = Learned("hoisdf" if files else init, device=where, hand=model, checkpoint=checkpoint, detector=detector)
+    networks = Learned(
+        "hoisdf" if files else init, device=where, hand=model, checkpoint=checkpoint, detector=detector,
+        trained_on=trained_on, mano_dir=mano_dir,
+    )  # fmt: skip
     return Job(
         dataset=dataset, config=recipe, out=out, model=model, networks=networks, init=init, poses=files,
         detector=detector, maps=_folder(features, "--features"), device=where, renderer=renderer,
-        weights="" if files and features else weights_digest(checkpoint, init), **settings,
+        weights="" if files and features else weights_digest(checkpoint, init), clip=frames, **settings,
     )  # fmt: skip
+
+
+def _clip_of(
+    images: Path | None, out: Path, clip: bool, every: int, fps: float | None
+) -> tuple[Path | None, ClipSettings | None]:
+    """The folder of the frames, and how they are one clip; None where they are images by themselves."""
+    from horefine.clip import FPS
+    from horefine.data.frames import is_video
+    from horefine.errors import ConfigError
+    from horefine.job import ClipSettings
+    from horefine.video import unpack_video
+
+    if images is None:
+        if clip:
+            raise ConfigError("--clip: goes with a folder of frames or a video, not with --dataset")
+        return None, None
+    if is_video(images):
+        folder, rate = unpack_video(images, out / "frames", every=every, fps=fps)
+        log.info("%s: frames in %s, %.4g a second", images, folder, rate)
+        return folder, ClipSettings(rate)
+    if not clip:
+        if every != 1 or fps is not None:
+            raise ConfigError("--every and --fps: go with --clip or a video; images by themselves have no order")
+        return images, None
+    if images.is_file():
+        raise ConfigError(f"--clip {images}: a picture is no clip; give the folder of its frames, or a video")
+    return images, ClipSettings(FPS if fps is None else fps, every)
+
+
+def _only_folders(images: Path | None, options: FolderOptions, dataset: str) -> None:
+    """Refuses what is said of photographs in a folder where a dataset says it."""
+    from horefine.errors import ConfigError
+
+    given = {
+        "a folder of images": images, "--object": options.object, "--object-unit": options.object_unit,
+        options.camera_from: options.camera, "--side": options.side, "--wrist": options.wrist, "--boxes": options.boxes,
+    }  # fmt: skip
+    known = [name for name, value in given.items() if value is not None]
+    if known:
+        raise ConfigError(f"--dataset {dataset}: says that itself; leave out {', '.join(known)}")
 
 
 def _folder(path: Path | None, option: str) -> Path | None:
@@ -104,8 +167,10 @@ def show_plan(job: Job, as_json: bool) -> None:
 
 def drive(job: Job, as_json: bool, quiet: bool) -> None:
     """Runs the job with a progress bar; writes summary and report of what was finished, however it ends."""
-    from horefine.pipeline import run as refine_all
+    from horefine.clip_run import run as refine_clip
+    from horefine.pipeline import run as refine_images
 
+    refine_all = refine_images if job.clip is None else refine_clip
     done: list[Outcome] = []
     stopped = True
     try:
@@ -130,6 +195,7 @@ def drive(job: Job, as_json: bool, quiet: bool) -> None:
 
 
 def _conclude(job: Job, done: list[Outcome]) -> None:
+    from horefine.clip_run import read_motion
     from horefine.outcome import write_summary
     from horefine.report import write_report
 
@@ -137,7 +203,10 @@ def _conclude(job: Job, done: list[Outcome]) -> None:
         "schema_version": 1, "input": str(job.dataset.path), "hand_model": job.model.name, "device": job.device,
         "renderer": job.renderer, "seed": job.seed, "config_hash": job.key(), "first_pose": str(job.poses or job.init),
         "features": str(job.maps or "networks"), "complete": len(done) == len(job.indices),
+        "dataset": getattr(job.dataset, "about", None),
     }  # fmt: skip
-    place = {name: index for index, name in enumerate(job.dataset.names)}
+    if job.clip is not None:
+        about["clip"] = read_motion(job.out)
+    place = {job.dataset.names[index]: k for k, index in enumerate(job.indices)}
     write_summary(job.out, sorted(done, key=lambda outcome: place[outcome.name]), about)
     log.info("report: %s", write_report(job.out, f"horefine: {job.dataset.path.resolve().name}"))
