@@ -15,9 +15,9 @@ PYTEST_ARGS ?= -n auto --dist loadfile
 DEMO_ARGS ?=
 
 # Each takes minutes as called here; with more scenes: python -m benchmarks.NAME --help. Some of them only:
-# make bench BENCHMARKS='sensitivity recipes'. parity_hoisdf wants a folder of recordings,
+# make bench BENCHMARKS='sensitivity recipes'. parity_* want a folder of recordings,
 # ablations_hoisdf training data and hours.
-BENCHMARKS ?= $(filter-out parity_hoisdf ablations_hoisdf,$(patsubst benchmarks/%.py,%,$(wildcard benchmarks/[a-z]*.py)))
+BENCHMARKS ?= $(filter-out parity_hoisdf parity_gsdf parity_c2f_sdf ablations_hoisdf,$(patsubst benchmarks/%.py,%,$(wildcard benchmarks/[a-z]*.py)))
 
 BIN := .venv/bin
 STAMP := .venv/.installed
