@@ -83,11 +83,12 @@ def refine_clip(
     check_times(times, len(pose))
     model, device = (hand_model or load_hand()).to("cpu"), features.camera.matrix.device
     work = _Work(features, model, renderer, seed, batch, progress)
-    found = alone = work.refine(pose, torch.arange(len(pose)), config, complete=complete)
+    single = config.model_copy(update={"losses": {**config.losses, "temporal": 0}})
+    found = alone = work.refine(pose, torch.arange(len(pose)), single, complete=complete)
     if complete is not None:
         work = replace(work, features=complete(alone.pose.to(device), features))
     if config.clip.warm and len(pose) > 1:
-        found = put_right(alone, times, config, work.features, model, renderer, work.refine)
+        found = put_right(alone, times, single, work.features, model, renderer, work.refine)
     used = usable_frames(found)
     if config.clip.shape == "shared" and used.any():
         rows = used.nonzero().flatten()
@@ -134,10 +135,9 @@ def together(config: Config, *, temporal: bool) -> Config:
     stage |= {"steps": (config.clip.steps or SWEEP[kind]) if temporal else SETTLE[kind], "rounds": 1}
     if kind == "adam":
         stage["rate"] *= 0.3
-    if temporal:
-        table["losses"] = {"temporal": 1.0, **table["losses"]}
-        if isinstance(stage["losses"], list):
-            stage["losses"] = [*dict.fromkeys([*stage["losses"], "temporal"])]
+    table["losses"] = {"temporal": 1.0, **table["losses"]} if temporal else table["losses"] | {"temporal": 0}
+    if temporal and isinstance(stage["losses"], list):
+        stage["losses"] = [*dict.fromkeys([*stage["losses"], "temporal"])]
     if config.clip.shape == "shared":
         table["variables"] = {}
         if isinstance(config.optimizer, LevenbergMarquardt):

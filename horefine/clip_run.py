@@ -137,6 +137,7 @@ def _refined(job: Job, items: list[Item], failed: list[Outcome], digest: str) ->
     numbers = _numbers(job)
     frames = torch.tensor([numbers[place[item.index]] for item in items])
     assert job.clip is not None
+    log.info("%d frames are ready and refined together", len(items))
     try:
         found = _refine(job, items, frames / job.clip.fps)
     except (InputError, ConfigError, RuntimeError) as error:

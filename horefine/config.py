@@ -225,13 +225,14 @@ class Config(_Table):
         of_losses += [n for term in terms if not term.optional for n in term.confidences]
         of_skip = ["contact"] if self.skip.contact > 0 else []
         of_starts = ["pose_spread"] if self.starts.count == "auto" else []
-        return tuple(dict.fromkeys([*self.align.features, *of_losses, *of_skip, *of_starts]))
+        every = dict.fromkeys([*self.align.features, *of_losses, *of_skip, *of_starts])
+        return tuple(name for name in every if name != "neighbours")  # a clip makes them, nobody extracts them
 
     @property
     def wishes(self) -> tuple[str, ...]:
         """Further features that optional losses would use."""
         names = dict.fromkeys(n for term in self.terms().values() if term.optional for n in term.features)
-        return tuple(n for n in names if n not in self.features)
+        return tuple(n for n in names if n not in (*self.features, "neighbours"))
 
     def dump(self) -> str:
         """YAML that loads to the same configuration."""

@@ -22,7 +22,7 @@ from horefine.errors import ConfigError, InputError
 from horefine.geometry import Camera, axis_angle_to_matrix, matrix_to_axis_angle
 from horefine.losses import LOSSES
 from horefine.mesh import Mesh
-from horefine.metrics.motion import acceleration_error
+from horefine.metrics.motion import acceleration, acceleration_error
 from horefine.motion import LEAST, UNKNOWN, blend, bridged, level_of, neighbours_of, second_differences
 from horefine.refinement import Refinement
 from horefine.scene import Features
@@ -354,6 +354,50 @@ def test_a_clip_of_one_or_two_frames_is_refined_too(count: int) -> None:
     start = disturb(truth, 5, 5.0, 5.0, 5.0, model=hand_model(), object_center=features.object.center)
     found = refine_clip(start, features, "default", hand_model=hand_model())
     assert found.frames.status == ("improved",) * count and not found.bridged.any()
+
+
+FEW = ("stages.correspond.steps=2", "stages.settle.steps=1", "stages.render.steps=1")
+
+
+def test_a_clip_whose_frames_have_nothing_to_do_with_one_another_is_its_frames() -> None:
+    truth, features = a_clip(3)
+    start = disturb(truth, 5, 5.0, 5.0, 5.0, model=hand_model(), object_center=features.object.center)
+    apart = tuned(*FEW, "losses.temporal=0", "clip.shape=own", "clip.warm=false")
+    found = refine_clip(start, features, apart, hand_model=hand_model(), batch=2)
+    for frame in range(3):
+        alone = refine(start[frame], features[torch.tensor([frame])], tuned(*FEW), hand_model=hand_model())
+        torch.testing.assert_close(found.frames.pose.hand_rotvec[frame], alone.pose.hand_rotvec[0], atol=1e-4, rtol=0)
+        torch.testing.assert_close(
+            found.frames.pose.object_transl[frame], alone.pose.object_transl[0], atol=1e-5, rtol=0
+        )
+
+
+def test_a_recipe_may_name_the_loss_that_images_do_not_have() -> None:
+    """Where a stage takes all losses, single frames go without it; images by themselves say what is missing."""
+    truth, features = a_clip(3)
+    losses = {"surface_reprojection": {"sigma": 1.0}, "surface_depth": {"sigma": 0.005}, "temporal": 2.0}
+    config = load_config({"losses": losses, "stages": {"all": {"steps": 2}}, "clip": {"sweeps": 1, "warm": False},
+                          "optimizer": {"name": "levenberg_marquardt"}})  # fmt: skip
+    assert (
+        "neighbours" not in (*config.features, *config.wishes) and together(config, temporal=True).terms()["temporal"]
+    )
+    found = refine_clip(truth, features, config, hand_model=hand_model())
+    assert not found.bridged.any()
+    with pytest.raises(ConfigError, match=r"needs features\.neighbours"):
+        refine(truth, features, config, hand_model=hand_model())
+
+
+@pytest.mark.slow
+def test_adam_takes_clips_too() -> None:
+    truth, features = a_clip(4)
+    start = disturb(truth, 5, 5.0, 5.0, 5.0, model=hand_model(), object_center=features.object.center)
+    config = load_config("adam", ["stages.correspond.steps=20", "stages.render.steps=15", "clip.steps=15",
+                                  "clip.sweeps=2", "clip.warm=false"])  # fmt: skip
+    found = refine_clip(start, corrupt(features, "n02", 3), config, times=TIMES[:4], hand_model=hand_model())
+    assert (found.frames.pose.hand_shape == found.frames.pose.hand_shape[0]).all()
+    rough, smooth = (acceleration(points_of(hand_model(), features.object, p)[1]).mean()
+                     for p in (found.alone, found.frames.pose))  # fmt: skip
+    assert smooth < 0.7 * rough
 
 
 def test_nothing_is_seen_in_any_frame() -> None:
