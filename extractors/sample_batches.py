@@ -23,6 +23,7 @@ from horefine.data import Dataset, Sample
 from horefine.data.bank import hand_digest
 from horefine.data.crop import crop_box, resample
 from horefine.data.folder import FolderDataset
+from horefine.data.hand_truth import TruthHand
 from horefine.data.maps import exact_features
 from horefine.data.mirror import mirror_sample
 from horefine.data.scenes import SceneSource
@@ -188,8 +189,16 @@ def hand_of(data: Path | Dataset, kind: str = "auto") -> HandModel:
     """The hand whose pose and shape the data's truth is.
 
     Of synthetic scenes it is the one that they were made with; of other data a MANO hand where there is one
-    (``auto``), or the one insisted on (``embedded``, ``mano``).
+    (``auto``), or the one insisted on (``embedded``, ``mano``). A dataset's truth is of the hand it was opened with.
+
+    Raises:
+        ConfigError: another one is insisted on.
     """
+    truth = getattr(data, "hand", None)
+    if isinstance(truth, TruthHand):
+        if kind not in ("auto", truth.name):
+            raise ConfigError(f"hand: {kind}: the data's truth is of the {truth.name} hand: open it with hand={kind}")
+        return truth.model()
     source = getattr(data, "source", None)
     if isinstance(source, SceneSource):
         return source.hand

@@ -69,7 +69,7 @@ def test_index_is_the_official_one(official: Path, split: str) -> None:
         assert list(recording.objects) == sample["ycb_ids"]
         assert recording.grasped == sample["ycb_grasp_ind"]
         assert recording.side == sample["mano_side"]
-        assert data.betas(recording) == pytest.approx(sample["mano_betas"])
+        assert data.truths.betas(recording) == pytest.approx(sample["mano_betas"])
         matrix, expected_camera = data._cameras[camera].matrix[0], sample["intrinsics"]
         found = [matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2]]
         assert torch.stack(found).tolist() == [expected_camera[key] for key in ("fx", "fy", "ppx", "ppy")]

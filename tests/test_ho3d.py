@@ -194,9 +194,15 @@ def test_published_joints_of_the_evaluation_part(tree: tuple[Path, dict[str, Fra
             found = data.hand.model()(pose.hand_rotvec, pose.hand_shape, pose.hand_transl).joints[0].numpy()
             assert np.linalg.norm(found - true.joints, axis=1).mean() < 0.003
             assert sample.object_truth is not None
-    (root / "evaluation_xyz.json").write_text("[[[0, 0, 0]]]")
-    with pytest.raises(InputError, match=r"evaluation_xyz\.json: entry 0: ValueError"):
-        HO3D(root, hand="embedded")[0]
+    for text, said in (
+        ("[[[0, 0, 0]]]", "1 entries for 3 frames: of another version"),
+        ("[[1], [2], [3]]", "ValueError"),
+        ("{}", "expected a list"),
+        ("[", "cannot be read as JSON"),
+    ):
+        (root / "evaluation_xyz.json").write_text(text)
+        with pytest.raises(InputError, match=rf"evaluation_xyz\.json: .*{said}"):
+            HO3D(root, hand="embedded")[0]
 
 
 def test_splits_by_name(tmp_path: Path) -> None:

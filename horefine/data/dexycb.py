@@ -6,7 +6,6 @@ number is its place in the official split, whatever is kept of it, so that resul
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,30 +19,21 @@ from numpy import ndarray
 
 from horefine.data import Sample
 from horefine.data import dexycb_files as files
-from horefine.data.annotation import box_of, pose_of
 from horefine.data.dexycb_files import SERIALS, SIZE, Label, Recording
 from horefine.data.dexycb_keep import KEEP, listed
 from horefine.data.dexycb_splits import split_named
-from horefine.data.hand_truth import TruthHand, nearest_shape
+from horefine.data.dexycb_truth import LabelTruth
+from horefine.data.given import GIVE, given_fields
+from horefine.data.hand_truth import TruthHand
 from horefine.data.index import Lazy, depth_at, given_names, no_picture, picture_at, place_of
-from horefine.data.known import keypoint_box
 from horefine.data.ycb import YCB, YcbModels
-from horefine.errors import ConfigError, InputError, suggestion
+from horefine.errors import ConfigError, suggestion
 from horefine.geometry import Camera
 from horefine.mano import HandData
-from horefine.mesh import Mesh
-from horefine.scene import Pose
 
 __all__ = ["DexYCB"]
 
 log = logging.getLogger(__name__)
-
-GIVE = ("boxes", "wrist", "keypoints")
-_NO_HAND = "no hand is annotated in this frame"
-_NO_OBJECT = "the object's pose is not annotated in this frame"
-_NO_IDS = "some subjects are missing: places in the official split are not known"
-_FAR = {"right": 0.003, "left": 0.012}
-"""Metres between annotated joints and those of the decoded hand, beyond which the decoding is doubted."""
 
 
 class DexYCB:
@@ -106,15 +96,11 @@ class DexYCB:
         self._ends = np.cumsum(counts)
         self.hand = TruthHand(mano) if mano is not None else TruthHand.find(mano_dir, hand)
         self.models = _models(self.root, models)
-        self._betas: dict[str, Float[ndarray, "10"]] = {}
-        self._checked: set[str] = set()
+        self.truths = LabelTruth(self.root, self.hand)
         self.keep = keep if frames is None else str(frames)
         self._kept: np.ndarray | None = None
         kept = KEEP[keep](self) if frames is None else listed(Path(frames), self)
         self._kept = None if kept is None else np.asarray(kept, np.int32)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_betas": {}}
 
     def __len__(self) -> int:
         return self.total if self._kept is None else len(self._kept)
@@ -132,11 +118,14 @@ class DexYCB:
         label = self.label(number)
         mesh, notes = self.models.find(self.grasped(recording))
         lens = self._lens(camera, picture.size)
-        truth, said = self._truth(recording, label)
+        truth, said = self.truths.pose(recording, label)
         depth, missing = None, ()
         if self._pictures:
             depth, missing = depth_at(folder / f"aligned_depth_to_color_{frame:06d}.png", picture.size)
-        sample = Sample(
+        matrix = _matrix(label.objects[recording.grasped])
+        wrist = None if label.joints is None else label.joints[0]
+        given = given_fields(self._give, lens, points=label.points, wrist=wrist, mesh=mesh, matrix=matrix)
+        return Sample(
             name=self._name(number),
             image=picture.image,
             camera=lens,
@@ -145,11 +134,11 @@ class DexYCB:
             side=recording.side,
             truth=truth,
             joints=None if label.joints is None else _tensor(label.joints),
-            object_truth=_matrix(label.objects[recording.grasped]),
+            object_truth=None if matrix is None else _tensor(matrix),
             ids=self.ids(index),
             notes=(*picture.notes, *notes, *missing, *said),
+            **given,
         )
-        return self._given(sample, label, mesh)
 
     # --- the index
 
@@ -252,68 +241,6 @@ class DexYCB:
         """Name of the object that is grasped."""
         return YCB[recording.objects[recording.grasped]]
 
-    def betas(self, recording: Recording) -> Float[ndarray, "10"]:
-        """The annotated shape of a recording's hand."""
-        if recording.hand not in self._betas:
-            self._betas[recording.hand] = files.read_betas(self.root, recording.hand)
-        return self._betas[recording.hand]
-
-    def _truth(self, recording: Recording, label: Label) -> tuple[Pose | None, tuple[str, ...]]:
-        """The true pose, and what there is to say of it."""
-        matrix = _matrix(label.objects[recording.grasped])
-        said = [text for text, absent in ((_NO_HAND, label.hand is None), (_NO_OBJECT, matrix is None)) if absent]
-        if label.hand is None or matrix is None:
-            return None, tuple(said)
-        try:
-            if self.hand.mano is not None:
-                betas = self.betas(recording)
-                found = self.hand.from_pca(label.hand[:48], betas, label.hand[48:], recording.side)
-                self._check(recording, found, label)
-            elif label.joints is not None:
-                found, text = self.hand.from_joints(label.joints, recording.side)
-                said.append(text)
-            else:
-                return None, ("no true hand: without MANO it comes from the joints, which are not annotated here",)
-        except InputError as error:
-            return None, (f"no true hand: {error}",)
-        return pose_of(found, matrix.numpy().astype(np.float64), recording.side), tuple(said)
-
-    def _check(self, recording: Recording, found: Any, label: Label) -> None:
-        """Once for each subject's hand: the decoded one against the annotated joints; left ones' fault is said."""
-        if recording.hand in self._checked or label.joints is None:
-            return
-        self._checked.add(recording.hand)
-        if recording.side == "left" and self.hand.mano is not None:
-            residual = 1e3 * nearest_shape(self.hand.mano, self.betas(recording))[1]
-            log.info(
-                "%s: annotated with the sign fault of MANO's left shapes: the nearest right shape in the mirror is "
-                "taken (%.2f mm off on the mean)", recording.hand, residual,
-            )  # fmt: skip
-        joints = self.hand.model()(found.rotvec, found.shape, found.transl).joints[0].double().numpy()
-        flip = [-1.0 if recording.side == "left" else 1.0, 1.0, 1.0]
-        far = float(np.linalg.norm(joints * flip - label.joints, axis=1).mean())
-        if far > _FAR[recording.side]:
-            log.warning(
-                "%s: the decoded hand is %.1f mm from the annotated joints: is %s the original, with its PCA basis?",
-                recording.hand, 1e3 * far, "MANO_RIGHT.pkl" if recording.side == "right" else "MANO_LEFT.pkl",
-            )  # fmt: skip
-
-    def _given(self, sample: Sample, label: Label, mesh: Mesh | None) -> Sample:
-        """The sample with what is given of the annotation."""
-        more: dict[str, Any] = {}
-        if label.joints is not None and label.points is not None:
-            points = _tensor(label.points)
-            if "boxes" in self._give:
-                more["hand_box"] = keypoint_box(points)
-            if "keypoints" in self._give:
-                more["keypoints"] = points
-            if "wrist" in self._give:
-                more["wrist"] = tuple(float(value) for value in label.joints[0])
-        if "boxes" in self._give and sample.object_truth is not None and mesh is not None:
-            held = mesh.vertices[0] @ sample.object_truth[:3, :3].T + sample.object_truth[:3, 3]
-            more["object_box"] = box_of(held.double().numpy(), sample.camera)
-        return dataclasses.replace(sample, **more) if more else sample
-
     def _lens(self, camera: int, size: tuple[int, int]) -> Camera:
         lens = self._cameras[camera]
         return lens if size == SIZE else lens.resized(size)
@@ -343,11 +270,9 @@ def _models(root: Path, models: str | Path | None) -> YcbModels:
     return YcbModels(folder if folder.is_dir() else None, info)
 
 
-def _matrix(rows: Float[ndarray, "3 4"]) -> torch.Tensor | None:
-    """Object to camera "4 4"; None where it is all zero."""
-    if not rows.any():
-        return None
-    return _tensor(np.concatenate([rows, [[0.0, 0.0, 0.0, 1.0]]]))
+def _matrix(rows: Float[ndarray, "3 4"]) -> Float[ndarray, "4 4"] | None:
+    """Object to camera; None where it is all zero."""
+    return np.concatenate([rows, [[0.0, 0.0, 0.0, 1.0]]]) if rows.any() else None
 
 
 def _tensor(values: ndarray) -> torch.Tensor:

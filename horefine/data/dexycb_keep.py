@@ -144,7 +144,7 @@ def _touches(data: DexYCB, number: int) -> bool:
     if data.hand.mano is None:
         raise AssetError("keep=gsdf measures MANO's vertices: give mano_dir=DIR, or the paper's own list (frames=FILE)")
     recording, _, _ = data.locate(number)
-    truth = data._truth(recording, data.label(number))[0]
+    truth = data.truths.pose(recording, data.label(number))[0]
     mesh, notes = data.models.find(data.grasped(recording))
     if mesh is None:
         raise AssetError(f"keep=gsdf measures distances to the objects; {notes[0]}")

@@ -12,7 +12,7 @@ once, with the wrist kept where it is: linear least squares over all vertices.
 
 from __future__ import annotations
 
-import logging
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,6 @@ from horefine.hand import HandModel, load_hand
 from horefine.mano import HandData, find_mano, read_mano
 
 __all__ = ["KINDS", "TruthHand", "nearest_shape"]
-
-log = logging.getLogger(__name__)
 
 KINDS = ("auto", "mano", "embedded")
 _MIRROR = np.array([-1.0, 1.0, 1.0])
@@ -76,8 +74,15 @@ class TruthHand:
         return "embedded" if self.mano is None else "mano"
 
     def model(self) -> HandModel:
-        """The hand model that the poses are of; made anew each time for MANO."""
+        """The hand model that the poses are of."""
+        return self._model
+
+    @functools.cached_property
+    def _model(self) -> HandModel:
         return load_hand(kind="embedded") if self.mano is None else HandModel.from_data(self.mano, "mano")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in vars(self).items() if key != "_model"}
 
     def fingers(self, values: Float[ndarray, "45"], side: str) -> Float[ndarray, "15 3"]:
         """Rotations relative to the flat hand, of the hand as it is, from all 45 PCA values about the mean pose.

@@ -6,7 +6,6 @@ Its joints were published later: lay ``evaluation_xyz.json`` beside ``evaluation
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -18,11 +17,11 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from horefine.data import Sample
-from horefine.data.annotation import HandPose, box_of, pose_of
+from horefine.data.annotation import HandPose, pose_of
+from horefine.data.given import GIVE, given_fields
 from horefine.data.hand_truth import TruthHand
 from horefine.data.ho3d_files import (
     Annotation,
-    joints_of,
     name_of,
     read_annotation,
     read_frames,
@@ -30,11 +29,11 @@ from horefine.data.ho3d_files import (
     split_named,
 )
 from horefine.data.ho3d_keep import KEEP
+from horefine.data.ho3d_published import FILE, PublishedJoints
 from horefine.data.index import Lazy, depth_at, given_names, no_picture, picture_at, place_of
-from horefine.data.known import keypoint_box
 from horefine.data.ycb import YcbModels
 from horefine.errors import ConfigError, InputError, suggestion
-from horefine.geometry import Box, Camera, project
+from horefine.geometry import Camera, project
 from horefine.mano import HandData
 from horefine.mesh import Mesh
 from horefine.scene import Pose
@@ -43,9 +42,7 @@ __all__ = ["HO3D"]
 
 log = logging.getLogger(__name__)
 
-GIVE = ("boxes", "wrist", "keypoints")
 SIZE = 480, 640
-TRUTH = "evaluation_xyz.json"
 _PLACES = ("models", "YCB_Models/models", "YCB_Video_Models/models", "../models", "../YCB_Video_Models/models")
 _SAME_BOX = 0.005
 
@@ -104,14 +101,11 @@ class HO3D:
         first = self.root / self._subset.folder / self._sequences[0] / "rgb"
         self.version = "v3" if next(first.glob("*.jpg"), None) is not None else "v2"
         self._cameras: dict[str, Float[ndarray, "3 3"]] = {}
-        self._joints: list[Any] | None = None
+        self._published = PublishedJoints(self.root)
         self._checked: set[str] = set()
         self._kept: np.ndarray | None = None
         kept = KEEP[keep](self)
         self._kept = None if kept is None else np.asarray(kept, np.int32)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_joints": None}
 
     def __len__(self) -> int:
         return len(self._rows) if self._kept is None else len(self._kept)
@@ -135,6 +129,10 @@ class HO3D:
             depth, missing = depth_at(self._part(row, "depth", "png"), picture.size, read_ho3d_depth)
         joints = self._true_joints(row, known)
         truth, notes = self._truth(known, joints)
+        points = None if joints is None else project(_tensor(joints)[None], camera.matrix)[0].numpy()
+        given = given_fields(
+            self._give, camera, points=points, wrist=known.wrist, box=known.box, mesh=mesh, matrix=known.object
+        )
         return Sample(
             name=self._name(row).replace("/", "_"),
             image=picture.image,
@@ -146,7 +144,7 @@ class HO3D:
             object_truth=None if known.object is None else _tensor(known.object),
             ids=self.ids(index),
             notes=(*picture.notes, *said, *more, *missing, *notes),
-            **self._given(known, joints, camera, mesh),
+            **given,
         )
 
     # --- the index
@@ -187,7 +185,8 @@ class HO3D:
             "dataset": f"HO-3D {self.version}", "root": str(self.root), "split": self.split, "kept": self.keep,
             "samples": len(self), "samples of the split": self.total, "sequences": len(self._sequences),
             "true hand": self.hand.name, "object models": str(self.models.folder),
-            "models missing": self.models.missing(), "published joints": str(self._published()),
+            "models missing": self.models.missing(),
+            "published joints": str(self._published.path) if self._published.there else None,
         }  # fmt: skip
 
     def ids(self, index: int) -> Mapping[str, int] | None:
@@ -220,34 +219,14 @@ class HO3D:
                 return None, (f"no true hand: {error}",)
             said = (text,)
         else:
-            return None, (f"only the wrist of this hand is annotated (its joints: {TRUTH}, see docs/datasets.md)",)
+            return None, (f"only the wrist of this hand is annotated (its joints: {FILE}, see docs/datasets.md)",)
         return pose_of(found, known.object, "right"), said
 
     def _true_joints(self, row: int, known: Annotation) -> Float[ndarray, "21 3"] | None:
         """Annotated joints, or the published ones of the evaluation part."""
-        path = self._published()
-        if known.joints is not None or path is None:
+        if known.joints is not None or self._subset.folder != "evaluation" or not self._published.there:
             return known.joints
-        if self._joints is None:
-            self._joints = _read_joints(path)
-        place = self._line(row)
-        try:
-            return joints_of(self._joints[place])
-        except (IndexError, ValueError, TypeError) as error:
-            raise InputError(
-                f"{path}: entry {place}: {type(error).__name__}: {error}; is it of {self.version}?"
-            ) from None
-
-    def _published(self) -> Path | None:
-        path = self.root / TRUTH
-        return path if self._subset.folder == "evaluation" and path.is_file() else None
-
-    def _line(self, row: int) -> int:
-        """An image's line in ``evaluation.txt``, from 0."""
-        if self._subset.spans is None:
-            return row
-        lines = (self.root / "evaluation.txt").read_text().split()
-        return lines.index(self._name(row))
+        return self._published.of(self._name(row))
 
     def _camera(self, row: int, known: Annotation, size: tuple[int, int]) -> tuple[Camera, tuple[str, ...]]:
         """The frame's camera, or that of another frame of its sequence."""
@@ -280,21 +259,6 @@ class HO3D:
                 known.object_name, 1e3 * far,
             )  # fmt: skip
 
-    def _given(self, known: Annotation, joints: ndarray | None, camera: Camera, mesh: Mesh | None) -> Mapping[str, Any]:
-        more: dict[str, Any] = {}
-        if "wrist" in self._give and known.wrist is not None:
-            more["wrist"] = tuple(known.wrist.tolist())
-        points = None if joints is None else project(_tensor(joints)[None], camera.matrix)[0]
-        if "keypoints" in self._give and points is not None:
-            more["keypoints"] = points
-        if "boxes" in self._give:
-            box: Box | None = known.box
-            more["hand_box"] = keypoint_box(points) if box is None and points is not None else box
-            if known.object is not None and mesh is not None:
-                held = mesh.vertices[0].double().numpy() @ known.object[:3, :3].T + known.object[:3, 3]
-                more["object_box"] = box_of(held, camera)
-        return more
-
     def _part(self, row: int, part: str, suffix: str) -> Path:
         sequence = self._sequences[self._rows[row]]
         return self.root / self._subset.folder / sequence / part / f"{self._numbers[row]:04d}.{suffix}"
@@ -321,16 +285,6 @@ def _models(root: Path, models: str | Path | None) -> Path | None:
     if not folder.is_dir():
         raise ConfigError(f"models {folder}: no such folder")
     return folder
-
-
-def _read_joints(path: Path) -> list[Any]:
-    try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as JSON ({error}); fetch it again") from None
-    if not isinstance(found, list):
-        raise InputError(f"{path}: expected a list of 21 joints for each frame, got a {type(found).__name__}")
-    return found
 
 
 def _hand(rotvec: ndarray, betas: ndarray, transl: ndarray) -> HandPose:

@@ -67,7 +67,11 @@ class OpenedDataset:
         self.source, self.name = source, name
         self.path = self.root = root
         self.step = step
-        self.about: Mapping[str, Any] = {"name": name, "root": str(root.resolve()), "options": {**options, "step": step}}
+        self.about: Mapping[str, Any] = {
+            "name": name,
+            "root": str(root.resolve()),
+            "options": {**options, "step": step},
+        }
         """How it was opened, for the summary of a run."""
 
     def __len__(self) -> int:
