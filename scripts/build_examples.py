@@ -17,10 +17,33 @@ from pathlib import Path
 
 from PIL import Image
 
+from horefine.data.clips import SyntheticClips
 from horefine.data.synthetic import write_dataset
 
 CHOSEN = {1: "can", 3: "box", 4: "banana", 5: "mug", 6: "drill", 13: "tumbler"}
 """Scene of the seed -> name of the example. Chosen before any network had seen them, for variety."""
+
+
+CLIP, FRAMES = 0, 6
+"""Which clip of the seed is the example, and how long it is."""
+
+
+def write_clip(out: Path) -> None:
+    """A short clip: frames as JPEG, what is common to them in one sidecar, the true poses apart."""
+    with tempfile.TemporaryDirectory() as scratch:
+        SyntheticClips(CLIP + 1, FRAMES, seed=2026).write(Path(scratch), CLIP)
+        for folder in (out / "clip", out / "clip_truth"):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+        common = {}
+        for number, file in enumerate(sorted(Path(scratch, "images").glob("*.json"))):
+            known = json.loads(file.read_text())
+            common = {key: known[key] for key in ("camera", "object", "side")}
+            name = f"frame_{number:02d}"
+            Image.open(file.with_suffix(".png")).save(out / "clip" / f"{name}.jpg", quality=93)
+            (out / "clip" / f"{name}.json").write_text(json.dumps({"truth": f"../clip_truth/{name}.npz"}) + "\n")
+            shutil.copy(Path(scratch, "truth") / f"{file.stem}.npz", out / "clip_truth" / f"{name}.npz")
+        (out / "clip" / "horefine.json").write_text(json.dumps(common, indent=1) + "\n")
 
 
 def main(source: Path | None = None) -> None:
@@ -42,6 +65,7 @@ def main(source: Path | None = None) -> None:
             shutil.copy(source / "truth" / f"{scene}.npz", out / "truth" / f"{name}.npz")
             depth = Image.open(source / "depth" / f"{scene}.png")
             depth.save(out / "depth" / f"{name}.png", optimize=True)
+    write_clip(out)
 
 
 if __name__ == "__main__":
