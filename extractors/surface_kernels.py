@@ -13,6 +13,7 @@ from numba import njit
 
 __all__ = ["corners_to_ask", "more_corners", "settle", "unreachable"]
 
+ROOTS = np.sqrt(np.arange(10)).astype(np.float32)
 WANTED = 2
 """Of :func:`settle`'s states: a node whose sign is not certain. 1: certain; 0: in a cell that nothing can reach."""
 
@@ -76,12 +77,13 @@ def unreachable(values, asked, before, shape, side, steepness):
 
 
 @njit(cache=True, nogil=True)
-def settle(values, steepest, dead, shape, side):
+def settle(values, asked, steepest, dead, shape, side):
     """The next finer level: its values as far as they follow, and which nodes do not.
 
     Args:
-        values: "X Y Z" float32, of this level.
-        steepest: and ``dead``: of :func:`unreachable`.
+        values: of this level, as ``asked``: see :func:`unreachable`.
+        asked: see there.
+        steepest: and ``dead``: what it returns.
         dead: see there.
         shape: nodes of the finer level.
         side: of a cell of this level.
@@ -97,7 +99,7 @@ def settle(values, steepest, dead, shape, side):
             for z in range(shape[2]):
                 row[z] = source[z >> 1]
     state = np.zeros(shape, np.uint8)
-    least = np.float32(1e-6 * side)
+    least, half = np.float32(1e-6 * side), np.float32(0.5 * side)
     for x in range(dead.shape[0]):
         for y in range(dead.shape[1]):
             for z in range(dead.shape[2]):
@@ -108,8 +110,11 @@ def settle(values, steepest, dead, shape, side):
                         for k in range(2 * z, min(2 * z + 3, shape[2])):
                             if (i | j | k) & 1 == 0 or state[i, j, k]:
                                 continue
-                            above, below = _margins(values, steepest, i, j, k, side)
+                            above, below, rise = _margins(values, steepest, i, j, k, half)
                             certain = (above > 0) != (below > 0) or _touches(dead, i, j, k)
+                            if not certain:
+                                above, below = _further(values, asked, steepest, i, j, k, half, above, below, rise)
+                                certain = (above > 0) != (below > 0)
                             state[i, j, k] = 1 if certain else WANTED
                             # of a settled node all corners have one sign, that of the larger
                             fine[i, j, k] = max(above, least) if above > below else -max(below, least)
@@ -117,9 +122,9 @@ def settle(values, steepest, dead, shape, side):
 
 
 @njit(cache=True, nogil=True)
-def _margins(values, steepest, i, j, k, side):
-    """How far at least the field is above 0 at node (i, j, k) of the finer level, and how far below."""
-    reach = side * 0.5 * math.sqrt((i & 1) + (j & 1) + (k & 1))
+def _margins(values, steepest, i, j, k, half):
+    """How far at least the field is above 0 at node (i, j, k) of the finer level, how far below, and the rise taken."""
+    reach = half * ROOTS[(i & 1) + (j & 1) + (k & 1)]
     above, below = np.float32(-np.inf), np.float32(-np.inf)
     rise = np.float32(0)
     for p in range(i >> 1, min((i + 1) >> 1, values.shape[0] - 1) + 1):
@@ -127,7 +132,23 @@ def _margins(values, steepest, i, j, k, side):
             for r in range(k >> 1, min((k + 1) >> 1, values.shape[2] - 1) + 1):
                 above, below = max(above, values[p, q, r]), max(below, -values[p, q, r])
                 rise = max(rise, steepest[p, q, r])
-    return above - rise * reach, below - rise * reach
+    return above - rise * reach, below - rise * reach, rise
+
+
+@njit(cache=True, nogil=True)
+def _further(values, asked, steepest, i, j, k, half, above, below, rise):
+    """:func:`_margins` from asked nodes a cell further away, along the axes on which the node lies on this level's.
+
+    Where the surface passes beside the nodes around, those in front of it and behind it know more.
+    """
+    for p in range(max((i + 1) // 2 - 1, 0), min(i // 2 + 1, values.shape[0] - 1) + 1):
+        for q in range(max((j + 1) // 2 - 1, 0), min(j // 2 + 1, values.shape[1] - 1) + 1):
+            for r in range(max((k + 1) // 2 - 1, 0), min(k // 2 + 1, values.shape[2] - 1) + 1):
+                if asked[p, q, r]:
+                    square = (2 * p - i) ** 2 + (2 * q - j) ** 2 + (2 * r - k) ** 2
+                    fall = max(rise, steepest[p, q, r]) * half * ROOTS[square]
+                    above, below = max(above, values[p, q, r] - fall), max(below, -values[p, q, r] - fall)
+    return above, below
 
 
 @njit(cache=True, nogil=True)

@@ -92,7 +92,7 @@ def ask_lattice(
         side, stride = spacing * stride, stride // 2
         known, finer = lattice, _level(shape, stride)
         dead, steepest = kernels.unreachable(known.values, known.asked, dead, finer, side, steepness)
-        values, state = kernels.settle(known.values, steepest, dead, finer, side)
+        values, state = kernels.settle(known.values, known.asked, steepest, dead, finer, side)
         lattice = Lattice(values, np.zeros(finer, bool))
         lattice.asked[::2, ::2, ::2] = known.asked
         _ask_level(ask, lattice, np.flatnonzero(state == kernels.WANTED), stride, shape, batch)

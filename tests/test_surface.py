@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks import surfaces as benchmark
 from horefine.distance import signed_distance
 from horefine.errors import SurfaceError
 from horefine.extractors.surface import Surface, extract_surface, largest_part
@@ -284,3 +285,17 @@ def test_a_mesh_without_volume_is_refused() -> None:
     corners = np.eye(3, dtype=np.float32)
     with pytest.raises(SurfaceError, match="no volume"):
         to_mesh(Surface(corners, np.array([[0, 1, 2], [0, 2, 1]])))
+
+
+def test_the_benchmark_compares_both_ways() -> None:
+    low, high = benchmark.cube(torch.tensor([-0.05, -0.02, -0.02]), torch.tensor([0.05, 0.02, 0.02]), "close")
+    assert torch.allclose(low, torch.full((3,), -0.075)) and torch.allclose(high, torch.full((3,), 0.075))
+    cases = [benchmark.Case("grid", name, "close", sphere(r), LOW, HIGH) for name, r in (("a", 0.05), ("b", 0.06))]
+    rows = [benchmark.measure(case, 48, 1, 4096) for case in cases]
+    assert rows[0]["same"] and rows[0]["chamfer_mm"] == 0 and 0 < float(rows[0]["share_percent"]) < 25
+    (line,) = benchmark.summary(rows)
+    assert line["same"] == "2 of 2" and line["thing"] == "all 2"
+    assert float(line["faster"]) == pytest.approx(sum(r["dense_s"] for r in rows) / sum(r["s"] for r in rows))
+    off = extract_surface(sphere(0.06), LOW + 0.001, HIGH + 0.001, 48)
+    shift = benchmark.chamfer(extract_surface(sphere(0.06), LOW, HIGH, 48), off)
+    assert 0.0 < shift < 4.2 / 2 and not benchmark.same(off, extract_surface(sphere(0.06), LOW, HIGH, 48))
