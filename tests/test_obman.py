@@ -97,7 +97,7 @@ def test_samples_hold_what_the_pictures_show(tree: tuple[Path, list[Shot]]) -> N
     root, shots = tree
     data = ObMan(root, "test", mano=as_mano())
     hand = data.hand.model()
-    assert data.names == ("00000000", "00000001", "00000002")
+    assert data.names == ("test_00000000", "test_00000001", "test_00000002")
     for sample, shot, side in zip((data[k] for k in range(3)), shots, ("right", "right", "left"), strict=True):
         assert sample.side == side and sample.mesh is not None and sample.truth is not None
         assert sample.joints is not None and sample.object_truth is not None and sample.depth is not None

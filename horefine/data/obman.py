@@ -105,8 +105,8 @@ class ObMan:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """``00000042``."""
-        return tuple(f"{number:08d}" for number in self._numbers.tolist())
+        """``test_00000042``."""
+        return tuple(f"{self.split}_{number:08d}" for number in self._numbers.tolist())
 
     @property
     def files(self) -> Sequence[Path]:
@@ -119,9 +119,7 @@ class ObMan:
 
     def describe(self) -> dict[str, Any]:
         """Where things were found, what is missing."""
-        absent = {
-            part: sum(not self._file(part, k).is_file() for k in range(len(self))) for part in ("rgb", "depth", "segm")
-        }
+        absent = {part: self._lacking(part) for part in ("rgb", "depth", "segm")}
         return {
             "dataset": "obman", "root": str(self.root), "split": self.split, "samples": len(self),
             "pictures_missing": absent["rgb"], "depth_missing": absent["depth"], "segm_missing": absent["segm"],
@@ -195,6 +193,12 @@ class ObMan:
     def _file(self, part: str, index: int) -> Path:
         ending = {"meta": "pkl", "rgb": "jpg"}.get(part, "png")
         return self._folder / part / f"{int(self._numbers[index]):08d}.{ending}"
+
+    def _lacking(self, part: str) -> int:
+        """How many samples have no such file: one listing, not a question for each."""
+        folder = self._folder / part
+        there = set(os.listdir(folder)) if folder.is_dir() else set()
+        return sum(self._file(part, index).name not in there for index in range(len(self)))
 
     def _depth(self, index: int, meta: Mapping[str, Any], size: tuple[int, int]) -> Float[Tensor, "H W"] | None:
         """255 levels from the farthest (1) to the nearest (255) point of the picture; 0 is nothing."""
