@@ -44,6 +44,8 @@ class Batch:
     """Which of the data's objects."""
     extents: Float[Tensor, "B 3"]
     """The object's box sides, metres."""
+    sensed: Float[Tensor, "B M M"] | None = None
+    """What a depth camera saw where the maps are, metres along z; 0 where nothing is known. None: there was none."""
 
     def __len__(self) -> int:
         return len(self.image)
@@ -52,7 +54,8 @@ class Batch:
         """Everything on another device."""
         moved = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         maps = {name: value.to(device) for name, value in moved.pop("maps").items()}
-        return Batch(maps=maps, **{name: value.to(device) for name, value in moved.items()})
+        rest = {name: None if value is None else value.to(device) for name, value in moved.items()}
+        return Batch(maps=maps, **rest)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -112,13 +115,14 @@ def change_view(batch: Batch, view: View, rest_wrist: Float[Tensor, "B 3"]) -> B
     """
     angle, scale, shift = (value.to(batch.image) for value in (view.angle, view.scale, view.shift))
     turn = axis_angle_to_matrix(torch.stack([torch.zeros_like(angle), torch.zeros_like(angle), angle], -1))
-    image, maps = _warp(batch, turn[:, :2, :2], scale, shift)
+    image, maps, sensed = _warp(batch, turn[:, :2, :2], scale, shift)
     pose, wrist = batch.pose, rest_wrist + batch.pose.hand_transl
     rotvec = torch.cat([_turned(turn, pose.hand_rotvec[:, 0])[:, None], pose.hand_rotvec[:, 1:]], 1)
     return dataclasses.replace(
         batch,
         image=image,
         maps=maps,
+        sensed=sensed,
         matrix=_moved_camera(batch.matrix, maps["depth"].shape[-1], turn[:, :2, :2], scale, shift),
         pose=Pose(
             rotvec,
@@ -146,7 +150,7 @@ def _moved_camera(matrix: Tensor, side: int, turn: Tensor, scale: Tensor, shift:
     return moved
 
 
-def _warp(batch: Batch, turn: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+def _warp(batch: Batch, turn: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor | None]:
     back = turn.mT / scale[:, None, None]
     theta = torch.cat([back, -back @ shift[..., None]], -1)
 
@@ -161,7 +165,9 @@ def _warp(batch: Batch, turn: Tensor, scale: Tensor, shift: Tensor) -> tuple[Ten
     moved = {"hand_mask": smooth[:, 0], "object_mask": smooth[:, 1], "depth": crisp[:, 6]}
     # outside the photograph crops are grey (horefine.data.crop), so that is what comes in from the sides
     image = sample(batch.image - OUTSIDE, "bilinear") + OUTSIDE
-    return image, {**moved, "hand_coords": crisp[:, :3], "object_coords": crisp[:, 3:6]}
+    # depths along the optical axis, about which the scene turns: they stay
+    sensed = None if batch.sensed is None else sample(batch.sensed[:, None], "nearest")[:, 0]
+    return image, {**moved, "hand_coords": crisp[:, :3], "object_coords": crisp[:, 3:6]}, sensed
 
 
 def augment_color(image: Float[Tensor, "B 3 S S"], options: Augmentation, generator: torch.Generator) -> Tensor:

@@ -1,4 +1,4 @@
-"""Depth as a sensor would see it, made of exact maps while training (``data.sensor`` does it to whole photographs).
+"""Depth as a sensor sees it: the data's own, or made of exact maps while training (``data.sensor`` makes whole ones).
 
 Maps hold the depth of hand and object alone; what lies behind them is made up: nothing, or a wall or table at some
 distance, often near enough to confuse.
@@ -17,11 +17,20 @@ __all__ = ["sensed"]
 
 
 def sensed(batch: Batch, generator: torch.Generator) -> Float[Tensor, "B M M"]:
-    """Depth maps, metres along the camera's z; 0 where nothing was seen.
+    """Depth maps, metres along the camera's z; 0 where nothing was seen: those of the data's depth camera, made up for
+    scenes that have none.
 
-    The step of a stereo camera's disparities and its noise, holes beside edges and at specks, a background; in one of
-    ten images an offset of all depths of a centimetre, as sensors have.
+    Made-up ones have the step of a stereo camera's disparities and its noise, holes beside edges and at specks, a
+    background; in one of ten images an offset of all depths of a centimetre, as sensors have.
     """
+    made = _made(batch, generator)
+    if batch.sensed is None:
+        return made
+    known = (batch.sensed > 0).flatten(1).any(1)
+    return torch.where(known[:, None, None], batch.sensed, made)
+
+
+def _made(batch: Batch, generator: torch.Generator) -> Float[Tensor, "B M M"]:
     maps, like = batch.maps, batch.image
 
     def uniform(*shape: int) -> Tensor:

@@ -6,8 +6,6 @@ where it brings them), signed distances come from the sample's mesh. A sample th
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import json
 import logging
 from collections import OrderedDict
@@ -16,40 +14,29 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
-from horefine.data import Dataset, Sample
+from horefine.data import Dataset
 from horefine.data.bank import hand_digest
-from horefine.data.crop import crop_box, resample
 from horefine.data.folder import FolderDataset
 from horefine.data.hand_truth import TruthHand
-from horefine.data.maps import exact_features
-from horefine.data.mirror import mirror_sample
 from horefine.data.scenes import SceneSource
-from horefine.data.shards import MAP_SIZE, WHOLE_SIZE, Shards
+from horefine.data.shards import MAP_SIZE, Shards
 from horefine.errors import ConfigError, InputError
 from horefine.extractors.batches import Batch
-from horefine.extractors.detector import letterbox
+from horefine.extractors.sample_records import CROP, Record, Refused, mesh_key, read_record
 from horefine.extractors.shard_batches import Objects, Scenes, batch_of
-from horefine.geometry import Box, axis_angle_to_matrix, project
 from horefine.hand import HandModel, load_hand
 from horefine.mesh import Mesh
 from horefine.objects import embedded_object
-from horefine.scene import Features, Pose
 
-__all__ = ["CROP", "SampleScenes", "hand_of", "open_scenes", "record_of"]
+__all__ = ["SampleScenes", "hand_of", "open_scenes"]
 
 log = logging.getLogger(__name__)
 
-CROP = 128
-"""Side of the crops, pixels, as in the shards."""
 KEPT = 1000
 """Scenes kept ready in memory (about 0.2 MB each)."""
-MAPS = ("hand_mask", "object_mask", "hand_coords", "object_coords", "depth")
-
-Record = dict[str, Tensor]
-"""One scene under the names of ``horefine.data.shards.ARRAYS`` (those that batches read)."""
 
 
 class SampleScenes(Scenes):
@@ -101,7 +88,8 @@ class SampleScenes(Scenes):
 
     def batch(self, indices: Sequence[int] | np.ndarray) -> Batch:
         """The scenes as they are; in place of one of no use comes the next."""
-        return batch_of(self._reader(indices), self.objects)
+        read = self._reader(indices)
+        return batch_of(read, self.objects, read("sensed"))
 
     def wholes(self, indices: Sequence[int] | np.ndarray) -> tuple[Float[Tensor, "B 3 W W"], Float[Tensor, "B 2 4"]]:
         """As ``Scenes.wholes``."""
@@ -130,18 +118,13 @@ class SampleScenes(Scenes):
         if index in self._ready:
             self._ready.move_to_end(index)
             return self._ready[index]
-        name = f"sample {index}"
-        try:
-            sample = self.dataset[index]
-            name = sample.name
-            sample = mirror_sample(sample) if sample.side == "left" else sample
-            record = record_of(sample, self._hand, self.crop, self.side)
-            record["object"] = torch.tensor(self._number_of(sample.mesh))  # type: ignore[arg-type]
-        except (ValueError, OSError) as error:
-            said = str(error)
-            self.refused[index] = said if said.startswith(name) else f"{name}: {said}"
+        found = read_record(self.dataset, index, self._hand, self.crop, self.side)
+        if isinstance(found, Refused):
+            self.refused[index] = f"{found.name}: {found.why}"
             log.warning("%s; it is left out of the training", self.refused[index])
             return None
+        record = found.record
+        record["object"] = torch.tensor(self._number_of(found.mesh))
         self._ready[index] = record
         if len(self._ready) > KEPT:
             self._ready.popitem(last=False)
@@ -149,8 +132,7 @@ class SampleScenes(Scenes):
 
     def _number_of(self, mesh: Mesh) -> int:
         """The object's number; one seen for the first time gets the next."""
-        vertices, faces = mesh.trimmed()
-        key = hashlib.sha1(vertices.numpy().tobytes() + faces.numpy().tobytes()).hexdigest()
+        key = mesh_key(mesh)
         if key not in self._parts:
             self._parts[key] = Objects.of([mesh]).to(self.device)
             self.objects = Objects.cat(list(self._parts.values()))
@@ -209,99 +191,3 @@ def hand_of(data: Path | Dataset, kind: str = "auto") -> HandModel:
         if any(data.glob("shard_*")) or hand_digest(embedded) in written:
             return embedded
     return load_hand(kind=kind)
-
-
-@torch.no_grad()
-def record_of(sample: Sample, hand: HandModel, crop: int = CROP, side: int = MAP_SIZE) -> Record:
-    """What training wants of a right hand's sample; ``object`` is left to the caller.
-
-    Raises:
-        InputError: no truth or mesh, numbers that are not finite, or a hand that is not in the picture.
-    """
-    pose, mesh = _checked(sample)
-    posed = hand(pose.hand_rotvec, pose.hand_shape, pose.hand_transl)
-    rotation = axis_angle_to_matrix(pose.object_rotvec)
-    held = mesh.vertices @ rotation.mT + pose.object_transl[:, None]
-    if float(posed.vertices[..., 2].min()) <= 0 or float(held[..., 2].min()) <= 0:
-        raise InputError(f"{sample.name}: truth: hand or object is behind the camera")
-    boxes = [
-        given if given is not None else _seen_box(points, sample)
-        for given, points in ((sample.hand_box, posed.vertices), (sample.object_box, held))
-    ]
-    maps, box = _maps(sample, pose, mesh, hand, boxes, side)
-    if not float(maps.hand_mask.max()) > 0.5:  # type: ignore[union-attr]
-        raise InputError(
-            f"{sample.name}: truth: the hand is not in the picture; do camera, pose and photo belong together?"
-        )
-    whole, square = letterbox(sample.image, WHOLE_SIZE)
-    corners = torch.tensor(boxes)
-    return {
-        "image": _bytes(resample(sample.image, box, crop)),
-        "whole": _bytes(whole),
-        "boxes": (corners - torch.tensor([*square[:2]] * 2)) / (square[2] - square[0]),
-        "crop_matrix": maps.camera.matrix[0],
-        "joints": posed.joints[0],
-        "object_center": ((rotation @ mesh.center[..., None])[..., 0] + pose.object_transl)[0],
-        **{name: getattr(pose, name)[0] for name in Pose.names},
-        **{name: _bytes(getattr(maps, name)[0]) for name in MAPS[:2]},
-        **{name: getattr(maps, name)[0].half() for name in MAPS[2:]},
-    }
-
-
-def _checked(sample: Sample) -> tuple[Pose, Mesh]:
-    if sample.truth is None:
-        raise InputError(f"{sample.name}: no true pose; name one in its sidecar ('truth')")
-    if sample.mesh is None:
-        raise InputError(f"{sample.name}: no object mesh; name one in its sidecar ('object')")
-    numbers = [("the picture", sample.image), ("the camera", sample.camera.matrix), ("the mesh", sample.mesh.vertices)]
-    numbers += [(f"truth: {name}", value) for name, value in sample.truth.items()]
-    for name, value in numbers:
-        if not value.isfinite().all():
-            raise InputError(f"{sample.name}: {name} holds numbers that are not finite")
-    return sample.truth, sample.mesh
-
-
-def _seen_box(points: Float[Tensor, "1 N 3"], sample: Sample) -> Box:
-    """About projected points, cut by the picture."""
-    height, width = sample.image.shape[1:]
-    pixels = project(points, sample.camera.matrix)[0]
-    low, high = pixels.amin(0).tolist(), pixels.amax(0).tolist()
-    x0, x1 = (min(max(x, -0.5), width - 0.5) for x in (low[0], high[0]))
-    y0, y1 = (min(max(y, -0.5), height - 0.5) for y in (low[1], high[1]))
-    if x1 - x0 < 2 or y1 - y0 < 2:
-        raise InputError(f"{sample.name}: truth: hand or object is outside the picture; is the camera right?")
-    return x0, y0, x1, y1
-
-
-def _maps(sample: Sample, pose: Pose, mesh: Mesh, hand: HandModel, boxes: list[Box], side: int) -> tuple[Features, Box]:
-    """Exact maps, and the square of the photograph that they show."""
-    known = sample.features
-    if known is not None and known.camera.size == (side, side) and all(getattr(known, n) is not None for n in MAPS):
-        return known, _box_between(sample, known)  # they know what else stands before hand and object
-    box = crop_box(boxes[0], boxes[1])
-    camera = sample.camera.cropped(box, (side, side))
-    maps, _ = exact_features(pose, hand, mesh, camera, contact=False)
-    inside = _inside(sample, box, side)
-    cut = {name: getattr(maps, name) * inside for name in MAPS}
-    return dataclasses.replace(maps, **cut), box
-
-
-def _box_between(sample: Sample, maps: Features) -> Box:
-    """The part of the photograph that maps with this camera show."""
-    (fx, _, cx), (_, fy, cy), _ = sample.camera.matrix[0].tolist()
-    (gx, _, dx), (_, gy, dy), _ = maps.camera.matrix[0].tolist()
-    height, width = maps.camera.size
-    x0, y0 = cx - (dx + 0.5) * fx / gx, cy - (dy + 0.5) * fy / gy
-    return x0, y0, x0 + width * fx / gx, y0 + height * fy / gy
-
-
-def _inside(sample: Sample, box: Box, side: int) -> Bool[Tensor, "S S"]:
-    """Which pixels of the maps show the photograph."""
-    height, width = sample.image.shape[1:]
-    places = (torch.arange(side) + 0.5) / side
-    x, y = box[0] + places * (box[2] - box[0]), box[1] + places * (box[3] - box[1])
-    return ((y >= -0.5) & (y <= height - 0.5))[:, None] & (x >= -0.5) & (x <= width - 0.5)
-
-
-def _bytes(values: Tensor) -> Tensor:
-    return (values * 255).round().to(torch.uint8)

@@ -137,19 +137,25 @@ class ShardScenes(Scenes):
         def read(name: str) -> Tensor:
             return torch.from_numpy(self.shards.gather(name, indices)).to(self.device)
 
-        return batch_of(read, self.objects)
+        return batch_of(read, self.objects, read("sensed") if "sensed" in self.shards.optional else None)
 
     def wholes(self, indices: Sequence[int] | np.ndarray) -> tuple[Float[Tensor, "B 3 W W"], Float[Tensor, "B 2 4"]]:
         """Whole photographs, letterboxed, and the boxes of hand and object in them (shares of the picture)."""
         gather = self.shards.gather
         corners = np.stack([gather(name, indices) for name in ("hand_box", "object_box")], 1).reshape(-1, 2, 2, 2)
-        boxes = (whole_from_image(corners) + 0.5) / WHOLE_SIZE
+        size = gather("photo", indices)[:, None, None] if "photo" in self.shards.optional else np.array([480, 640])
+        boxes = (whole_from_image(corners, size) + 0.5) / WHOLE_SIZE
         image = torch.from_numpy(gather("whole", indices)).to(self.device).float() / 255
         return image, torch.from_numpy(boxes).float().flatten(2).to(self.device)
 
 
-def batch_of(read: Callable[[str], Tensor], objects: Objects) -> Batch:
-    """A batch from the arrays of its scenes. ``read``: gives one of ``horefine.data.shards.ARRAYS``, stacked."""
+def batch_of(read: Callable[[str], Tensor], objects: Objects, sensed: Tensor | None = None) -> Batch:
+    """A batch from the arrays of its scenes.
+
+    Args:
+        read: Gives one of ``horefine.data.shards.ARRAYS``, stacked.
+        sensed: The optional array of that name.
+    """
     names = ("hand_coords", "object_coords", "depth")
     maps = {name: read(name).float() for name in names}
     maps |= {name: read(name).float() / 255 for name in ("hand_mask", "object_mask")}
@@ -157,5 +163,5 @@ def batch_of(read: Callable[[str], Tensor], objects: Objects) -> Batch:
     pose = Pose(**{name: read(name) for name in Pose.names})
     return Batch(
         read("image").float() / 255, maps, read("crop_matrix"), pose, read("joints"), read("object_center"),
-        which, objects.extents[which],
+        which, objects.extents[which], None if sensed is None else sensed.float(),
     )  # fmt: skip

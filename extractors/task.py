@@ -16,7 +16,8 @@ from horefine.data import Dataset
 from horefine.data.shards import MAP_SIZE, Shards
 from horefine.errors import ConfigError, suggestion
 from horefine.extractors.batches import Augmentation
-from horefine.extractors.sample_batches import CROP, open_scenes
+from horefine.extractors.sample_batches import open_scenes
+from horefine.extractors.sample_records import CROP
 from horefine.extractors.shard_batches import ShardScenes
 from horefine.extractors.sizes import network_config
 

@@ -17,7 +17,8 @@ from horefine.data.maps import exact_features
 from horefine.data.mirror import mirror_sample
 from horefine.errors import InputError
 from horefine.extractors.batches import Augmentation
-from horefine.extractors.sample_batches import SampleScenes, hand_of, open_scenes, record_of
+from horefine.extractors.sample_batches import SampleScenes, hand_of, open_scenes
+from horefine.extractors.sample_records import record_of
 from horefine.extractors.shard_batches import Objects, Scenes
 from horefine.extractors.tasks import TASKS
 from horefine.geometry import Camera, project

@@ -13,7 +13,7 @@ from torch import Tensor
 from horefine.data import Sample
 from horefine.geometry import Box, square_box
 
-__all__ = ["CROP_SIZE", "crop_box", "crop_sample"]
+__all__ = ["CROP_SIZE", "crop_box", "crop_sample", "nearest", "resample"]
 
 CROP_SIZE = 256
 """Pixels a side (Song et al. 2022; HOISDF)."""
@@ -42,7 +42,7 @@ def crop_sample(sample: Sample, box: Box, size: int = CROP_SIZE) -> Sample:
     image = resample(sample.image, box, size)
     depth = None
     if sample.depth is not None:
-        depth = _nearest(sample.depth, box, size)
+        depth = nearest(sample.depth, box, size)
     scale = size / (box[2] - box[0])
 
     def inside(other: Box | None) -> Box | None:
@@ -79,7 +79,7 @@ def resample(image: Float[Tensor, "3 H W"], box: Box, size: int) -> Float[Tensor
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
 
 
-def _nearest(depth: Float[Tensor, "H W"], box: Box, size: int) -> Float[Tensor, "S S"]:
+def nearest(depth: Float[Tensor, "H W"], box: Box, size: int) -> Float[Tensor, "S S"]:
     """Measured depths are picked, never mixed; 0 outside the photo."""
     height, width = depth.shape
     places = (torch.arange(size) + 0.5) / size

@@ -1,4 +1,4 @@
-"""Training shards: synthetic scenes as plain memory-mapped arrays, so that reading them costs nothing.
+"""Training shards: scenes as plain memory-mapped arrays, so that reading them costs nothing.
 
 A shard is a folder with one ``.npy`` file for each array below and a ``meta.json``. It is written under a temporary
 name and renamed when complete, so a folder called ``shard_*`` is always whole. :class:`Shards` joins many.
@@ -16,27 +16,27 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["ARRAYS", "MAP_SIZE", "WHOLE_SIZE", "Shards", "whole_from_image", "write_shard"]
+__all__ = ["ARRAYS", "MAP_SIZE", "OPTIONAL", "WHOLE_SIZE", "Shards", "shape_of", "whole_from_image", "write_shard"]
 
 MAP_SIZE = 64
-"""Side of the square maps of a crop, pixels."""
+"""Side of the square maps of a crop, pixels, unless ``meta["maps"]`` says another."""
 WHOLE_SIZE = 128
 """Side of the letterboxed whole image, pixels."""
 
 ARRAYS: dict[str, tuple[str, tuple[Any, ...]]] = {
-    # The square crop of side S around hand and object (S = meta["crop"], 128 unless asked), and its exact maps
+    # The square crop of side S around hand and object (meta["crop"], 128 unless asked), and its exact maps of side M
     "image": ("uint8", (3, "S", "S")),  # sRGB
-    "hand_mask": ("uint8", (64, 64)),  # visible coverage, 255 = 1; occluders in front are taken out
-    "object_mask": ("uint8", (64, 64)),
-    "hand_coords": ("float16", (3, 64, 64)),  # HandModel.codes, 0..1 where the mask is not zero, else 0
-    "object_coords": ("float16", (3, 64, 64)),  # Mesh.codes
-    "depth": ("float16", (64, 64)),  # metres minus the depth of the object's box centre, 0 where both masks are 0
-    # The whole 640x480 photo, letterboxed: 128 wide, 96 high, rows 16..111; see whole_from_image
+    "hand_mask": ("uint8", ("M", "M")),  # visible coverage, 255 = 1; occluders in front are taken out
+    "object_mask": ("uint8", ("M", "M")),
+    "hand_coords": ("float16", (3, "M", "M")),  # HandModel.codes, 0..1 where the mask is not zero, else 0
+    "object_coords": ("float16", (3, "M", "M")),  # Mesh.codes
+    "depth": ("float16", ("M", "M")),  # metres minus the depth of the object's box centre, 0 where both masks are 0
+    # The whole photo, letterboxed (640x480: 128 wide, 96 high, rows 16..111); see whole_from_image
     "whole": ("uint8", (3, 128, 128)),
-    # Geometry; pixels are those of the 640x480 photo, pixel (0, 0) = centre of the top-left one
-    "camera_matrix": ("float32", (3, 3)),  # of the 640x480 photo
+    # Geometry; pixels are those of the photo (640x480 unless "photo" says); pixel (0, 0) = centre of the top-left one
+    "camera_matrix": ("float32", (3, 3)),  # of the photo
     "crop_box": ("float32", (4,)),  # x0 y0 x1 y1 of the square crop (it may leave the photo)
-    "crop_matrix": ("float32", (3, 3)),  # intrinsics of the 64x64 maps: Camera.cropped(crop_box, (64, 64))
+    "crop_matrix": ("float32", (3, 3)),  # intrinsics of the maps: Camera.cropped(crop_box, (M, M))
     "hand_box": ("float32", (4,)),  # of the whole hand (hidden parts too), clipped to the photo
     "object_box": ("float32", (4,)),
     # Truth: the fields of horefine.scene.Pose, camera frame (metres, radians), always a right hand
@@ -48,21 +48,35 @@ ARRAYS: dict[str, tuple[str, tuple[Any, ...]]] = {
     "joints": ("float32", (21, 3)),  # camera frame, house order
     "object_center": ("float32", (3,)),  # centre of the object's bounding box, camera frame
     "object": ("int16", ()),  # index into meta["objects"]
-    "visible": ("float32", (2,)),  # share of the hand's and of the object's silhouette that is seen
-    "index": ("int64", ()),  # of the scene in its SyntheticDataset
+    "visible": ("float32", (2,)),  # share of the hand's and of the object's silhouette that is seen; NaN: not known
+    "index": ("int64", ()),  # of the scene in its dataset
 }
 """name -> dtype and shape of one scene; a shard stacks N of them along the first axis."""
+OPTIONAL: dict[str, tuple[str, tuple[Any, ...]]] = {
+    "sensed": ("float16", ("M", "M")),  # depth of a sensor in the crop, metres along z; 0: nothing known
+    "photo": ("int32", (2,)),  # height and width of the photo, pixels
+}
+"""Arrays that older shards lack; one that any shard of a folder lacks is as if none had it."""
 
 
-def whole_from_image(points: np.ndarray, size: tuple[int, int] = (480, 640)) -> np.ndarray:
-    """Pixels (..., 2) of a photo of ``size`` (height, width) to pixels of its letterboxed 128x128 picture."""
-    scale = WHOLE_SIZE / max(size)
-    pad = np.array([(WHOLE_SIZE - size[1] * scale) / 2, (WHOLE_SIZE - size[0] * scale) / 2])
+def whole_from_image(points: np.ndarray, size: tuple[int, int] | np.ndarray = (480, 640)) -> np.ndarray:
+    """Pixels (..., 2) of a photo of ``size`` (height, width; or one for each, (..., 2)) to pixels of its letterboxed
+    128x128 picture."""
+    sides = np.asarray(size, np.float64)
+    scale = WHOLE_SIZE / sides.max(-1, keepdims=True)
+    pad = (WHOLE_SIZE - sides[..., ::-1] * scale) / 2
     return (np.asarray(points) + 0.5) * scale + pad - 0.5
 
 
+def shape_of(name: str, meta: Mapping[str, Any]) -> tuple[int, ...]:
+    """Shape of one scene's array in shards with this ``meta``."""
+    sides = {"S": meta["crop"], "M": meta.get("maps", MAP_SIZE)}
+    return tuple(sides.get(side, side) for side in {**ARRAYS, **OPTIONAL}[name][1])
+
+
 def write_shard(path: Path, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
-    """Writes one shard folder: every array of :data:`ARRAYS`, checked and converted, then ``meta.json``.
+    """Writes one shard folder: every array of :data:`ARRAYS` (and of :data:`OPTIONAL` where given), checked and
+    converted, then ``meta.json``.
 
     ``meta`` must hold ``objects`` (names), ``crop`` (S) and ``hand`` (hash of the hand asset). An existing shard of
     that name is replaced. Raises ValueError when an array is missing or misshapen.
@@ -72,8 +86,9 @@ def write_shard(path: Path, arrays: Mapping[str, np.ndarray], meta: Mapping[str,
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     count = len(arrays["index"])
-    for name, (dtype, shape) in ARRAYS.items():
-        wanted = (count, *(meta["crop"] if side == "S" else side for side in shape))
+    given = {name: kind for name, kind in OPTIONAL.items() if name in arrays}
+    for name, (dtype, _) in (ARRAYS | given).items():
+        wanted = (count, *shape_of(name, meta))
         if name not in arrays or arrays[name].shape != wanted:
             found = "missing" if name not in arrays else f"of shape {arrays[name].shape}"
             raise ValueError(f"shard array {name!r} is {found}; it must be {wanted}")
@@ -112,21 +127,37 @@ class Shards:
             out[rows] = parts[which][indices[rows] - self.starts[which]]
         return out
 
+    @property
+    def optional(self) -> frozenset[str]:
+        """Which arrays of :data:`OPTIONAL` all shards have."""
+        return frozenset(self.arrays) & frozenset(OPTIONAL)
+
     @staticmethod
     def open(root: str | Path, limit: int | None = None) -> Shards:
-        """Maps every finished ``shard_*`` under ``root`` (the first ``limit``), in order of name.
+        """Maps every finished ``shard_*`` under ``root`` (the first ``limit``) that holds scenes, in order of name.
 
-        Raises FileNotFoundError when there is none, ValueError when shards differ in crop size, objects or hand.
+        Shards may know different objects: ``meta["objects"]`` has all, as they are met, and ``gather("object", ...)``
+        gives places in it.
+
+        Raises FileNotFoundError when there is none, ValueError when shards differ in crop or map size or hand.
         """
         folders = sorted(p for p in Path(root).glob("shard_*") if (p / "meta.json").is_file())[:limit]
+        metas = [json.loads((p / "meta.json").read_text()) for p in folders]
+        full = [place for place, meta in enumerate(metas) if meta["count"]]
+        folders, metas = [folders[place] for place in full], [metas[place] for place in full]
         if not folders:
             raise FileNotFoundError(
                 f"{root}: no training shard (shard_*/meta.json); write some with write_training_shard"
             )
-        metas = [json.loads((p / "meta.json").read_text()) for p in folders]
-        for key in ("crop", "objects", "hand"):
-            if any(m[key] != metas[0][key] for m in metas):
+        for key in ("crop", "maps", "hand"):
+            if any(m.get(key) != metas[0].get(key) for m in metas):
                 raise ValueError(f"{root}: shards differ in {key!r}; keep one kind in a folder")
-        arrays = {name: [np.load(p / f"{name}.npy", mmap_mode="r") for p in folders] for name in ARRAYS}
+        names = [*ARRAYS, *(name for name in OPTIONAL if all((p / f"{name}.npy").is_file() for p in folders))]
+        arrays = {name: [np.load(p / f"{name}.npy", mmap_mode="r") for p in folders] for name in names}
+        objects = list(dict.fromkeys(name for meta in metas for name in meta["objects"]))
+        if any(meta["objects"] != objects for meta in metas):
+            place_of = {name: place for place, name in enumerate(objects)}
+            tables = [np.array([place_of[name] for name in meta["objects"]], np.int32) for meta in metas]
+            arrays["object"] = [table[part] for table, part in zip(tables, arrays["object"], strict=True)]
         starts = np.cumsum([0, *(m["count"] for m in metas)])
-        return Shards(arrays, metas[0], starts)
+        return Shards(arrays, {**metas[0], "objects": objects}, starts)
