@@ -21,15 +21,17 @@ from horefine.data import Dataset
 from horefine.data.bank import hand_digest
 from horefine.data.folder import FolderDataset
 from horefine.data.hand_truth import TruthHand
+from horefine.data.opened import OpenedDataset
 from horefine.data.scenes import SceneSource
 from horefine.data.shards import MAP_SIZE, Shards
 from horefine.errors import ConfigError, InputError
 from horefine.extractors.batches import Batch
 from horefine.extractors.sample_records import CROP, Record, Refused, mesh_key, read_record
 from horefine.extractors.shard_batches import Objects, Scenes, batch_of
+from horefine.extractors.stored_objects import open_objects
 from horefine.hand import HandModel, load_hand
+from horefine.mano import find_mano
 from horefine.mesh import Mesh
-from horefine.objects import embedded_object
 
 __all__ = ["SampleScenes", "hand_of", "open_scenes"]
 
@@ -153,7 +155,7 @@ def open_scenes(
     """
     if isinstance(data, Path):
         if any(data.glob("shard_*/meta.json")):
-            objects = Objects.of([embedded_object(name) for name in Shards.open(data).meta["objects"]])
+            objects = open_objects(data, Shards.open(data).meta["objects"], device)
             return Scenes.open(data, objects, hand_of(data, hand), held_out, device)
         try:
             dataset: Dataset = FolderDataset(data / "images" if (data / "images").is_dir() else data)
@@ -176,6 +178,7 @@ def hand_of(data: Path | Dataset, kind: str = "auto") -> HandModel:
     Raises:
         ConfigError: another one is insisted on.
     """
+    data = data.source if isinstance(data, OpenedDataset) else data
     truth = getattr(data, "hand", None)
     if isinstance(truth, TruthHand):
         if kind not in ("auto", truth.name):
@@ -185,9 +188,37 @@ def hand_of(data: Path | Dataset, kind: str = "auto") -> HandModel:
     if isinstance(source, SceneSource):
         return source.hand
     embedded = load_hand(kind="embedded")
+    if isinstance(data, Path) and any(data.glob("shard_*/meta.json")):
+        return _hand_of_shards(data, kind, embedded)
     if kind == "auto" and isinstance(data, Path):
         manifests = (data / "manifest.json", data.parent / "manifest.json")
         written = [json.loads(path.read_text()).get("hand") for path in manifests if path.is_file()]
-        if any(data.glob("shard_*")) or hand_digest(embedded) in written:
+        if hand_digest(embedded) in written:
             return embedded
     return load_hand(kind=kind)
+
+
+def _hand_of_shards(folder: Path, kind: str, embedded: HandModel) -> HandModel:
+    """The hand that shards were made with: the embedded one, or the user's MANO if it is the same.
+
+    Raises:
+        ConfigError: another one is insisted on, or MANO is not here.
+    """
+    meta = Shards.open(folder).meta
+    if "hand_name" not in meta:  # synthetic scenes
+        return load_hand(kind=kind) if kind == "mano" else embedded
+    name = meta["hand_name"]
+    if kind not in ("auto", name):
+        raise ConfigError(f"hand: {kind}: the truth in {folder} is of the {name} hand")
+    if name == "embedded":
+        return embedded
+    places = [place for place in (meta.get("mano_dir"), None) if place is None or Path(place).exists()]
+    for place in places:
+        path = find_mano(place)
+        hand = None if path is None else load_hand(path)
+        if hand is not None and hand_digest(hand) == meta["hand"]:
+            return hand
+    raise ConfigError(
+        f"{folder}: its truth is of a MANO hand that is not here: set HOREFINE_MANO_DIR to the folder of the "
+        "MANO_RIGHT.pkl that it was made with"
+    )

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -21,21 +22,29 @@ from horefine.hand import HandModel
 from horefine.mesh import Mesh, even_samples
 from horefine.scene import Pose
 
-__all__ = ["Objects", "Scenes", "ShardScenes", "batch_of", "surface_points"]
+__all__ = ["Grids", "Objects", "Scenes", "ShardScenes", "batch_of", "surface_points"]
+
+
+class Grids(Protocol):
+    """A ``DistanceGrid`` of all objects, or something that gives those of a batch."""
+
+    def __getitem__(self, index: Tensor, /) -> DistanceGrid: ...
+
+    def to(self, device: str, /) -> Grids: ...
 
 
 @dataclass(frozen=True)
 class Objects:
     """The meshes of a data set, ready to be indexed by a batch."""
 
-    meshes: list[Mesh]
+    meshes: Sequence[Mesh]
     extents: Tensor
     """Box sides "O 3", metres."""
     centers: Tensor
     """Box centres "O 3", object frame."""
     surface: Tensor
     """Points spread evenly over each surface "O 1024 3", object frame."""
-    grids: DistanceGrid
+    grids: Grids
 
     @staticmethod
     def of(meshes: list[Mesh]) -> Objects:
@@ -48,13 +57,12 @@ class Objects:
     @staticmethod
     def cat(parts: Sequence[Objects]) -> Objects:
         """Several as one, in their order."""
-        return Objects(
-            [mesh for part in parts for mesh in part.meshes],
-            torch.cat([part.extents for part in parts]),
-            torch.cat([part.centers for part in parts]),
-            torch.cat([part.surface for part in parts]),
-            DistanceGrid.cat([part.grids for part in parts]),
+        extents, centers, surface = (
+            torch.cat([getattr(part, name) for part in parts]) for name in ("extents", "centers", "surface")
         )
+        everything = torch.arange(max(len(part.meshes) for part in parts), device=extents.device)
+        grids = DistanceGrid.cat([part.grids[everything[: len(part.meshes)]] for part in parts])
+        return Objects([mesh for part in parts for mesh in part.meshes], extents, centers, surface, grids)
 
     def to(self, device: str) -> Objects:
         """What a batch asks for on another device; the meshes stay where they are."""

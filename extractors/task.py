@@ -84,7 +84,11 @@ class Task(ABC):
     def refresh(self) -> None:
         """Takes in shards written since; the held-out scenes stay."""
         if isinstance(self.scenes, ShardScenes) and isinstance(self.folder, Path):
-            self.scenes = dataclasses.replace(self.scenes, shards=Shards.open(self.folder))
+            shards = Shards.open(self.folder)
+            if shards.meta["objects"] == self.scenes.shards.meta["objects"]:
+                self.scenes = dataclasses.replace(self.scenes, shards=shards)
+            else:  # objects that none of the shards had shown
+                self.scenes = open_scenes(self.folder, self.hand, self.held_out, self.device, self.crop, self.side)
 
     def export(self, out: Path, tensors: Mapping[str, Tensor], step: int) -> None:  # noqa: B027
         """Writes the weights in further formats, if the network has any; called whenever they are saved."""

@@ -66,6 +66,47 @@ def check(
 
 @app.command()
 @guarded
+def cache(
+    dataset: Annotated[str, typer.Option(help="NAME or NAME:key=value,... of dexycb, ho3d, fhb, obman.")],
+    root: Annotated[Path, typer.Option(help="The dataset's folder.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Gets shard_*/, objects/ and meta.json.")],
+    split: Annotated[str | None, typer.Option(help="Its split, e.g. s0/train (default: the dataset's own).")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes (default: one for each core).", min=1)] = None,
+    shard_size: Annotated[int, typer.Option(help="Samples of a shard.", min=1)] = 500,
+    limit: Annotated[int | None, typer.Option(help="Only the first samples.", min=1)] = None,
+    crop: Annotated[int, typer.Option(help="Side of the pictures, pixels (*_official networks: 256).", min=32)] = 128,
+    maps: Annotated[int, typer.Option(help="Side of the maps, pixels (*_official networks: 128).", min=16)] = 64,
+    mano_dir: Annotated[Path | None, typer.Option(help="Folder with MANO_RIGHT.pkl.")] = None,
+    hand: Annotated[str, typer.Option(help="auto, embedded or mano.")] = "auto",
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more; show tracebacks.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")] = False,
+) -> None:
+    """Makes training shards of a dataset: crops, maps drawn from the poses, poses, depth. Goes on where it was stopped.
+
+    horefine train NAME --data OUT reads them.
+    """
+    from horefine.data.opened import open_named
+    from horefine.extractors.sample_shards import ShardPlan, write_shards
+
+    one_thread()
+    place = None if mano_dir is None else mano_dir.resolve()
+    opened = open_named(dataset, root, split, {"mano_dir": place, "hand": hand})
+    plan = ShardPlan(
+        opened, out, crop=crop, maps=maps, size=shard_size, limit=limit, about=opened.about,
+        mano_dir=None if place is None else str(place),
+    )  # fmt: skip
+    found = write_shards(
+        plan, workers,
+        lambda number, meta: log.info("shard %d of %d: %d scenes", number + 1, plan.count, meta.get("count", 0)),
+    )  # fmt: skip
+    rate = f", {found.made / max(found.seconds, 1e-9):.1f} samples a second" if found.made else ""
+    log.info("written: %s: %d scenes of %d samples%s", out, found.scenes, found.samples, rate)
+    for why, names in list(found.left_out.items())[:5]:
+        log.warning("left out: %d (%s%s): %s", len(names), ", ".join(names[:3]), ", ..." * (len(names) > 3), why)
+
+
+@app.command()
+@guarded
 def poses(
     out: Annotated[Path, typer.Argument(help="Gets NAME.json for --init.")],
     hands: Annotated[
