@@ -16,6 +16,7 @@ import torch
 import yaml
 from dataset_trees import OBJECTS, Frame, corners, dexycb_tree, left_hand, posed, project, right_hand, write_hands
 from oracles import DATA
+from PIL import Image
 
 from horefine.data import Dataset, Sample, Sequenced, load_dataset
 from horefine.data.dexycb import DexYCB
@@ -451,6 +452,31 @@ def test_one_bad_file_spoils_one_sample(
             _ = data[index]
         assert str(path.parent) in str(caught.value)
     assert data[index + 1].image.shape == (3, 480, 640)
+
+
+def test_reduced_pictures_are_refused(tree: tuple[Path, dict[str, Frame]], tmp_path: Path) -> None:
+    """Labels and calibration are for 640x480: nothing is guessed."""
+    root = tmp_path / "copy"
+    shutil.copytree(tree[0], root)
+    data = DexYCB(root, "all", hand="embedded")
+    index = data.names.index(next(iter(tree[1])))
+    with Image.open(data.files[index]) as file:
+        file.resize((320, 240)).save(data.files[index])
+    with pytest.raises(InputError, match=r"color_000000\.jpg: 320x240 pixels; DexYCB's pictures have 640x480"):
+        _ = data[index]
+
+
+def test_poses_without_pictures(tree: tuple[Path, dict[str, Frame]]) -> None:
+    """The same truth, no photograph and no depth."""
+    with_pictures, without = opened(tree), opened(tree, pictures=False)
+    index = with_pictures.names.index(next(iter(tree[1])))
+    first, second = with_pictures[index], without[index]
+    assert second.image.shape == (3, 1, 1)
+    assert second.depth is None
+    assert torch.equal(first.camera.matrix, second.camera.matrix)
+    assert first.truth is not None
+    assert second.truth is not None
+    assert torch.equal(first.truth.hand_rotvec, second.truth.hand_rotvec)
 
 
 def test_labels_of_other_shapes_are_refused(tree: tuple[Path, dict[str, Frame]], tmp_path: Path) -> None:

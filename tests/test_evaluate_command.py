@@ -180,7 +180,7 @@ def test_simulation_is_one_more_metric(scene: tuple[Path, Path, Path]) -> None:
     ("options", "said"),
     [
         (["--truth", "nowhere"], "no such folder"),
-        (["--dataset", "dexycb", "--root", "x"], "cannot read it yet"),
+        (["--dataset", "dexycb", "--root", "x"], "no such folder; give DexYCB"),
         (["--dataset", "dexicb", "--root", "x"], "did you mean 'dexycb'"),
         (["--dataset", "ho3d"], "Give --root DIR"),
         (["--metrics", "HEE"], "no metric 'HEE'"),

@@ -27,8 +27,7 @@ from horefine.data.given import GIVE, given_fields
 from horefine.data.hand_truth import TruthHand
 from horefine.data.index import Lazy, depth_at, given_names, no_picture, picture_at, place_of
 from horefine.data.ycb import YCB, YcbModels
-from horefine.errors import ConfigError, suggestion
-from horefine.geometry import Camera
+from horefine.errors import ConfigError, InputError, suggestion
 from horefine.mano import HandData
 
 __all__ = ["DexYCB"]
@@ -117,7 +116,10 @@ class DexYCB:
         picture = picture_at(folder / f"color_{frame:06d}.jpg") if self._pictures else no_picture(SIZE)
         label = self.label(number)
         mesh, notes = self.models.find(self.grasped(recording))
-        lens = self._lens(camera, picture.size)
+        lens = self._cameras[camera]
+        if picture.size != SIZE:  # its label and calibration are for the whole picture
+            said = f"{picture.size[1]}x{picture.size[0]} pixels; DexYCB's pictures have {SIZE[1]}x{SIZE[0]}"
+            raise InputError(f"{folder / f'color_{frame:06d}.jpg'}: {said}: take the original files")
         truth, said = self.truths.pose(recording, label)
         depth, missing = None, ()
         if self._pictures:
@@ -192,8 +194,8 @@ class DexYCB:
             "samples of the split": self.total, "recordings": len(self.recordings), "cameras": len(self.serials),
             "hands": dict(Counter(recording.side for recording in self.recordings)),
             "objects": dict(Counter(self.grasped(r) for r in self.recordings)),
-            "true hand": self.hand.name, "object models": str(self.models.folder), "models missing": missing,
-            "symmetries": str(self.models.info), "subjects missing": self.lacking,
+            "true hand": self.hand.name, "object models": _path(self.models.folder), "models missing": missing,
+            "symmetries": _path(self.models.info), "subjects missing": self.lacking,
         }  # fmt: skip
 
     def ids(self, index: int) -> Mapping[str, int] | None:
@@ -241,10 +243,6 @@ class DexYCB:
         """Name of the object that is grasped."""
         return YCB[recording.objects[recording.grasped]]
 
-    def _lens(self, camera: int, size: tuple[int, int]) -> Camera:
-        lens = self._cameras[camera]
-        return lens if size == SIZE else lens.resized(size)
-
     def _place(self, number: int) -> tuple[Path, int]:
         recording, camera, frame = self.locate(number)
         return self.root / recording.folder / self.serials[camera], frame
@@ -277,3 +275,7 @@ def _matrix(rows: Float[ndarray, "3 4"]) -> Float[ndarray, "4 4"] | None:
 
 def _tensor(values: ndarray) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(values, np.float32))
+
+
+def _path(path: Path | None) -> str | None:
+    return None if path is None else str(path)
