@@ -28,21 +28,23 @@ APART = 0.5
 
 
 def place_mesh(
-    mesh: Mesh, surface: Surface, *, rotations: int = 576, candidates: int = 24, steps: int = 40, points: int = 240
-) -> tuple[Float[Tensor, "3 3"], Float[Tensor, "3"]]:
+    mesh: Mesh, surface: Surface, *, near: Float[Tensor, "3 3"] | None = None, rotations: int = 576,
+    candidates: int = 24, steps: int = 40, points: int = 240,
+) -> tuple[Float[Tensor, "3 3"], Float[Tensor, "3"]]:  # fmt: skip
     """Rotation and translation that lay a mesh (B = 1) into a reconstructed surface (metres, any frame).
 
     Args:
+        near: Begin at this rotation alone: it is known about how the object lies (in the frame before).
         rotations: orientations tried at first; ``candidates``: of these followed, each for ``steps`` steps.
         points: of each surface that are looked at.
     """
     found = to_mesh(surface)
     cost = _Cost(_spread(mesh, points), mesh.grid, _spread(found, points), found.grid)
-    turns = even_rotations(rotations)
+    turns = even_rotations(rotations) if near is None else near[None]
     middle = mesh.center[0]
     place = -(turns @ middle)  # box centre on box centre
     first = torch.cat([cost(t, p) for t, p in zip(turns.split(96), place.split(96), strict=True)])
-    chosen = best_apart(first, turns, candidates, APART)
+    chosen = best_apart(first, turns, candidates if near is None else 1, APART)
     turn, place = _descend(cost, turns[chosen], place[chosen], steps)
     best = cost(turn, place).argmin()
     return turn[best], place[best] + torch.from_numpy(box_center(surface))

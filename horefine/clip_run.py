@@ -31,7 +31,7 @@ from horefine.job import Job, input_hash
 from horefine.metrics import acceleration, acceleration_error, jitter
 from horefine.outcome import Outcome, row_of
 from horefine.pipeline import completion, failure, prepare, shared, tidy, write_all
-from horefine.reconstruction import recipe_for_reconstructed
+from horefine.reconstruction import one_object, recipe_for_reconstructed
 from horefine.scene import Pose
 
 __all__ = ["MOTION", "read_motion", "run"]
@@ -134,6 +134,8 @@ def _refined(job: Job, items: list[Item], failed: list[Outcome], digest: str) ->
         yield lost
     if not items:
         return
+    if items[0].reconstructed:
+        one_object(items, job.model, job.renderer)
     numbers = _numbers(job)
     frames = torch.tensor([numbers[place[item.index]] for item in items])
     assert job.clip is not None

@@ -7,16 +7,26 @@ where the network saw it, in the pixels that are the object's: they hold it ther
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from horefine.config import Config
+from horefine.data.mirror import mirror_mesh
+from horefine.extractors.place_mesh import place_mesh
+from horefine.extractors.surface import Surface
+from horefine.geometry import matrix_to_axis_angle
 from horefine.hand import HandModel
+from horefine.items import Item, mirror_surface
+from horefine.mesh import Mesh
 from horefine.render.renderer import make_renderer
 from horefine.scene import Features, Pose, Scene
 
-__all__ = ["COLOURED", "codes_seen", "recipe_for_reconstructed"]
+__all__ = ["COLOURED", "codes_seen", "one_object", "recipe_for_reconstructed"]
 
 COLOURED = ("photometric",)
 """Losses that compare the object's colours."""
@@ -46,3 +56,41 @@ def codes_seen(
     seen = Scene(pose, pose, features, hand_model, draw).render
     shown = (seen.masks[:, 1] > 0.5) & (features.object_mask > 0.5)
     return seen.coords[:, 1] * shown[:, None]
+
+
+def one_object(items: Sequence[Item], hand_model: HandModel, renderer: str = "auto") -> None:
+    """Gives the frames of a clip one mesh in place of a reconstruction each: they show one object.
+
+    It is that of the frame whose surface has the median volume. Frame by frame from there it is laid into the other
+    surfaces, each beginning with the rotation of the frame next to it.
+
+    ``items``: in order of time, with first pose, features and surfaces.
+    """
+    volumes = [_volume(item.surfaces["object"]) for item in items]
+    first = sorted(range(len(items)), key=volumes.__getitem__)[len(items) // 2]
+    mesh = items[first].mesh()
+    for order in (range(first + 1, len(items)), range(first - 1, -1, -1)):
+        turn = torch.eye(3)
+        for frame in order:
+            item = items[frame]
+            seen = item.surfaces["object"]
+            turn, place = place_mesh(mesh, mirror_surface(seen) if item.left else seen, near=turn)
+            assert item.pose is not None
+            item.pose = replace(item.pose, object_rotvec=matrix_to_axis_angle(turn[None]), object_transl=place[None])
+            _take(item, mesh, hand_model, renderer)
+
+
+def _take(item: Item, mesh: Mesh, hand_model: HandModel, renderer: str) -> None:
+    """Makes ``mesh`` the object of a frame, as its pose has it."""
+    item.sample = replace(item.sample, mesh=mirror_mesh(mesh) if item.left else mesh)
+    features = item.features
+    assert features is not None and item.pose is not None
+    features = replace(features, object=mesh, contact=None)
+    if features.object_coords is not None:
+        features = replace(features, object_coords=codes_seen(item.pose, features, hand_model, renderer))
+    item.features = features
+
+
+def _volume(surface: Surface) -> float:
+    a, b, c = (surface.vertices[surface.faces[:, corner]].astype(np.float64) for corner in range(3))
+    return abs(float((a * np.cross(b, c)).sum() / 6))

@@ -19,9 +19,10 @@ from horefine.errors import SurfaceError
 from horefine.extractors import INITIALIZERS, Learned, reconstructs
 from horefine.extractors.crops import map_camera
 from horefine.extractors.field_initial import RECONSTRUCTED, FieldInitializer, Reading
+from horefine.extractors.surface_mesh import box_center, to_mesh
 from horefine.geometry import axis_angle_to_matrix
 from horefine.items import Item, mirror_surface
-from horefine.reconstruction import codes_seen, recipe_for_reconstructed
+from horefine.reconstruction import codes_seen, one_object, recipe_for_reconstructed
 
 
 @pytest.fixture(scope="module")
@@ -151,3 +152,32 @@ def test_a_left_hand_gets_its_surfaces_back_in_the_photograph(crop, photo):
     assert torch.allclose(item.mesh().vertices, mesh.vertices)
     again = mirror_surface(seen)
     assert (again.vertices == surfaces["object"].vertices).all() and (again.faces == surfaces["object"].faces).all()
+
+
+def test_the_frames_of_a_clip_get_one_mesh(crop, photo):
+    """Three frames of one object, turned a little from frame to frame, each with a surface of its own."""
+    hand = load_hand(kind="embedded")
+    told = Knowing(hand=hand).initialize([dataclasses.replace(crop, mesh=None)])[1]
+    surface, items = told["surfaces"][0]["object"], []
+    middle = torch.from_numpy(surface.vertices).mean(0)
+    exact = exact_features(photo.truth, hand, photo.mesh, map_camera([crop]))[0]
+    for frame in range(3):
+        turn = axis_angle_to_matrix(torch.tensor([0.0, 0.08 * frame, 0.0]))
+        moved = (torch.from_numpy(surface.vertices) - middle) @ turn.T + middle
+        item = Item(frame, dataclasses.replace(photo, mesh=None))
+        item.crop = dataclasses.replace(crop, mesh=None)
+        own = dataclasses.replace(surface, vertices=moved.numpy())
+        item.take_surfaces({"object": own}, to_mesh(own, name=RECONSTRUCTED))
+        transl = torch.from_numpy(box_center(own))[None]
+        item.pose = dataclasses.replace(photo.truth, object_rotvec=torch.zeros(1, 3), object_transl=transl)
+        item.features = dataclasses.replace(exact, object=item.mesh())
+        items.append(item)
+    one_object(items, hand)
+    meshes = {id(item.mesh().vertices) for item in items}
+    assert len(meshes) == 1
+    for item in items:
+        placed = item.pose.place(item.mesh().vertices)[0]
+        assert apart(placed, torch.from_numpy(item.surfaces["object"].vertices)) < 0.002
+        assert item.features.object is item.mesh() and (item.features.object_coords > 0).any()
+    turned = items[2].pose.object_rotvec - items[0].pose.object_rotvec
+    assert torch.allclose(turned, torch.tensor([[0.0, 0.16, 0.0]]), atol=0.05)
