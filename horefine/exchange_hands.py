@@ -27,7 +27,7 @@ from horefine.geometry import Camera, axis_angle_to_matrix, matrix_to_axis_angle
 from horefine.hand import HandModel
 from horefine.mano import load_restricted
 
-__all__ = ["FRAME", "hamer_table", "hands_of", "read_hands", "refocused"]
+__all__ = ["FRAME", "hamer_table", "hands_of", "meshregnet_place", "read_hands", "refocused"]
 
 FRAME = "OpenCV camera (x right, y down, z forward), metres, radians"
 _INNER = ("pred_mano_params", "wilor_preds", "mano_params")
@@ -161,6 +161,22 @@ def refocused(hand: Mapping[str, Any], camera: Camera, model: HandModel, focal: 
     wanted = (rays * joints[:, 2:] - joints[:, :2]).reshape(-1)
     place = np.linalg.lstsq(columns, wanted, rcond=None)[0]
     return {"hand_rotvec": turned["hand_rotvec"], "hand_transl": place}
+
+
+def meshregnet_place(
+    scale: Float[ndarray, "B"], shift: Float[ndarray, "B 2"], camera: Camera, offset: float = 0.4
+) -> Float[ndarray, "B 3"]:
+    """Where MeshRegNet (Hasson et al. 2020) puts a hand or object, from what its heads give: metres, camera frame.
+
+    ``Z = f s + offset``, ``X, Y = (shift + size / 2 - centre) Z / f``, with the scale as the network uses it (its
+    head's output times 1e-4) and the shift in pixels (times 100) of the picture of ``camera``.
+    """
+    matrix = camera.matrix.double().numpy()
+    height, width = camera.size
+    focal = matrix[:, 0, 0]
+    depth = focal * np.asarray(scale, np.float64) + offset
+    across = np.asarray(shift, np.float64) + np.array([width / 2, height / 2]) - matrix[:, :2, 2]
+    return np.concatenate([across * (depth / focal)[:, None], depth[:, None]], 1)
 
 
 def _joints(hand: Mapping[str, Any], model: HandModel) -> Float[ndarray, "21 3"]:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from oracles import load
 from typer.testing import CliRunner
 
 from horefine.cli import app
@@ -20,7 +21,7 @@ from horefine.errors import ConfigError, InputError
 from horefine.evaluate.submissions import write_submission
 from horefine.exchange import read_pose
 from horefine.exchange_challenges import named, read_dexycb_joints, read_ho3d
-from horefine.exchange_hands import _joints, hamer_table, hands_of, read_hands, refocused
+from horefine.exchange_hands import _joints, hamer_table, hands_of, meshregnet_place, read_hands, refocused
 from horefine.exchange_objects import bop_line, object_matrix, read_bop, read_matrix, write_bop, write_matrix
 from horefine.export import write_meshes
 from horefine.geometry import Camera, axis_angle_to_matrix, mirror_rotvec
@@ -158,6 +159,15 @@ def test_the_same_lens_leaves_a_hand_where_it_is() -> None:
     told = hand(4)
     found = refocused(told, Camera.from_focal(700.0, (480, 640)), model, 700.0)
     np.testing.assert_allclose(found["hand_transl"], told["hand_transl"], atol=1e-3)
+
+
+def test_meshregnets_place_is_the_recorded_one() -> None:
+    told = load("datasets/meshregnet_proj")
+    width, height = told.input_res.tolist()
+    camera = Camera(torch.tensor(told.K), (height, width))
+    place = meshregnet_place(told.est_scale[:, 0, 0], told.est_trans[:, 0], camera, float(told.off_z))
+    np.testing.assert_allclose(place, told.center[:, 0], atol=1e-6)
+    np.testing.assert_allclose(told.points + place[:, None], told.recov, atol=1e-6)
 
 
 @pytest.mark.parametrize(

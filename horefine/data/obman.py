@@ -42,6 +42,8 @@ _FLIP = np.array([1.0, -1.0, -1.0])
 _SPLITS = ("train", "val", "test")
 _HAND_CODES = {"right": (22, 24), "left": (21, 23)}
 _OBJECT_CODE = 100
+_ENDINGS = {"meta": "pkl", "rgb": "jpg"}
+"""Of the files in a folder; the others are png."""
 _SHAPENET = ("shapenet", "ShapeNetCore.v2", "ShapeNet")
 _VARIABLE = "SHAPENET_ROOT"
 _LOOSE = 0.003
@@ -191,14 +193,14 @@ class ObMan:
     # --- parts of a sample ---------------------------------------------------------------------------------------
 
     def _file(self, part: str, index: int) -> Path:
-        ending = {"meta": "pkl", "rgb": "jpg"}.get(part, "png")
-        return self._folder / part / f"{int(self._numbers[index]):08d}.{ending}"
+        return self._folder / part / f"{int(self._numbers[index]):08d}.{_ENDINGS.get(part, 'png')}"
 
     def _lacking(self, part: str) -> int:
         """How many samples have no such file: one listing, not a question for each."""
         folder = self._folder / part
         there = set(os.listdir(folder)) if folder.is_dir() else set()
-        return sum(self._file(part, index).name not in there for index in range(len(self)))
+        ending = _ENDINGS.get(part, "png")
+        return sum(f"{number:08d}.{ending}" not in there for number in self._numbers.tolist())
 
     def _depth(self, index: int, meta: Mapping[str, Any], size: tuple[int, int]) -> Float[Tensor, "H W"] | None:
         """255 levels from the farthest (1) to the nearest (255) point of the picture; 0 is nothing."""
