@@ -15,6 +15,7 @@ from loss_scenes import can, hand_model, make_scene, true_pose
 from horefine import Config, Pose, load_config, load_hand, refine
 from horefine.clip import check_times, one_hand, refine_clip, together
 from horefine.clip_starts import best_sequence, breaks, points_of, put_right, replaced, speeds
+from horefine.config import LevenbergMarquardt, Optimizer
 from horefine.data.clips import SyntheticClip, SyntheticClips
 from horefine.data.maps import corrupt, disturb, exact_features
 from horefine.data.scenes import SceneSource
@@ -233,16 +234,22 @@ def test_replaced_takes_only_the_rows_it_is_told() -> None:
 def test_together_is_the_last_stage_with_the_shape_held() -> None:
     whole = load_config("default")
     own = together(whole, temporal=True)
-    assert list(own.stages) == ["render"] and own.optimizer.still == ["shape"] and own.terms()["temporal"].weight == 1
+    assert isinstance(own.optimizer, LevenbergMarquardt) and own.optimizer.still == ["shape"]
+    assert list(own.stages) == ["render"] and own.terms()["temporal"].weight == 1
     assert set(own.terms()) == {*whole.terms("render"), "temporal"}
     assert "temporal" not in together(whole, temporal=False).terms()
     assert "temporal" not in together(load_config("default", ["losses.temporal=0"]), temporal=True).terms()
     heavy = together(load_config("default", ["losses.temporal.weight=3", "losses.temporal.kernel=5"]), temporal=True)
     assert heavy.terms()["temporal"].weight == 3 and heavy.terms()["temporal"].options["kernel"] == 5
     adam = together(load_config("pixels"), temporal=True)
-    assert "shape" not in adam.optimizer.rates and adam.align.object == "given" and "temporal" in adam.terms()
+    assert (
+        isinstance(adam.optimizer, Optimizer)
+        and "shape" not in adam.optimizer.rates
+        and adam.align.object == "given"
+        and "temporal" in adam.terms()
+    )
     free = together(load_config("default", ["clip.shape=own"]), temporal=True)
-    assert free.optimizer.still == []
+    assert isinstance(free.optimizer, LevenbergMarquardt) and free.optimizer.still == []
 
 
 @pytest.mark.parametrize("setting", ["clip.shape=mine", "clip.sweeps=-1", "clip.swep=1", "optimizer.still=[thumb]"])
@@ -402,7 +409,7 @@ def test_adam_takes_clips_too() -> None:
 
 def test_nothing_is_seen_in_any_frame() -> None:
     truth, features = a_clip(3)
-    blind = dataclasses.replace(features, hand_mask=torch.zeros_like(features.hand_mask))
+    blind = dataclasses.replace(features, hand_mask=torch.zeros(3, 48, 48))
     found = refine_clip(truth, blind, tuned("clip.sweeps=1"), hand_model=hand_model())
     assert found.frames.status == ("rejected",) * 3 and found.bridged.all()
     torch.testing.assert_close(found.frames.pose.hand_transl, truth.hand_transl)
