@@ -117,10 +117,11 @@ def record_of(sample: Sample, hand: HandModel, crop: int = CROP, side: int = MAP
 
 
 def _checked(sample: Sample) -> tuple[Pose, Mesh]:
+    said = f" ({'; '.join(sample.notes)})" if sample.notes else ""
     if sample.truth is None:
-        raise InputError(f"{sample.name}: no true pose; name one in its sidecar ('truth')")
+        raise InputError(f"{sample.name}: no true pose{said or '; name one in its sidecar (truth)'}")
     if sample.mesh is None:
-        raise InputError(f"{sample.name}: no object mesh; name one in its sidecar ('object')")
+        raise InputError(f"{sample.name}: no object mesh{said or '; name one in its sidecar (object)'}")
     numbers = [("the picture", sample.image), ("the camera", sample.camera.matrix), ("the mesh", sample.mesh.vertices)]
     numbers += [(f"truth: {name}", value) for name, value in sample.truth.items()]
     for name, value in numbers:

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from horefine.scene import Pose
 __all__ = ["Grids", "Objects", "Scenes", "ShardScenes", "batch_of", "surface_points"]
 
 
+@runtime_checkable
 class Grids(Protocol):
     """A ``DistanceGrid`` of all objects, or something that gives those of a batch."""
 

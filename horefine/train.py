@@ -17,6 +17,8 @@ import torch
 import yaml
 
 from horefine.data import DATASETS, Dataset, load_dataset
+from horefine.data.opened import FOLDERS, open_named
+from horefine.data.shards import Shards
 from horefine.errors import ConfigError
 from horefine.extractors.tasks import ON_CPU, TRAINABLE
 from horefine.train_devices import open_devices
@@ -71,6 +73,8 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     with devices.first_alone():
         source = _source(data, out, smoke)
+    if smoke:
+        recipe = _of_few(recipe, source)
     task = kind(recipe.network, recipe.augmentation, source, recipe.held_out, device=devices.device, hand=recipe.hand)
     torch.set_flush_denormal(True)  # weight decay drives moments there, and processors are slow on them
     try:
@@ -82,6 +86,18 @@ def train(
         torch.set_flush_denormal(False)
 
 
+def _of_few(recipe: TrainConfig, source: Path | Dataset) -> TrainConfig:
+    """A trial holds out a quarter of the scenes at most: of a generated tree there are a handful."""
+    if isinstance(source, Path):
+        if not any(source.glob("shard_*/meta.json")):
+            return recipe
+        count = len(Shards.open(source))
+    else:
+        count = len(source)
+    held_out = min(recipe.held_out, max(1, count // 4))
+    return replace(recipe, held_out=held_out, measured=min(recipe.measured, held_out))
+
+
 def _source(data: str | Path | Dataset, out: Path, smoke: bool) -> Path | Dataset:
     if not isinstance(data, (str, Path)):
         return data
@@ -89,7 +105,7 @@ def _source(data: str | Path | Dataset, out: Path, smoke: bool) -> Path | Datase
     if name == "synthetic" and not given:
         return _synthetic(out, smoke)
     if given and name in DATASETS:
-        return _named(name, options)
+        return _named(name, options) if name in FOLDERS else open_named(str(data))
     return Path(data)
 
 
@@ -102,7 +118,6 @@ def _named(name: str, options: str) -> Dataset:
 
 
 def _synthetic(out: Path, smoke: bool) -> Path:
-    from horefine.data.shards import Shards
     from horefine.data.synthetic import write_training_shard
 
     folder = out / "data"
