@@ -2,6 +2,7 @@
 
     python -m benchmarks.trained --data FOLDER            # training shards; their first scenes are never trained on
     python -m benchmarks.trained                          # makes 200 scenes of another seed first
+    python -m benchmarks.trained --tasks gsdf c2f_sdf
 
 Numbers carry their units in their names; ``extractors/measures.py`` says what each is.
 """
@@ -35,6 +36,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder of shards; made when left out")
     parser.add_argument("--scenes", type=int, default=200)
     parser.add_argument("--seed", type=int, default=77, help="of the scenes made")
+    parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -44,7 +46,7 @@ def main() -> None:
             data = Path(made)
             write_training_shard(data / "shard_00000", start=0, count=options.scenes, seed=options.seed)
         where = f"seed {options.seed}" if options.data is None else "first scenes of the training folder"
-        for task in TASKS:
+        for task in options.tasks:
             validation = read_weights(default_path(task), task).validation
             found = measure(task, data, options.scenes)
             rows = [{"number": name, "held out": value} for name, value in found.items()]
