@@ -121,7 +121,8 @@ def _prepared(job: Job) -> Iterator[Item | Outcome]:
 def _lighter(item: Item) -> Item:
     """Without the picture, which is read again when the frame is drawn: clips are long."""
     small = item.sample.image[:, :1, :1].clone()
-    item.sample, item.crop = dataclasses.replace(item.sample, image=small, depth=None), None
+    item.sample = dataclasses.replace(item.sample, image=small, depth=None)
+    item.crop, item.fields = None, {}
     return item
 
 
