@@ -234,7 +234,7 @@ def full_features(size: int = 8) -> Features:
     return Features(
         Camera.from_focal(20.0, (size, size)), mesh, torch.rand(1, size, size), torch.rand(1, size, size),
         torch.rand(1, 3, size, size), torch.rand(1, 3, size, size), torch.randn(1, size, size),
-        torch.rand(1, 3, size, size), grid, grid, contact,
+        image=torch.rand(1, 3, size, size), hand_sdf=grid, object_sdf=grid, contact=contact,
     )  # fmt: skip
 
 
