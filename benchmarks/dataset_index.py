@@ -81,12 +81,12 @@ def index(root: str) -> dict[str, float]:
     return found
 
 
-def reading(root: str, name: str, repeats: int) -> dict[str, float]:
-    """Samples a second of one process, and what it grows by."""
+def reading(root: str, name: str, repeats: int, pictures: bool) -> dict[str, float]:
+    """Samples a second of one process, and what it grows by; without ``pictures``: poses alone, for evaluation."""
     from horefine.data import load_dataset
 
     options = {"split": "all"} if name == "dexycb" else {"split": "train"}
-    data = load_dataset(name, root=root, mano_dir=f"{root}/mano", **options)
+    data = load_dataset(name, root=root, mano_dir=f"{root}/mano", pictures=pictures, **options)
     places = [k for k, file in enumerate(data.files) if file.is_file()]  # type: ignore[attr-defined]
     before = _memory()
     data[places[0]]
@@ -124,7 +124,9 @@ def main() -> None:
         TREES.ho3d_tree(root / "ho3d")
         for name in ("dexycb", "ho3d"):
             TREES.write_hands(root / name / "mano")
-            table[f"reading {name}"] = _apart(reading, str(root / name), name, options.repeats)
+            for pictures, what in ((True, "samples"), (False, "poses alone")):
+                given = str(root / name), name, options.repeats, pictures
+                table[f"reading {name}, {what}"] = _apart(reading, *given)
     for what, found in table.items():
         rows += [{"": what, "measured": key, "value": round(value, 3)} for key, value in found.items()]
     note = "empty photographs were there" if options.files else "folders of recordings without photographs"
