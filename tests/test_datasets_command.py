@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -10,13 +11,16 @@ import numpy as np
 import pytest
 import torch
 from dataset_trees import dexycb_tree, ho3d_tree, write_hands
+from oracles import DATA
 from typer.testing import CliRunner, Result
 
 from horefine.cli import app
 from horefine.data.mirror import mirror_pose
 from horefine.data.opened import OpenedDataset, Photographs, open_named, parse_dataset
 from horefine.errors import ConfigError
+from horefine.evaluate.command import Request, conclude, official_ids
 from horefine.export import write_arrays
+from horefine.hand import load_hand
 from horefine.train import train
 
 FEW_STEPS = ("--set", "stages.correspond.steps=1", "--set", "stages.render.steps=1", "--no-pictures")
@@ -135,6 +139,33 @@ def test_submission_with_the_datasets_own_ids(ho3d: Path, dexycb: Path, tmp_path
     )
     assert found.exit_code == 2
     assert "have no ids for it; give --ids FILE" in said(found)
+
+
+def test_every_image_of_a_split_has_its_official_number(tmp_path: Path) -> None:
+    """DexYCB's HPE file has a line for each of the 7552 images of the recorded s0 test split, BOP's csv its poses."""
+    with tarfile.open(DATA / "datasets" / "dexycb.tar.gz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    recorded = json.loads((DATA / "datasets" / "dexycb_index.json").read_text())["s0_test"]
+    data = open_named("dexycb", tmp_path / "dexycb", "s0/test", {"hand": "embedded", "pictures": False})
+    pose = {"hand_rotvec": np.zeros((16, 3)), "hand_shape": np.zeros(10), "hand_transl": [0, 0, 0.5]}
+    pose |= {"object_rotvec": np.zeros(3), "object_transl": [0, 0, 0.6]}
+    (tmp_path / "poses").mkdir()
+    for index in recorded["idx"]:
+        np.savez(tmp_path / "poses" / f"{data.names[index]}.npz", **pose)
+    request = Request(
+        tmp_path / "poses", load_hand(kind="embedded"), dataset="dexycb", root=tmp_path / "dexycb", split="s0/test"
+    )
+    ids = official_ids(request, "dexycb")
+    assert ids is not None
+    assert [number for (number,) in ids.values()] == list(range(recorded["len"]))
+    conclude(request, None, "dexycb", None)
+    lines = (tmp_path / "poses" / "submission" / "hpe.txt").read_text().splitlines()
+    assert len(lines) == recorded["len"]
+    there = [int(line.split(",")[0]) for line in lines if any(float(v) for v in line.split(",")[1:])]
+    assert there == sorted(recorded["idx"])
+    conclude(request, None, "bop", None)
+    rows = next((tmp_path / "poses" / "submission").glob("*.csv")).read_text().splitlines()[1:]
+    assert sorted([int(v) for v in row.split(",")[:2]] for row in rows) == sorted(recorded["bop"])
 
 
 def test_ho3d_evaluation_part_runs(ho3d: Path, tmp_path: Path) -> None:
