@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from horefine.data import Dataset
 from horefine.data.shards import MAP_SIZE, Shards
-from horefine.errors import ConfigError, suggestion
+from horefine.errors import ConfigError, InputError, suggestion
 from horefine.extractors.batches import Augmentation
 from horefine.extractors.sample_batches import open_scenes
 from horefine.extractors.sample_records import CROP
-from horefine.extractors.shard_batches import ShardScenes
+from horefine.extractors.shard_batches import Scenes, ShardScenes
 from horefine.extractors.sizes import network_config
 
 __all__ = ["Task"]
@@ -78,8 +78,22 @@ class Task(ABC):
         """Errors on the first ``count`` held-out scenes, units in the names."""
 
     def open(self) -> None:
-        """Opens the data."""
-        self.scenes = open_scenes(self.folder, self.hand, self.held_out, self.device, self.crop, self.side)
+        """Opens the data.
+
+        Raises:
+            InputError: there is none, or the shards' pictures are smaller than the network's.
+        """
+        self.scenes = self._scenes()
+        size = getattr(self.network, "size", 0)
+        if isinstance(self.scenes, ShardScenes) and self.scenes.shards.meta["crop"] < size:
+            raise InputError(
+                f"{self.folder}: its pictures have {self.scenes.shards.meta['crop']} pixels a side, and this network "
+                f"wants {size}: make them with horefine data cache --crop {size}"
+            )
+
+    def _scenes(self) -> Scenes:
+        crop = max(self.crop, getattr(self.network, "size", 0))
+        return open_scenes(self.folder, self.hand, self.held_out, self.device, crop, self.side)
 
     def refresh(self) -> None:
         """Takes in shards written since; the held-out scenes stay."""
@@ -88,7 +102,7 @@ class Task(ABC):
             if shards.meta["objects"] == self.scenes.shards.meta["objects"]:
                 self.scenes = dataclasses.replace(self.scenes, shards=shards)
             else:  # objects that none of the shards had shown
-                self.scenes = open_scenes(self.folder, self.hand, self.held_out, self.device, self.crop, self.side)
+                self.scenes = self._scenes()
 
     def export(self, out: Path, tensors: Mapping[str, Tensor], step: int) -> None:  # noqa: B027
         """Writes the weights in further formats, if the network has any; called whenever they are saved."""

@@ -77,7 +77,7 @@ class Loop:
                 self.spent = self.devices.same(time.monotonic() - began)
                 self.log.advance(self.step, losses["loss"], self.images, self.progress, self.spent)
                 if self.step % recipe.log_every == 0:
-                    entry = {"minutes": round(self.spent / 60, 2), "rate": recipe.rate_at(self.progress)}
+                    entry = {"minutes": round(self.spent / 60, 2), "rate": recipe.rate_at(self.progress, self.step)}
                     self.log.losses(self.step, entry | self._shared(sums))
                     sums = {}
                 if self.spent - measured > 60 * recipe.measure_every:
@@ -87,7 +87,7 @@ class Loop:
             return self.conclude(recipe.held_out)
 
     def _advance(self) -> dict[str, float]:
-        rate = self.recipe.rate_at(self.progress)
+        rate = self.recipe.rate_at(self.progress, self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.model.train()

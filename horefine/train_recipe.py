@@ -15,7 +15,7 @@ from horefine.extractors.tasks import TRAINABLE
 
 __all__ = ["DEVICES", "HANDS", "SCHEDULES", "TrainConfig", "load_train_config"]
 
-SCHEDULES = ("cosine", "steps")
+SCHEDULES = ("cosine", "steps", "cycle")
 DEVICES = ("auto", "cpu", "cuda")
 HANDS = ("auto", "embedded", "mano")
 _CHOICES: Mapping[str, tuple[str, ...]] = {"schedule": SCHEDULES, "hand": HANDS}
@@ -42,10 +42,12 @@ class TrainConfig:
     """Of AdamW's (and Muon's AdamW) two averages."""
     weight_decay: float = 0.02
     schedule: str = "cosine"
-    """Of the rate after its rise: ``cosine``, or ``steps``: times ``decay`` again and again."""
+    """Of the rate after its rise: ``cosine``; ``steps``: times ``decay`` again and again; or ``cycle``: up and down."""
     decay: float = 0.7
     decay_every: float = 0.1
     """Share of the schedule between two of those."""
+    cycle: int = 150
+    """Steps of one rise from ``lowest`` and fall back to it."""
     lowest: float = 0.01
     """Share of ``rate`` below which it does not fall."""
     warmup: float = 0.03
@@ -75,8 +77,11 @@ class TrainConfig:
     tensorboard: bool = False
     """Also write ``<out>/tensorboard``."""
 
-    def rate_at(self, done: float) -> float:
-        """The learning rate when a share ``done`` (0 to 1) of the schedule is over."""
+    def rate_at(self, done: float, step: int = 0) -> float:
+        """The learning rate when a share ``done`` (0 to 1) of the schedule, ``step`` steps, is over."""
+        if self.schedule == "cycle":
+            place = abs(2 * (step % self.cycle) / self.cycle - 1)
+            return self.rate * (self.lowest + (1 - self.lowest) * (1 - place))
         if done < self.warmup:
             return self.rate * max(done / self.warmup, 0.02)
         if self.schedule == "steps":

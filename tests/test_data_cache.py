@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from dataset_trees import ho3d_tree, write_hands
+from dataset_trees import dexycb_tree, ho3d_tree, write_hands
+from dataset_trees_more import fhb_tree, obman_tree
 from typer.testing import CliRunner
 
 from horefine.cli import app
@@ -19,9 +22,14 @@ from horefine.errors import ConfigError, InputError
 from horefine.extractors import stored_objects
 from horefine.extractors.batches import Augmentation, Batch, View, augment_view, change_view
 from horefine.extractors.depth_noise import sensed
+from horefine.extractors.encoder_decoder import PAPER
 from horefine.extractors.sample_batches import SampleScenes, hand_of, open_scenes
 from horefine.extractors.sample_shards import ShardPlan, write_shards
+from horefine.extractors.sizes import network_config
+from horefine.extractors.task import Task
+from horefine.extractors.tasks import TRAINABLE
 from horefine.objects import embedded_object
+from horefine.train import load_train_config
 from tests.toy_shard import small_network, write_toy_shard
 
 
@@ -249,8 +257,110 @@ def trained(out: Path, data: str, *words: str) -> list[dict[str, float]]:
     return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
-def test_training_from_the_cache_falls(cached: Path, tmp_path: Path) -> None:
-    log = trained(tmp_path, str(cached), "rate=0.005")
-    losses = [line["loss"] for line in log if "loss" in line]
+def test_the_loss_on_the_cache_falls(cached: Path) -> None:
+    torch.manual_seed(0)
+    task = TRAINABLE["features"](small_network("features", 16), {"erase": 0, "noise": 0, "rotation": 0}, cached, 1)
+    optimizer, generator = torch.optim.Adam(task.model.parameters(), 5e-3), torch.Generator().manual_seed(0)
+    history = []
+    for _ in range(25):
+        loss = torch.stack(list(task.losses(4, 0.5, generator, False).values())).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        history.append(loss.item())
+    assert np.isfinite(history).all()
+    assert np.mean(history[-5:]) < 0.7 * history[0]
+
+
+@pytest.mark.slow
+def test_training_from_the_cache_by_the_command(cached: Path, tmp_path: Path) -> None:
+    losses = [line["loss"] for line in trained(tmp_path, str(cached), "rate=0.005") if "loss" in line]
     assert np.isfinite(losses).all()
     assert np.mean(losses[-5:]) < 0.8 * losses[0]
+
+
+RECIPES = ("features_song2022", "gsdf_official_obman", "c2f_sdf_official_obman", "hoisdf_official_ho3d")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_of_sets_differ_where_the_papers_do(name: str) -> None:
+    """Each is its task's recipe for another set, with other entries of the network only; Song et al.'s is their own."""
+    own = load_train_config(name)
+    usual = load_train_config(own.task)
+    if name == "features_song2022":
+        assert network_config("features", own.network) == PAPER
+    else:
+        assert dataclasses.replace(own, network=usual.network) == usual
+        assert {key for key in own.network if own.network[key] != usual.network[key]} <= {"dataset", "architecture"}
+
+
+def test_song_et_al_s_rate_goes_up_and_down() -> None:
+    recipe = load_train_config("features_song2022")
+    rates = [recipe.rate_at(0.1, step) for step in range(301)]
+    assert rates[0] == rates[150] == rates[300] == pytest.approx(1e-4)
+    assert rates[75] == max(rates) == pytest.approx(1e-2)
+    assert np.ptp(np.abs(np.diff(rates))) < 1e-9  # linear
+
+
+def test_pictures_too_small_for_the_network_are_refused(cached: Path) -> None:
+    with pytest.raises(InputError, match=r"128 pixels a side, and this network wants 256: .* --crop 256"):
+        TRAINABLE["features"]({"size": 256}, {}, cached, 1)
+
+
+@pytest.mark.parametrize("name", ["features", "hoisdf", "gsdf", "c2f_sdf"])
+@pytest.mark.parametrize("source", ["direct", "cache"])
+def test_compact_networks_learn_from_it(name: str, source: str, root: Path, cached: Path) -> None:
+    data = cached if source == "cache" else opened(root)
+    one_step(TRAINABLE[name](small_network(name, 16), {}, data, 1))
+
+
+def one_step(task: Task) -> None:
+    losses = task.losses(2, 0.5, torch.Generator().manual_seed(0), False)
+    torch.stack(list(losses.values())).sum().backward()
+    assert all(value.isfinite() for value in losses.values())
+    gradients = [p.grad for p in task.model.parameters() if p.grad is not None]
+    assert gradients
+    assert all(gradient.isfinite().all() for gradient in gradients)
+
+
+OFFICIAL: dict[str, dict[str, Any]] = {
+    "hoisdf_official": {"architecture": "ho3d_render", "sizes": {"hand_points": 40, "object_points": 24}},
+    "gsdf_pose_official": {},
+    "gsdf_official": {"pose": "random", "points": 50},
+    "gsdf_video_official": {"image": "random", "points": 50},
+    "c2f_sdf_official": {"dataset": "obman"},
+    "contact": {},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OFFICIAL)
+@pytest.mark.parametrize("source", ["direct", "cache"])
+def test_published_networks_learn_from_it(
+    name: str, source: str, root: Path, cached: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOREFINE_MANO_DIR", str(root / "mano"))
+    data = cached if source == "cache" else opened(root)
+    one_step(TRAINABLE[name](OFFICIAL[name], {}, data, 1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["dexycb", "fhb", "obman"])
+def test_every_set_trains_by_one_command(name: str, tmp_path: Path) -> None:
+    """Directly, and from a cache: the same scenes."""
+    tree, options = tmp_path / "tree", ""
+    if name == "dexycb":
+        names = dexycb_tree(tree, cameras=2)
+        write_hands(tree / "mano")
+        (tree / "there.txt").write_text("\n".join(names))
+        options = f"partial=true,frames={tree / 'there.txt'},mano_dir={tree / 'mano'},"
+    else:
+        {"fhb": fhb_tree, "obman": obman_tree}[name](tree)
+    split = {"dexycb": "s0/test", "fhb": "train", "obman": "test"}[name]
+    trained(tmp_path / "direct", f"{name}:{options}root={tree},split={split}", "batch=2")
+    found = CliRunner().invoke(app, [
+        "data", "cache", "--dataset", f"{name}:{options}".rstrip(",:"), "--root", str(tree), "--split", split,
+        "--out", str(tmp_path / "cache"), "--workers", "1",
+    ])  # fmt: skip
+    assert found.exit_code == 0, found.output + found.stderr
+    trained(tmp_path / "trained", str(tmp_path / "cache"))
