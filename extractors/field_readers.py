@@ -45,8 +45,8 @@ class _Compact(FieldInitializer):
         def field(which: str) -> Callable[[Tensor], Tensor]:
             return lambda points: ask(which, points.to(joints) @ turn.mT).to(points)
 
-        masks = [seen.raw[name][0, 0].float().sigmoid().cpu() for name in ("obj_seg", "hand_seg")]
-        outline = Outline(*masks, map_camera([crop], masks[0].shape[-1]).matrix[0].cpu())
+        thing, front = (seen.raw[name][0, 0].float().sigmoid().cpu() for name in ("obj_seg", "hand_seg"))
+        outline = Outline(thing, front, map_camera([crop], thing.shape[-1]).matrix[0].cpu())
         return Reading(
             hand.rotvec[0], hand.shape[0], wrist, (center @ turn).cpu(), field("hand"), field("object"), outline=outline
         )

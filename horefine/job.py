@@ -13,8 +13,8 @@ import torch
 
 from horefine.config import Config
 from horefine.data import Sample
-from horefine.data.opened import Photographs
 from horefine.data.frames import natural_order
+from horefine.data.opened import Photographs
 from horefine.errors import AssetError, ConfigError, InputError
 from horefine.exchange import find_item
 from horefine.export import SCHEMA_VERSION
