@@ -198,6 +198,15 @@ def test_a_flip_is_a_break_and_an_even_motion_is_not() -> None:
     ]
 
 
+def test_two_wrong_frames_of_eight_do_not_make_wrong_usual() -> None:
+    """Four of seven steps are wrong then: their median would be."""
+    points = torch.arange(8)[:, None, None] * torch.tensor([0.005, 0.0, 0.0]).expand(1, 4, 3)
+    points = points.clone()
+    points[[2, 5]] += 0.2
+    found = breaks(speeds((points, points), TIMES[:8]))
+    assert found.nonzero().flatten().tolist() == [1, 2, 4, 5]
+
+
 def test_the_best_sequence_weighs_maps_against_motion() -> None:
     """A jump is taken back where the maps do not mind, and stays where they insist."""
     truth, features = a_clip()
