@@ -91,9 +91,10 @@ def cache(
     one_thread()
     place = None if mano_dir is None else mano_dir.resolve()
     opened = open_named(dataset, root, split, {"mano_dir": place, "hand": hand})
+    told = place or opened.about["options"].get("mano_dir")  # where training finds it again
     plan = ShardPlan(
         opened, out, crop=crop, maps=maps, size=shard_size, limit=limit, about=opened.about,
-        mano_dir=None if place is None else str(place),
+        mano_dir=None if told is None else str(Path(told).resolve()),
     )  # fmt: skip
     found = write_shards(
         plan, workers,
