@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 logging.getLogger("horefine").addHandler(logging.NullHandler())
 
 if TYPE_CHECKING:
+    from horefine.clip import refine_clip
     from horefine.config import Config, load_config
     from horefine.geometry import Camera
     from horefine.hand import HandModel, load_hand
@@ -39,6 +40,7 @@ _HOMES = {
     "load_config": "config",
     "load_hand": "hand",
     "refine": "refinement",
+    "refine_clip": "clip",
 }
 
 __all__ = [
@@ -56,6 +58,7 @@ __all__ = [
     "load_config",
     "load_hand",
     "refine",
+    "refine_clip",
 ]
 
 
