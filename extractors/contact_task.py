@@ -83,7 +83,7 @@ class ContactTask(Task):
 
     def _surfaces(self) -> tuple[Mesh, Points]:
         """All objects (only their boxes are asked for later) and points on them."""
-        mesh = dataclasses.replace(Mesh.cat(list(self.scenes.objects.meshes), sdf=None, colors=None).to(self.device))
+        mesh = dataclasses.replace(Mesh.cat(list(self.scenes.objects.meshes)), sdf=None, colors=None).to(self.device)
         return mesh, even_points(mesh, SPARE * self.network.points)
 
     def losses(self, count: int, progress: float, generator: torch.Generator, half: bool) -> dict[str, Tensor]:
