@@ -188,7 +188,7 @@ def test_check_finds_ho3d_plausible(ho3d: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_check_finds_dexycb_plausible(dexycb: Path, tmp_path: Path) -> None:
-    check(dexycb, tmp_path, "--set", "partial=true", "--set", f"frames={dexycb / 'there.txt'}")
+    check(dexycb, tmp_path, "--dataset", f"dexycb:partial=true,frames={dexycb / 'there.txt'}")
 
 
 def check(root: Path, out: Path, *more: str) -> None:

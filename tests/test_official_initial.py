@@ -123,7 +123,7 @@ def test_checkpoint_of_learned(tmp_path, hand):
     for given in (None, hand):  # the file's own fault comes before that there is no MANO hand
         with pytest.raises(AssetError, match="holds a list"):
             Learned(checkpoint=path, hand=given)
-    with pytest.raises(ConfigError, match="goes with the initializer hoisdf"):
+    with pytest.raises(ConfigError, match="goes with the initializers hoisdf, gsdf"):
         Learned("horefine.extractors.initial:HoisdfInitializer", checkpoint=path)
 
 

@@ -39,6 +39,7 @@ GROUPS: dict[str, Group] = {
         Group("dense mapping", "M", ("dense_mapping", "rendered_code", "surface_reprojection")),
         Group("relative depth", "D", ("relative_depth", "rendered_depth")),
         Group("correspondence depth", "Z", ("correspondence_depth", "surface_depth")),
+        Group("measured depth", "R", ("measured_depth",)),
         Group("photograph", "P", ("photometric",)),
         Group("contact", "C", (
             "penetration", "contact", "spring_length", "attraction", "repulsion", "capsule_contact",
