@@ -203,7 +203,8 @@ def test_it_does_not_depend_on_where_the_objects_frame_is_nor_on_the_maps_size(n
         )
         for name, m in ((name, getattr(bare(), name)) for name in MAPS)
     }
-    scaled = predict_contact(net, true_pose(), bare(camera=camera, image=None, measured_depth=None, **large), hand_model()).contact
+    features = bare(camera=camera, image=None, measured_depth=None, **large)
+    scaled = predict_contact(net, true_pose(), features, hand_model()).contact
     assert (scaled.probability - found.probability).abs().mean() < 0.1
 
 
