@@ -26,9 +26,9 @@ from horefine.extractors.c2f_sdf_cells import Cells, merged_heat, ser_cells, spl
 from horefine.extractors.c2f_sdf_checkpoints import load_c2f, read_c2f
 from horefine.extractors.c2f_sdf_crop import c2f_crop, virtual_frame
 from horefine.extractors.c2f_sdf_hand import HandBasis
-from horefine.extractors.crops import map_camera, pictures
+from horefine.extractors.crops import depth_maps, map_camera, pictures
 from horefine.extractors.field_initial import FieldInitializer, Reading
-from horefine.extractors.field_readers import C2fInitializer, depth_maps
+from horefine.extractors.field_readers import C2fInitializer
 from horefine.extractors.surface import Surface
 from horefine.extractors.surface_official import cell_surface, in_camera
 from horefine.geometry import axis_angle_to_matrix, matrix_to_axis_angle

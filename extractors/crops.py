@@ -14,7 +14,10 @@ from horefine.errors import InputError
 from horefine.geometry import Camera
 from horefine.mesh import Mesh
 
-__all__ = ["extents_of", "map_camera", "mesh_of", "pictures"]
+__all__ = ["depth_maps", "extents_of", "map_camera", "mesh_of", "pictures"]
+
+MEASURED = 0.002
+"""Share of a depth map's pixels: where fewer were measured, there is no depth."""
 
 
 def pictures(crops: Sequence[Sample], size: int) -> Float[Tensor, "B 3 S S"]:
@@ -61,3 +64,24 @@ def extents_of(crops: Sequence[Sample]) -> Float[Tensor, "B 3"]:
     """Sides of the objects' boxes, metres; zeros where the object is not known."""
     unknown = torch.zeros(1, 3)
     return torch.cat([unknown if c.mesh is None else c.mesh.box[1] - c.mesh.box[0] for c in crops])
+
+
+def depth_maps(crops: Sequence[Sample], side: int) -> Float[Tensor, "B D D"]:
+    """The crops' measured depth at the network's size: picked, never mixed; metres, 0 where nothing was seen.
+
+    Raises:
+        InputError: a crop whose picture came without depth, or whose depth shows next to nothing.
+    """
+    maps = []
+    for crop in crops:
+        if crop.depth is None:
+            raise InputError(
+                f"{crop.name}: c2fsdf and measured_depth need a depth camera's map: name it in the sidecar ('depth': "
+                "FILE.png, millimetres), or take another --init (hoisdf, gsdf) and --config (pixels)"
+            )
+        depth = torch.where(torch.isfinite(crop.depth), crop.depth, 0.0)
+        if float((depth > 0).float().mean()) < MEASURED:
+            raise InputError(f"{crop.name}: its depth map shows next to nothing where hand and object are; see 'depth'")
+        index = ((torch.arange(side) + 0.5) * depth.shape[-1] / side).long()
+        maps.append(depth[index][:, index])
+    return torch.stack(maps)

@@ -27,7 +27,7 @@ from horefine.extractors.surface_mesh import box_center, to_mesh
 from horefine.geometry import matrix_to_axis_angle
 from horefine.hand import HandModel, load_hand
 from horefine.mesh import Mesh
-from horefine.scene import Pose, PoseSpread
+from horefine.scene import Pose
 
 __all__ = ["RECONSTRUCTED", "FieldInitializer", "Reading"]
 
@@ -53,8 +53,6 @@ class Reading:
     """Of the object's box."""
     hand: Field
     object: Field
-    spread: PoseSpread | None = None
-    """B = 1."""
     outline: Outline | None = None
     """Where the network sees hand and object, if it says so: tells which level of a blurred field is the surface."""
 
@@ -86,8 +84,8 @@ class FieldInitializer(ABC):
         """Poses of B crops, and what comes with them.
 
         ``surfaces``: for each crop the reconstructed ``hand`` and ``object`` (camera frame; what has no surface is
-        absent); ``object``: the mesh that the object's pose is of, the given one or the reconstructed; ``pose_spread``
-        where the network knows it; the named grids ``hand_sdf``, ``object_sdf``.
+        absent); ``object``: the mesh that the object's pose is of, the given one or the reconstructed; the named grids
+        ``hand_sdf``, ``object_sdf``.
 
         Raises:
             SurfaceError: an object without a mesh of which the field shows no surface.
@@ -98,15 +96,13 @@ class FieldInitializer(ABC):
         pose = self._pose(readings, [turn for _, turn, _ in placed], [transl for _, _, transl in placed])
         meshes = [mesh for mesh, _, _ in placed]
         told: dict[str, Any] = {"surfaces": surfaces, "object": meshes}
-        if readings[0].spread is not None:
-            told["pose_spread"] = torch.cat([r.spread.stack() for r in readings if r.spread is not None]).cpu()
         if fields:
             hand, other = self._grids(pose, meshes, readings)
             told |= {name: {"hand_sdf": hand, "object_sdf": other}[name] for name in fields}
         return pose.to("cpu"), told
 
     def extract(self, crops: Sequence[Sample], names: Sequence[str]) -> dict[str, Any]:
-        """``hand_sdf`` and ``object_sdf`` as :meth:`initialize` gives them; ``pose_spread`` is None."""
+        """``hand_sdf`` and ``object_sdf`` as :meth:`initialize` gives them; ``pose_spread`` is None: not known."""
         fields = [name for name in names if name != "pose_spread"]
         found = self.initialize(crops, fields)[1] if fields else {}
         return {name: found[name] if name in fields else None for name in names}

@@ -9,10 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from horefine.data import Sample
-from horefine.errors import InputError
 from horefine.extractors import load_default
 from horefine.extractors.c2f_sdf_compact import CompactC2f
-from horefine.extractors.crops import extents_of, map_camera, pictures
+from horefine.extractors.crops import depth_maps, extents_of, map_camera, pictures
 from horefine.extractors.eyes import Seen
 from horefine.extractors.field_initial import FieldInitializer, Reading
 from horefine.extractors.gsdf_compact import CompactGsdf, Skeleton
@@ -22,10 +21,7 @@ from horefine.hand import HandModel
 from horefine.inverse_kinematics import joints_to_pose
 from horefine.inverse_kinematics.closed_form import flat_joints
 
-__all__ = ["C2fInitializer", "GsdfInitializer", "depth_maps"]
-
-MEASURED = 0.002
-"""Share of a depth map's pixels: where fewer were measured, there is no depth."""
+__all__ = ["C2fInitializer", "GsdfInitializer"]
 
 
 class _Compact(FieldInitializer):
@@ -112,24 +108,3 @@ class C2fInitializer(_Compact):
             self._reading(crop, felt.joints[row], felt.center[row], frame.rotation[row], ask(row), seen[row])
             for row, crop in enumerate(crops)
         ]
-
-
-def depth_maps(crops: Sequence[Sample], side: int) -> Float[Tensor, "B D D"]:
-    """The crops' measured depth at the network's size: picked, never mixed; metres, 0 where nothing was seen.
-
-    Raises:
-        InputError: a crop whose picture came without depth, or whose depth shows next to nothing.
-    """
-    maps = []
-    for crop in crops:
-        if crop.depth is None:
-            raise InputError(
-                f"{crop.name}: c2fsdf and measured_depth need a depth camera's map: name it in the sidecar ('depth': "
-                "FILE.png, millimetres), or take another --init (hoisdf, gsdf) and --config (pixels)"
-            )
-        depth = torch.where(torch.isfinite(crop.depth), crop.depth, 0.0)
-        if float((depth > 0).float().mean()) < MEASURED:
-            raise InputError(f"{crop.name}: its depth map shows next to nothing where hand and object are; see 'depth'")
-        index = ((torch.arange(side) + 0.5) * depth.shape[-1] / side).long()
-        maps.append(depth[index][:, index])
-    return torch.stack(maps)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from horefine.data import Sample
 from horefine.data.shards import MAP_SIZE
-from horefine.extractors.field_readers import depth_maps
+from horefine.extractors.crops import depth_maps
 from horefine.hand import HandModel
 
 __all__ = ["MeasuredDepth"]

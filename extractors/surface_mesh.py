@@ -10,6 +10,7 @@ from horefine.errors import SurfaceError
 from horefine.extractors.surface import Surface, level_surface
 from horefine.extractors.surface_lattice import Lattice
 from horefine.mesh import Mesh
+from horefine.repair import signed_volume
 
 __all__ = ["box_center", "coarser", "to_mesh"]
 
@@ -55,7 +56,7 @@ def coarser(surface: Surface, faces: int = 2000) -> Surface:
         SurfaceError: a surface without volume.
     """
     vertices, triangles = surface.vertices.astype(np.float64), surface.faces
-    area, volume = _area(vertices, triangles), _volume(vertices, triangles)
+    area, volume = _area(vertices, triangles), signed_volume(vertices, triangles)
     if not (area > 0 and volume > 0):
         raise SurfaceError(f"the surface has no volume ({volume:.3g} m3): it cannot be refined as an object")
     for _ in range(_ROUNDS):
@@ -88,8 +89,3 @@ def _euler(vertices: np.ndarray, faces: np.ndarray) -> int:
 def _area(vertices: np.ndarray, faces: np.ndarray) -> float:
     a, b, c = (vertices[faces[:, corner]] for corner in range(3))
     return float(np.linalg.norm(np.cross(b - a, c - a), axis=1).sum() / 2)
-
-
-def _volume(vertices: np.ndarray, faces: np.ndarray) -> float:
-    a, b, c = (vertices[faces[:, corner]] - vertices[0] for corner in range(3))
-    return float((a * np.cross(b, c)).sum() / 6)

@@ -18,8 +18,9 @@ from jaxtyping import Float, Int
 from numba import njit
 
 from horefine.distance import is_closed, signed_distance, winding_number
+from horefine.repair import signed_volume
 
-__all__ = ["close_holes", "intersection_volume", "signed_volume"]
+__all__ = ["close_holes", "intersection_volume"]
 
 PITCH = {"rays": 0.00025, "voxels": 0.001}
 """Metres between the samples of each method."""
@@ -49,12 +50,6 @@ def close_holes(faces: Int[np.ndarray, "F 3"]) -> Int[np.ndarray, "G 3"]:
         if nexts is not None:
             caps += [(loop[0], loop[k], loop[k + 1]) for k in range(1, len(loop) - 1)]
     return np.concatenate([faces, np.asarray(caps, faces.dtype).reshape(-1, 3)])
-
-
-def signed_volume(vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"]) -> float:
-    """Volume of a closed mesh by the divergence theorem; negative when its faces point inwards."""
-    a, b, c = (vertices[faces[:, k]].astype(np.float64) for k in range(3))
-    return float((a * np.cross(b, c)).sum() / 6)
 
 
 def intersection_volume(

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -18,12 +17,12 @@ from torch import Tensor
 from horefine.config import Config
 from horefine.data.mirror import mirror_mesh
 from horefine.extractors.place_mesh import place_mesh
-from horefine.extractors.surface import Surface
 from horefine.geometry import matrix_to_axis_angle
 from horefine.hand import HandModel
 from horefine.items import Item, mirror_surface
 from horefine.mesh import Mesh
 from horefine.render.renderer import make_renderer
+from horefine.repair import signed_volume
 from horefine.scene import Features, Pose, Scene
 
 __all__ = ["COLOURED", "codes_seen", "one_object", "recipe_for_reconstructed"]
@@ -66,7 +65,7 @@ def one_object(items: Sequence[Item], hand_model: HandModel, renderer: str = "au
 
     ``items``: in order of time, with first pose, features and surfaces.
     """
-    volumes = [_volume(item.surfaces["object"]) for item in items]
+    volumes = [abs(signed_volume(seen.vertices, seen.faces)) for seen in (i.surfaces["object"] for i in items)]
     first = sorted(range(len(items)), key=volumes.__getitem__)[len(items) // 2]
     mesh = items[first].mesh()
     for order in (range(first + 1, len(items)), range(first - 1, -1, -1)):
@@ -89,8 +88,3 @@ def _take(item: Item, mesh: Mesh, hand_model: HandModel, renderer: str) -> None:
     if features.object_coords is not None:
         features = replace(features, object_coords=codes_seen(item.pose, features, hand_model, renderer))
     item.features = features
-
-
-def _volume(surface: Surface) -> float:
-    a, b, c = (surface.vertices[surface.faces[:, corner]].astype(np.float64) for corner in range(3))
-    return abs(float((a * np.cross(b, c)).sum() / 6))

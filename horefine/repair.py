@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 import scipy.sparse
+from jaxtyping import Float, Int
 from scipy.sparse import csgraph
 from scipy.spatial import KDTree
 
@@ -21,6 +22,7 @@ __all__ = [
     "edge_table",
     "fill",
     "orient",
+    "signed_volume",
     "subdivide",
     "weld",
 ]
@@ -104,7 +106,7 @@ def orient(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, int]:
     if count > MANY_PARTS:
         return np.where(flip[:, None], faces[:, ::-1], faces), int(flip.sum())
     result = np.where(flip[:, None], faces[:, ::-1], faces)
-    volumes = np.array([_volume(*_covered(vertices, result[part == index])) for index in range(count)])
+    volumes = np.array([signed_volume(*_covered(vertices, result[part == index])) for index in range(count)])
     around = _nesting(vertices, result, part, volumes)
     for index in np.argsort(-np.abs(volumes), kind="stable"):
         judge = index if around[index] < 0 else around[index]
@@ -131,8 +133,9 @@ def _nesting(vertices: np.ndarray, faces: np.ndarray, part: np.ndarray, volumes:
     return around
 
 
-def _volume(vertices: np.ndarray, faces: np.ndarray) -> float:
-    a, b, c = (vertices[faces[:, i]] - vertices[faces[0, 0]] for i in range(3))
+def signed_volume(vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"]) -> float:
+    """Volume of a closed mesh by the divergence theorem; negative when its faces point inwards."""
+    a, b, c = ((vertices[faces[:, k]] - vertices[faces[0, 0]]).astype(np.float64) for k in range(3))
     return float((a * np.cross(b, c)).sum() / 6)
 
 

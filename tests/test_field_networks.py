@@ -10,10 +10,10 @@ from toy_shard import small_network, write_toy_shard
 
 from horefine.errors import InputError
 from horefine.extractors.c2f_sdf_compact import CompactC2f, reference_depth
+from horefine.extractors.crops import depth_maps
 from horefine.extractors.depth_noise import sensed
 from horefine.extractors.eyes import Seen
 from horefine.extractors.field_losses import field_losses, field_points
-from horefine.extractors.field_readers import depth_maps
 from horefine.extractors.gsdf_compact import CompactGsdf, Skeleton, Volumes
 from horefine.extractors.hoisdf_task import truth
 from horefine.extractors.root import Frame

@@ -8,8 +8,9 @@ from oracles import load
 
 from horefine import metrics
 from horefine.distance import winding_number
-from horefine.intersection import close_holes, intersection_volume, signed_volume
+from horefine.intersection import close_holes, intersection_volume
 from horefine.mesh import Mesh
+from horefine.repair import signed_volume
 
 HAND_FACES = load("synth_hand").faces.astype(np.int64)
 

@@ -15,7 +15,7 @@ import pytest
 from scipy.spatial import ConvexHull
 
 from horefine.errors import AssetError, ConfigError, InputError
-from horefine.intersection import signed_volume
+from horefine.repair import signed_volume
 from horefine.simulation import PROTOCOLS, Grasp, SimulationSettings, simulate_all, simulation_displacement
 from horefine.simulation import displacement as single
 from horefine.simulation import engines as packages

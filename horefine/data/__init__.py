@@ -97,15 +97,10 @@ def load_dataset(name: str, **options: Any) -> Dataset:
     """The dataset of that name, made with ``options`` (see the class).
 
     Raises:
-        InputError: there is no such dataset, or this installation lacks its module.
+        InputError: there is no such dataset.
     """
     if name not in DATASETS:
         raise InputError(f"dataset {name!r}: there is none of this name{suggestion(name, tuple(DATASETS))}")
     module, attribute = DATASETS[name].split(":")
-    try:
-        factory: Callable[..., Dataset] = getattr(importlib.import_module(module), attribute)
-    except ModuleNotFoundError as error:
-        if error.name != module:
-            raise
-        raise InputError(f"dataset {name!r}: this version of horefine cannot read it yet") from error
+    factory: Callable[..., Dataset] = getattr(importlib.import_module(module), attribute)
     return factory(**options)

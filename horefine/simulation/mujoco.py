@@ -14,7 +14,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from horefine.errors import InputError
-from horefine.intersection import close_holes, signed_volume
+from horefine.intersection import close_holes
+from horefine.repair import signed_volume
 from horefine.simulation.engines import load
 from horefine.simulation.settings import SimulationSettings
 from horefine.simulation.wavefront import Part

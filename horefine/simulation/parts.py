@@ -19,8 +19,8 @@ from scipy.spatial import ConvexHull, QhullError
 
 from horefine.cache import cache_dir, read_arrays, write_arrays
 from horefine.errors import InputError
-from horefine.intersection import signed_volume
 from horefine.mesh import even_samples
+from horefine.repair import signed_volume
 from horefine.simulation.engines import load, quiet
 from horefine.simulation.settings import SimulationSettings
 from horefine.simulation.wavefront import Part, read_obj, write_obj
