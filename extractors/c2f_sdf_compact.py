@@ -18,15 +18,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from horefine.extractors import unet
 from horefine.extractors.c2f_sdf_encoder import Gate
 from horefine.extractors.c2f_sdf_points import Cloud, cloud_of, gather_rows, point_neighbours
-from horefine.extractors.eyes import Eyes, Seen
+from horefine.extractors.eyes import CompactConfig, Eyes, Seen
 from horefine.extractors.field import point_features, to_grid
 from horefine.extractors.gsdf_parts import SdfHead
 from horefine.extractors.layers import MLP, conv_block, fourier
 from horefine.extractors.root import Frame
-from horefine.extractors.unet import UNetConfig
 
 __all__ = ["COMPACT", "CompactC2f", "CompactC2fConfig", "Felt", "reference_depth"]
 
@@ -36,20 +34,9 @@ PLACES = 22
 
 
 @dataclass(frozen=True)
-class CompactC2fConfig:
-    """Sizes of the network; written into its weight files. The first nine are those of its eyes (``HoisdfConfig``)."""
+class CompactC2fConfig(CompactConfig):
+    """Sizes of the network; written into its weight files."""
 
-    size: int = 128
-    depth: int = 18
-    width: int = 32
-    unet: UNetConfig = unet.COMPACT
-    codes: bool = True
-    bins: int = 12
-    root: bool = True
-    condition: bool = True
-    heat_peak: float = 1.0
-    frozen: bool = True
-    """The eyes come from trained weights and stay as they are (``Eyes.freeze``)."""
     depth_size: int = 64
     """Side of the depth map, pixels: half the picture's."""
     depth_widths: tuple[int, int, int] = (24, 64, 96)
@@ -59,7 +46,6 @@ class CompactC2fConfig:
     read_mlp: tuple[int, ...] = (128, 64)
     coarse_width: int = 128
     field_width: int = 224
-    field_dropout: float = 0.0
     points: int = 256
     """Points of the depth map that know what they are near."""
     neighbours: int = 8
@@ -69,10 +55,6 @@ class CompactC2fConfig:
     """Metres: the unit in which neighbours are weighed."""
     reach: float = 0.1
     """Metres: the unit of a cell's votes."""
-    scale: float = 5.0
-    """The fields' unit: normalised = metres times this."""
-    clamp: float = 0.25
-    """Normalised distance at which fields are cut in training."""
 
 
 COMPACT = CompactC2fConfig()

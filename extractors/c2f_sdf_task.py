@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -11,7 +10,7 @@ from horefine.extractors.c2f_sdf_compact import CompactC2f, Felt
 from horefine.extractors.depth_noise import sensed
 from horefine.extractors.field_losses import eye_losses, field_losses, field_points
 from horefine.extractors.hoisdf_task import Truth, truth
-from horefine.extractors.measures import field_errors, joint_errors, mean_of
+from horefine.extractors.measures import field_errors, joint_errors
 from horefine.extractors.task import Task
 
 __all__ = ["C2fTask"]
@@ -28,18 +27,16 @@ class C2fTask(Task):
     def losses(self, count: int, progress: float, generator: torch.Generator, half: bool) -> dict[str, Tensor]:
         assert isinstance(self.model, CompactC2f)
         model, config = self.model, self.network
-        batch = self.scenes.augmented(self.scenes.choose(count, generator), self.augmentation, generator)
+        batch, extents = self.drawn(count, generator)
         true = truth(batch, self.scenes.hand, config.root)
-        known = torch.rand(count, 1, generator=generator).to(self.device) > 0.1
-        image = batch.image.contiguous(memory_format=torch.channels_last)
         depth = sensed(batch, generator)
-        drawn = self.drawing_here(generator)
+        source = self.drawing_here(generator)
         with self.here():
             with self.half(half):
-                seen = model.see(image, batch.extents * known, true.frame.focal)
-                felt = model.feel(seen, depth, true.frame, drawn)
-            wrist, center = _about(felt, true, min(1.0, 4 * progress), drawn)
-            places = field_points(true, batch, self.scenes.objects, 1 / config.scale, 160, drawn)
+                seen = model.see(batch.image, extents, true.frame.focal)
+                felt = model.feel(seen, depth, true.frame, source)
+            wrist, center = _about(felt, true, min(1.0, 4 * progress), source)
+            places = field_points(true, batch, self.scenes.objects, 1 / config.scale, 160, source)
             with self.half(half):
                 points = model.semantics(felt, wrist, center, true.frame)
 
@@ -58,12 +55,7 @@ class C2fTask(Task):
             return losses | place_losses(felt, true) | eye_losses(seen, batch, true, config)
 
     def measure(self, count: int) -> dict[str, float]:
-        results = []
-        for start in range(0, count, 32):
-            batch = self.scenes.batch(np.arange(start, min(start + 32, count)))
-            with self.here():
-                results.append((len(batch), self._errors(batch)))
-        return mean_of(results)
+        return self.mean_errors(count, self._errors)
 
     def _errors(self, batch: Batch) -> dict[str, float]:
         assert isinstance(self.model, CompactC2f)
@@ -98,11 +90,9 @@ def _about(felt: Felt, true: Truth, share: float, generator: torch.Generator) ->
 
 def place_losses(felt: Felt, true: Truth) -> dict[str, Tensor]:
     """L1 of joints and object centre, in space and about the wrist."""
-    joints = torch.cat([true.wrist[:, None], true.wrist[:, None] + true.joints], 1)
-    own = felt.joints - felt.joints[:, :1]
-    exact = joints - joints[:, :1]
+    own, exact = felt.joints - felt.joints[:, :1], true.own_joints
     return {
-        "joints": 30 * (felt.joints - joints).abs().mean(),
+        "joints": 30 * (felt.joints - exact - true.wrist[:, None]).abs().mean(),
         "hand": 30 * (own - exact).abs().mean(),
         "center": 20 * (felt.center - true.object_center).abs().mean(),
     }

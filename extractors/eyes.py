@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from horefine.extractors.dense import from_bins
 from horefine.extractors.layers import condition_vector
 from horefine.extractors.root import Root, RootHead
-from horefine.extractors.unet import UNet, UNetConfig
+from horefine.extractors.unet import COMPACT, UNet, UNetConfig
 
-__all__ = ["Eyes", "EyesConfig", "Seen"]
+__all__ = ["CompactConfig", "Eyes", "EyesConfig", "Seen"]
 
 
 @runtime_checkable
@@ -46,6 +46,28 @@ class EyesConfig(Protocol):
     def root(self) -> bool: ...
     @property
     def condition(self) -> bool: ...
+
+
+@dataclass(frozen=True)
+class CompactConfig:
+    """What the compact networks on HOISDF's eyes have alike: the eyes' sizes (``hoisdf.HoisdfConfig``), the fields."""
+
+    size: int = 128
+    depth: int = 18
+    width: int = 32
+    unet: UNetConfig = COMPACT
+    codes: bool = True
+    bins: int = 12
+    root: bool = True
+    condition: bool = True
+    heat_peak: float = 1.0
+    frozen: bool = True
+    """The eyes come from trained weights and stay as they are (``Eyes.freeze``)."""
+    field_dropout: float = 0.0
+    scale: float = 5.0
+    """The fields' unit: normalised = metres times this."""
+    clamp: float = 0.25
+    """Normalised distance at which fields are cut in training."""
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from horefine.extractors.batches import Batch
-from horefine.extractors.eyes import Seen
+from horefine.extractors.eyes import CompactConfig, Seen
 from horefine.extractors.hoisdf_task import (
     Truth,
     field_loss,
@@ -69,7 +68,7 @@ def field_losses(
     }
 
 
-def eye_losses(seen: Seen, batch: Batch, true: Truth, config: Any) -> dict[str, Tensor]:
+def eye_losses(seen: Seen, batch: Batch, true: Truth, config: CompactConfig) -> dict[str, Tensor]:
     """What keeps eyes that are trained seeing what HOISDF's do: masks, codes, heat, roots. Frozen ones need nothing."""
     if config.frozen:
         return {}

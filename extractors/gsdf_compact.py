@@ -16,13 +16,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from horefine.extractors import unet
-from horefine.extractors.eyes import Eyes, Seen
+from horefine.extractors.eyes import CompactConfig, Eyes, Seen
 from horefine.extractors.field import point_features, to_grid
 from horefine.extractors.gsdf_parts import SdfHead, VolumeHead, hand_embedding, object_embedding, soft_argmax
 from horefine.extractors.layers import MLP, conv_block, fourier
 from horefine.extractors.root import Frame
-from horefine.extractors.unet import UNetConfig
 from horefine.inverse_kinematics.gsdf import GsdfKinematics, gsdf_kinematics
 
 __all__ = ["COMPACT", "CompactGsdf", "CompactGsdfConfig", "Skeleton", "Volumes"]
@@ -31,20 +29,9 @@ OCTAVES = 4
 
 
 @dataclass(frozen=True)
-class CompactGsdfConfig:
-    """Sizes of the network; written into its weight files. The first nine are those of its eyes (``HoisdfConfig``)."""
+class CompactGsdfConfig(CompactConfig):
+    """Sizes of the network; written into its weight files."""
 
-    size: int = 128
-    depth: int = 18
-    width: int = 32
-    unet: UNetConfig = unet.COMPACT
-    codes: bool = True
-    bins: int = 12
-    root: bool = True
-    condition: bool = True
-    heat_peak: float = 1.0
-    frozen: bool = True
-    """The eyes come from trained weights and stay as they are (``Eyes.freeze``)."""
     volume_width: int = 64
     depth_bins: int = 16
     depth_reach: float = 0.2
@@ -52,14 +39,9 @@ class CompactGsdfConfig:
     read_mlp: tuple[int, ...] = (128, 96)
     """Widths of the perceptron on what the maps show at a point's pixel; the last is what a field gets."""
     field_width: int = 256
-    field_dropout: float = 0.0
     hand_latent: int = 51
     """Numbers that say how a point lies to the hand, and (next) to the object and the joints (``gsdf_parts``)."""
     object_latent: int = 72
-    scale: float = 5.0
-    """The fields' unit: normalised = metres times this."""
-    clamp: float = 0.25
-    """Normalised distance at which fields are cut in training."""
 
 
 COMPACT = CompactGsdfConfig()

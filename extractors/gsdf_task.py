@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -10,7 +9,7 @@ from horefine.extractors.batches import Batch
 from horefine.extractors.field_losses import eye_losses, field_losses, field_points
 from horefine.extractors.gsdf_compact import CompactGsdf, Skeleton, Volumes
 from horefine.extractors.hoisdf_task import Truth, centers, truth
-from horefine.extractors.measures import field_errors, joint_errors, mean_of
+from horefine.extractors.measures import field_errors, joint_errors
 from horefine.extractors.task import Task
 from horefine.inverse_kinematics.closed_form import flat_joints
 
@@ -32,21 +31,19 @@ class GsdfTask(Task):
     def losses(self, count: int, progress: float, generator: torch.Generator, half: bool) -> dict[str, Tensor]:
         assert isinstance(self.model, CompactGsdf)
         model, hand = self.model, self.scenes.hand
-        batch = self.scenes.augmented(self.scenes.choose(count, generator), self.augmentation, generator)
+        batch, extents = self.drawn(count, generator)
         true = truth(batch, hand, self.network.root)
-        known = torch.rand(count, 1, generator=generator).to(self.device) > 0.1
-        image = batch.image.contiguous(memory_format=torch.channels_last)
         with self.half(half):
-            seen = model.see(image, batch.extents * known, true.frame.focal)
-        drawn = self.drawing_here(generator)
+            seen = model.see(batch.image, extents, true.frame.focal)
+        source = self.drawing_here(generator)
         with self.here():
-            wrist, center = centers(true, seen, min(1.0, 2 * progress) * 0.7, drawn)
+            wrist, center = centers(true, seen, min(1.0, 2 * progress) * 0.7, source)
             with self.half(half):
                 volumes = model.volumes(seen)
             predicted = volumes.joints(true.frame, wrist).detach()
-            joints = _mixed(predicted, true, wrist, progress / LEARNT, drawn)
+            joints = _mixed(predicted, true, wrist, progress / LEARNT, source)
             skeleton = Skeleton.of(joints, wrist, center, flat_joints(hand))
-            places = field_points(true, batch, self.scenes.objects, 1 / self.network.scale, 160, drawn)
+            places = field_points(true, batch, self.scenes.objects, 1 / self.network.scale, 160, source)
 
             def ask(which: str, points: Tensor) -> Tensor:
                 with self.half(half):
@@ -56,12 +53,7 @@ class GsdfTask(Task):
             return losses | volume_losses(volumes, true) | eye_losses(seen, batch, true, self.network)
 
     def measure(self, count: int) -> dict[str, float]:
-        results = []
-        for start in range(0, count, 32):
-            batch = self.scenes.batch(np.arange(start, min(start + 32, count)))
-            with self.here():
-                results.append((len(batch), self._errors(batch)))
-        return mean_of(results)
+        return self.mean_errors(count, self._errors)
 
     def _errors(self, batch: Batch) -> dict[str, float]:
         assert isinstance(self.model, CompactGsdf)
@@ -86,16 +78,14 @@ class GsdfTask(Task):
 def _mixed(found: Tensor, true: Truth, wrist: Tensor, share: float, generator: torch.Generator) -> Tensor:
     """Predicted joints in a share of the images, true ones moved to ``wrist`` in the others."""
     use = torch.rand(len(found), 1, 1, generator=generator).to(found) < share
-    exact = torch.cat([torch.zeros_like(true.joints[:, :1]), true.joints], 1) + wrist[:, None]
-    return torch.where(use, found, exact)
+    return torch.where(use, found, true.own_joints + wrist[:, None])
 
 
 def volume_losses(volumes: Volumes, true: Truth) -> dict[str, Tensor]:
     """L1 of the joints' places in the picture (half crops) and of their depth behind the wrist."""
-    joints = torch.cat([true.wrist[:, None], true.wrist[:, None] + true.joints], 1)
-    homogeneous = joints @ true.frame.projection.mT
+    homogeneous = (true.own_joints + true.wrist[:, None]) @ true.frame.projection.mT
     grid = homogeneous[..., :2] / homogeneous[..., 2:]
-    depth = joints[..., 2] - true.wrist[:, None, 2]
+    depth = true.own_joints[..., 2]
     return {
         "volume_place": 10 * (volumes.grid - grid).abs().mean(),
         "volume_depth": 40 * (volumes.depth - depth).abs().mean(),

@@ -42,6 +42,11 @@ class Truth:
     object_center: Float[Tensor, "B 3"]
     extents: Float[Tensor, "B 3"]
 
+    @property
+    def own_joints(self) -> Float[Tensor, "B 21 3"]:
+        """Relative to the wrist, which is the first."""
+        return torch.nn.functional.pad(self.joints, (0, 0, 1, 0))
+
 
 def truth(batch: Batch, hand: HandModel, turned: bool) -> Truth:
     """The batch's poses in the network frame. ``turned``: see ``Frame.of``."""

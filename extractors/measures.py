@@ -156,7 +156,7 @@ def pose_errors(found: Found, batch: Batch, scenes: Scenes) -> dict[str, float]:
 
 def joint_errors(joints: Float[Tensor, "B 21 3"], center: Float[Tensor, "B 3"], true: Truth) -> dict[str, float]:
     """Joints (root-aligned, Procrustes-aligned), wrist and object centre of a network that says places alone."""
-    own, exact = joints - joints[:, :1], torch.nn.functional.pad(true.joints, (0, 0, 1, 0))
+    own, exact = joints - joints[:, :1], true.own_joints
 
     def mm(difference: Tensor) -> float:
         return difference.norm(dim=-1).mean().item() * 1e3

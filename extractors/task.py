@@ -5,17 +5,20 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from horefine.data import Dataset
 from horefine.data.shards import MAP_SIZE, Shards
 from horefine.errors import ConfigError, InputError, suggestion
-from horefine.extractors.batches import Augmentation
+from horefine.extractors.batches import Augmentation, Batch
+from horefine.extractors.measures import mean_of
 from horefine.extractors.sample_batches import open_scenes
 from horefine.extractors.sample_records import CROP
 from horefine.extractors.shard_batches import Scenes, ShardScenes
@@ -76,6 +79,25 @@ class Task(ABC):
     @abstractmethod
     def measure(self, count: int) -> dict[str, float]:
         """Errors on the first ``count`` held-out scenes, units in the names."""
+
+    def drawn(self, count: int, generator: torch.Generator) -> tuple[Batch, Float[Tensor, "B 3"]]:
+        """``count`` random training scenes, changed as the recipe says, and the sides of their objects' boxes.
+
+        In one of ten the sides are zeros: networks are also asked about objects that nobody knows.
+        """
+        batch = self.scenes.augmented(self.scenes.choose(count, generator), self.augmentation, generator)
+        known = torch.rand(count, 1, generator=generator).to(self.device) > 0.1
+        image = batch.image.contiguous(memory_format=torch.channels_last)
+        return dataclasses.replace(batch, image=image), batch.extents * known
+
+    def mean_errors(self, count: int, errors: Callable[[Batch], Mapping[str, float]]) -> dict[str, float]:
+        """Means of ``errors`` over the first ``count`` held-out scenes, some of them at a time."""
+        results = []
+        for start in range(0, count, 32):
+            batch = self.scenes.batch(np.arange(start, min(start + 32, count)))
+            with self.here():
+                results.append((len(batch), errors(batch)))
+        return mean_of(results)
 
     def open(self) -> None:
         """Opens the data.

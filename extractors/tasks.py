@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from horefine.extractors import measures
-from horefine.extractors.batches import OUTSIDE, augment_color, map_targets
+from horefine.extractors.batches import OUTSIDE, Batch, augment_color, map_targets
 from horefine.extractors.c2f_sdf_official_task import OfficialC2fTask
 from horefine.extractors.c2f_sdf_task import C2fTask
 from horefine.extractors.contact_task import ContactTask
@@ -40,10 +40,9 @@ class FeatureTask(Task):
         return FeatureNet(self.network)
 
     def losses(self, count: int, progress: float, generator: torch.Generator, half: bool) -> dict[str, Tensor]:
-        batch = self.scenes.augmented(self.scenes.choose(count, generator), self.augmentation, generator)
-        known = torch.rand(count, 1, generator=generator).to(self.device) > 0.1
+        batch, extents = self.drawn(count, generator)
         with self.half(half):
-            raw = self.model(_channels_last(batch.image), batch.extents * known)
+            raw = self.model(batch.image, extents)
         targets = map_targets(batch)
         losses = {name: self.weights[name] * HEADS[name].loss(raw[name], targets) for name in HEADS}
         for name in DENSE:
@@ -66,13 +65,10 @@ class FeatureTask(Task):
         return losses
 
     def measure(self, count: int) -> dict[str, float]:
-        results = []
-        for start in range(0, count, 32):
-            batch = self.scenes.batch(np.arange(start, min(start + 32, count)))
-            maps = FeatureNet.activate(self.model(batch.image, batch.extents))
-            with self.here():
-                results.append((len(batch), measures.map_errors(maps, batch)))
-        return measures.mean_of(results)
+        def errors(batch: Batch) -> dict[str, float]:
+            return measures.map_errors(FeatureNet.activate(self.model(batch.image, batch.extents)), batch)
+
+        return self.mean_errors(count, errors)
 
 
 class HoisdfTask(Task):
@@ -85,11 +81,10 @@ class HoisdfTask(Task):
 
     def losses(self, count: int, progress: float, generator: torch.Generator, half: bool) -> dict[str, Tensor]:
         assert isinstance(self.model, Hoisdf)
-        batch = self.scenes.augmented(self.scenes.choose(count, generator), self.augmentation, generator)
+        batch, extents = self.drawn(count, generator)
         frame = truth(batch, self.scenes.hand, self.network.root).frame
-        known = torch.rand(count, 1, generator=generator).to(self.device) > 0.1
         with self.half(half):
-            seen = self.model.see(_channels_last(batch.image), batch.extents * known, frame.focal)
+            seen = self.model.see(batch.image, extents, frame.focal)
         drawn = self.drawing_here(generator)
         with self.here():
             return hoisdf_losses(
@@ -97,15 +92,13 @@ class HoisdfTask(Task):
             )
 
     def measure(self, count: int) -> dict[str, float]:
-        assert isinstance(self.model, Hoisdf)
-        results = []
-        for start in range(0, count, 32):
-            batch = self.scenes.batch(np.arange(start, min(start + 32, count)))
+        def errors(batch: Batch) -> dict[str, float]:
+            assert isinstance(self.model, Hoisdf)
             side = batch.maps["depth"].shape[-1]
-            with self.here():
-                found = predict(self.model, batch.image, batch.matrix, side, batch.extents)
-                results.append((len(batch), measures.pose_errors(found, batch, self.scenes)))
-        return measures.mean_of(results)
+            found = predict(self.model, batch.image, batch.matrix, side, batch.extents)
+            return measures.pose_errors(found, batch, self.scenes)
+
+        return self.mean_errors(count, errors)
 
 
 class DetectorTask(Task):
