@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from horefine.errors import ConfigError, suggestion
 from horefine.extractors.c2f_sdf_encoder import Decoder, Deconvolutions, TwoStreams
 from horefine.extractors.c2f_sdf_points import Cloud, Place, gather_rows, image_neighbours, point_neighbours
-from horefine.extractors.gsdf_parts import SdfHead, VolumeNet, soft_argmax
+from horefine.extractors.field import SdfHead
+from horefine.extractors.gsdf_parts import VolumeNet, soft_argmax
 
 __all__ = ["DEXYCB", "OBMAN", "C2fConfig", "C2fSdf", "HandNumbers", "Looked", "Seen"]
 

@@ -21,8 +21,7 @@ from torch import Tensor, nn
 from horefine.extractors.c2f_sdf_encoder import Gate
 from horefine.extractors.c2f_sdf_points import Cloud, cloud_of, gather_rows, point_neighbours
 from horefine.extractors.eyes import CompactConfig, Eyes, Seen
-from horefine.extractors.field import point_features, to_grid
-from horefine.extractors.gsdf_parts import SdfHead
+from horefine.extractors.field import SdfHead, point_features, to_grid
 from horefine.extractors.layers import MLP, conv_block, fourier
 from horefine.extractors.root import Frame
 

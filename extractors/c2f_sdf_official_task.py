@@ -223,9 +223,7 @@ class OfficialC2fTask(Task):
             return hand.joints + seen.place.wrist[:, None]
         found = awr_decode(self.trained.joint_maps(seen.looked), crop.cloud.depth)
         depth = found[..., 2] * REACH + seen.place.center[:, None, 2]
-        grid = torch.cat([found[..., :2], torch.ones_like(found[..., :1])], -1)
-        rays = torch.linalg.solve(seen.place.frame.projection, grid.mT).mT
-        return rays / rays[..., 2:] * depth[..., None]
+        return seen.place.frame.rays(found[..., :2]) * depth[..., None]
 
     def export(self, out: Path, tensors: Mapping[str, Tensor], step: int) -> None:
         """``snapshot.pth.tar`` under the published names, for ``--checkpoint``; without tensors that nothing uses."""

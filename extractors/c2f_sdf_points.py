@@ -86,9 +86,8 @@ def _rays(like: Tensor, frame: Frame, side: int) -> Float[Tensor, "B 3 M"]:
     """Through the middles of a crop's cells, network frame, with z = 1."""
     steps = (2 * torch.arange(side, device=like.device, dtype=like.dtype) + 1) / side - 1
     ys, xs = torch.meshgrid(steps, steps, indexing="ij")
-    grid = torch.stack([xs, ys, torch.ones_like(xs)]).flatten(1)
-    rays = torch.linalg.solve(frame.projection, grid.expand(len(frame.projection), -1, -1))
-    return rays / rays[:, 2:]
+    grid = torch.stack([xs, ys], -1).flatten(0, 1)
+    return frame.rays(grid.expand(len(frame.projection), -1, -1)).mT
 
 
 def _drawn(known: Tensor, count: int, generator: torch.Generator | None) -> Int[Tensor, "B N"]:

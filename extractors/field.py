@@ -9,7 +9,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from horefine.extractors.layers import fourier
 
-__all__ = ["ENCODED", "FieldDecoder", "density", "point_features", "to_grid"]
+__all__ = ["ENCODED", "FieldDecoder", "SdfHead", "density", "point_features", "to_grid"]
 
 ENCODED = 30
 """Numbers in the Fourier encoding of a point (five octaves)."""
@@ -37,32 +37,43 @@ def point_features(
     return torch.cat(parts, 1)[..., 0].mT
 
 
-class FieldDecoder(nn.Module):
-    """Features and a point to a signed distance (DeepSDF's shape: five layers, the input joined again at the third).
+class SdfHead(nn.Module):
+    """What is known of a point to its signed distance (DeepSDF's shape: five layers, the input joined again at the
+    third).
 
-    ``width`` must exceed the input's by the size of the second layer's output.
+    ``width`` must exceed the input's by the size of the second layer's output. ``layer``: what the layers' names begin
+    with, ``linh`` in HOISDF's checkpoints, ``lin`` in gSDF's and C2F-SDF's.
     """
 
-    def __init__(self, features: int, width: int, dropout: float = 0.0) -> None:
+    def __init__(self, inputs: int, width: int, dropout: float = 0.0, layer: str = "lin") -> None:
         super().__init__()
-        inputs = features + ENCODED + 3
         if width <= inputs:
             raise ValueError(f"field width is {width}; it must be more than its input's {inputs}")
-        self.linh0 = weight_norm(nn.Linear(inputs, width))
-        self.linh1 = weight_norm(nn.Linear(width, width - inputs))
-        self.linh2 = weight_norm(nn.Linear(width, width))
-        self.linh3 = weight_norm(nn.Linear(width, width))
-        self.linh4 = nn.Linear(width, 1)
-        self.dropout = nn.Dropout(dropout)
+        for number, (given, told) in enumerate(
+            ((inputs, width), (width, width - inputs), (width, width), (width, width))
+        ):
+            setattr(self, f"{layer}{number}", weight_norm(nn.Linear(given, told)))
+        setattr(self, f"{layer}4", nn.Linear(width, 1))
+        self.dropout, self.layer = nn.Dropout(dropout), layer
+
+    def forward(self, inputs: Float[Tensor, "B N I"]) -> Float[Tensor, "B N"]:
+        """Signed distance in the field's normalised unit, within -1 to 1 (tanh)."""
+        x = inputs
+        for number in range(4):
+            x = torch.cat([x, inputs], -1) if number == 2 else x
+            x = self.dropout(torch.relu(getattr(self, f"{self.layer}{number}")(x)))
+        return getattr(self, f"{self.layer}4")(x)[..., 0].tanh()
+
+
+class FieldDecoder(SdfHead):
+    """HOISDF's: what the maps show at a point, and the point."""
+
+    def __init__(self, features: int, width: int, dropout: float = 0.0) -> None:
+        super().__init__(features + ENCODED + 3, width, dropout, "linh")
 
     def forward(self, features: Float[Tensor, "B N F"], points: Float[Tensor, "B N 3"]) -> Float[Tensor, "B N"]:
         """Signed distance at ``points``, both in the field's normalised unit, within -1 to 1 (tanh)."""
-        inputs = torch.cat([features, fourier(points), points], -1)
-        x = self.dropout(torch.relu(self.linh0(inputs)))
-        x = self.dropout(torch.relu(self.linh1(x)))
-        x = self.dropout(torch.relu(self.linh2(torch.cat([x, inputs], -1))))
-        x = self.dropout(torch.relu(self.linh3(x)))
-        return self.linh4(x)[..., 0].tanh()
+        return super().forward(torch.cat([features, fourier(points), points], -1))
 
 
 def density(distance: Float[Tensor, "B N"], beta: Float[Tensor, "1"], sign: float = 1.0) -> Float[Tensor, "B N"]:

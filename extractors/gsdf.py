@@ -24,12 +24,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from horefine.errors import ConfigError, suggestion
-from horefine.extractors.field import to_grid
+from horefine.extractors.field import SdfHead, to_grid
 from horefine.extractors.gsdf_parts import (
     HAND_LATENTS,
     OBJECT_LATENTS,
     Neck,
-    SdfHead,
     VolumeNet,
     hand_embedding,
     object_embedding,

@@ -17,8 +17,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from horefine.extractors.eyes import CompactConfig, Eyes, Seen
-from horefine.extractors.field import point_features, to_grid
-from horefine.extractors.gsdf_parts import SdfHead, VolumeHead, hand_embedding, object_embedding, soft_argmax
+from horefine.extractors.field import SdfHead, point_features, to_grid
+from horefine.extractors.gsdf_parts import VolumeHead, hand_embedding, object_embedding, soft_argmax
 from horefine.extractors.layers import MLP, conv_block, fourier
 from horefine.extractors.root import Frame
 from horefine.inverse_kinematics.gsdf import GsdfKinematics, gsdf_kinematics
@@ -59,10 +59,7 @@ class Volumes:
     def joints(self, frame: Frame, wrist: Float[Tensor, "B 3"]) -> Float[Tensor, "B 21 3"]:
         """Places, network frame; ``wrist``: where it is taken to be (its z counts)."""
         depth = (wrist[:, None, 2] + self.depth).clamp(min=0.02)
-        rays = torch.linalg.solve(
-            frame.projection[:, None], torch.cat([self.grid, torch.ones_like(self.grid[..., :1])], -1)[..., None]
-        )[..., 0]
-        return rays / rays[..., 2:] * depth[..., None]
+        return frame.rays(self.grid) * depth[..., None]
 
 
 @dataclass(frozen=True)

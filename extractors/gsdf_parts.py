@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import weight_norm
 
 from horefine.extractors.layers import deconv_block
 from horefine.extractors.resnet import ResNet
@@ -15,7 +14,6 @@ __all__ = [
     "HAND_LATENTS",
     "OBJECT_LATENTS",
     "Neck",
-    "SdfHead",
     "VolumeHead",
     "VolumeNet",
     "hand_embedding",
@@ -132,26 +130,3 @@ def object_embedding(
 def _seen_from(x: Float[Tensor, "B N 3"], transforms: Float[Tensor, "B K 4 4"]) -> Float[Tensor, "B N M"]:
     offset = x[:, :, None] - transforms[:, None, :, :3, 3]
     return torch.einsum("bkji,bnkj->bnki", transforms[..., :3, :3], offset).flatten(2)
-
-
-class SdfHead(nn.Module):
-    """What is known of a point to its signed distance (DeepSDF's shape, the input joined again at the third layer)."""
-
-    def __init__(self, inputs: int, width: int, dropout: float = 0.0) -> None:
-        super().__init__()
-        if width <= inputs:
-            raise ValueError(f"field width is {width}; it must be more than its input's {inputs}")
-        self.lin0 = weight_norm(nn.Linear(inputs, width))
-        self.lin1 = weight_norm(nn.Linear(width, width - inputs))
-        self.lin2 = weight_norm(nn.Linear(width, width))
-        self.lin3 = weight_norm(nn.Linear(width, width))
-        self.lin4 = nn.Linear(width, 1)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, inputs: Float[Tensor, "B N I"]) -> Float[Tensor, "B N"]:
-        """Signed distance in the field's normalised unit, within -1 to 1 (tanh)."""
-        x = self.dropout(torch.relu(self.lin0(inputs)))
-        x = self.dropout(torch.relu(self.lin1(x)))
-        x = self.dropout(torch.relu(self.lin2(torch.cat([x, inputs], -1))))
-        x = self.dropout(torch.relu(self.lin3(x)))
-        return self.lin4(x)[..., 0].tanh()

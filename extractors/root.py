@@ -45,10 +45,15 @@ class Frame:
         # off the axis a pinhole stretches by 1 / cos^2 along the radius and 1 / cos across it
         return Frame(rotation, crop @ rotation.mT, focal / ray[:, 2] ** 1.5)
 
+    def rays(self, grid: Float[Tensor, "B N 2"]) -> Float[Tensor, "B N 3"]:
+        """Through crop coordinates, network frame, with z = 1."""
+        homogeneous = torch.cat([grid, torch.ones_like(grid[..., :1])], -1)
+        rays = torch.linalg.solve(self.projection, homogeneous.mT).mT
+        return rays / rays[..., 2:]
+
     def backproject(self, grid: Float[Tensor, "B 2"], depth: Float[Tensor, "B"]) -> Float[Tensor, "B 3"]:
         """The network-frame point at crop coordinates ``grid`` with a given z."""
-        ray = torch.linalg.solve(self.projection, torch.cat([grid, torch.ones_like(grid[:, :1])], -1))
-        return ray / ray[:, 2:] * depth[:, None]
+        return self.rays(grid[:, None])[:, 0] * depth[:, None]
 
 
 def _turn_to_axis(ray: Float[Tensor, "B 3"]) -> Float[Tensor, "B 3 3"]:

@@ -17,12 +17,12 @@ import torch
 from benchmarks import parity_gsdf as parity
 from benchmarks.parity_hoisdf import load, tensors_of
 from horefine.errors import ConfigError
+from horefine.extractors.field import SdfHead
 from horefine.extractors.gsdf import OBMAN, Gsdf, GsdfConfig, PoseNet, Seen, lifted, projection_of
 from horefine.extractors.gsdf_checkpoint import gsdf_names
 from horefine.extractors.gsdf_parts import (
     HAND_LATENTS,
     OBJECT_LATENTS,
-    SdfHead,
     hand_embedding,
     object_embedding,
     soft_argmax,
