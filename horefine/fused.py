@@ -7,6 +7,10 @@ pull on points back to the coordinates of the optimiser.
 
 The gradient arrives where it is simple: on points of the hand, on the object as a rigid body (force and torque about
 the centre of its box), on the hand's own turns and shape, and on the rendered silhouettes.
+
+Both are C order. Vertices, masks and depth are float32, ids int32; the small sums of :class:`Pull` (``joints``,
+``turns``, ``shape``, ``transl``, ``force``, ``torque``, ``object_transl``) and the losses' values are float64, what is
+small in :class:`Posed` is float32. :meth:`Posed.empty` and :meth:`Pull.zeros` make them.
 """
 
 from __future__ import annotations
@@ -46,6 +50,24 @@ class Posed:
     depth: Float[np.ndarray, "B 2 H W"]
     """Metres, 0 where empty; likewise."""
 
+    @staticmethod
+    def empty(batch: int, vertices: int, points: int, size: tuple[int, int]) -> Posed:
+        """Arrays to write ``batch`` poses of a hand of ``vertices`` and an object of ``points`` vertices into.
+
+        ``hand`` and ``object`` are one piece of memory, ``hand.base`` "N 3": all hands, then all objects.
+        """
+        pictures, packed = (batch, 2, *size), np.empty((batch * (vertices + points), 3), np.float32)
+
+        def small(*shape: int) -> np.ndarray:
+            return np.empty((batch, *shape), np.float32)
+
+        hand, thing = np.split(packed, [batch * vertices])
+        return Posed(
+            small(16, 3), small(16, 3, 3), small(10), small(3), hand.reshape(batch, vertices, 3), small(21, 3),
+            small(3), small(3, 3), small(3), small(3), thing.reshape(batch, points, 3),
+            np.empty(pictures, np.float32), np.empty(pictures, np.int32), np.empty(pictures, np.float32),
+        )  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Pull:
@@ -67,6 +89,12 @@ class Pull:
     """What pulls on the number ``object_transl`` itself."""
     masks: Float[np.ndarray, "B 2 H W"]
     """Per unit of rendered coverage."""
+
+    @staticmethod
+    def zeros(batch: int, vertices: int, size: tuple[int, int]) -> Pull:
+        """Nothing pulls on ``batch`` hands of ``vertices`` vertices and their objects."""
+        small = (np.zeros((batch, *shape)) for shape in ((21, 3), (16, 3), (10,), (3,), (3,), (3,), (3,)))
+        return Pull(np.zeros((batch, vertices, 3), np.float32), *small, masks=np.zeros((batch, 2, *size), np.float32))
 
 
 class FusedLoss(Protocol):
