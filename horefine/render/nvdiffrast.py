@@ -49,7 +49,7 @@ def render(
             f"renderer 'nvdiffrast' takes float32 tensors on a CUDA device, got {vertices.dtype} on {vertices.device}; "
             "move them, or use --renderer cpu"
         )
-    return render_with(finder(topology, size), vertices, topology, matrix, size, values, want)
+    return render_with(finder(topology, size), vertices, topology, matrix, size, values, want, fixed=True)
 
 
 def finder(topology: Topology, size: tuple[int, int]):

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from horefine.render.fixed import area_right_of, coverage_fixed, outline
 from horefine.render.topology import Topology, Unpacked
 
 __all__ = ["coverage", "drawn_faces", "project", "render", "render_with", "sides", "surface", "visible_faces"]
@@ -46,18 +47,23 @@ def render_with(
     size: tuple[int, int],
     values: Float[Tensor, "V C"] | None,
     want: frozenset[str],
+    fixed: bool = False,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
-    """Renders with ``find(pixels, inverse_depth, side, parts)`` to name the visible face of each pixel."""
+    """Renders with ``find(pixels, inverse_depth, side, parts)`` to name the visible face of each pixel.
+
+    ``fixed``: in shapes that do not hang on the pose, so that the host never waits for the device (a GPU's loop).
+    """
     parts = topology.unpacked.on(vertices.device)
     pixels, inverse = project(vertices, parts.vertex_item, matrix)
     side = sides(pixels.detach(), inverse.detach(), parts.faces)
-    mask = coverage(pixels, side, parts, size) if "mask" in want else None
+    cover = coverage_fixed if fixed else coverage
+    mask = cover(pixels, side, parts, size) if "mask" in want else None
     use_values = values is not None and "values" in want
     if not use_values and "depth" not in want:
         return mask, None, None, None
     with torch.no_grad():
         ids = find(pixels.detach(), inverse.detach(), side, parts)
-    depth, picture = surface(vertices, ids, parts, matrix, values if use_values else None)
+    depth, picture = surface(vertices, ids, parts, matrix, values if use_values else None, fixed)
     local = torch.where(ids >= 0, ids - parts.first_face[:, None, None], ids).to(torch.int32)
     return mask, depth if "depth" in want else None, picture, local
 
@@ -142,39 +148,48 @@ def surface(
     parts: Unpacked,
     matrix: Float[Tensor, "N 3 3"],
     values: Float[Tensor, "V C"] | None,
+    fixed: bool = False,
 ) -> tuple[Float[Tensor, "N H W"], Float[Tensor, "N C H W"] | None]:
     """Depth and values where each pixel's ray meets the face ``ids`` names; 0 where it is -1.
 
-    Where ray and face are nearly parallel the picture is right but has no gradient.
+    Where ray and face are nearly parallel the picture is right but has no gradient. ``fixed`` computes empty pixels
+    too and leaves them out at the end: more work, no question to the device.
     """
-    hit = ids >= 0
+    drawn = ids >= 0
     rows, columns = torch.meshgrid(
         torch.arange(ids.shape[1], device=ids.device), torch.arange(ids.shape[2], device=ids.device), indexing="ij"
     )
     focal_x, focal_y = matrix[:, 0, 0, None, None], matrix[:, 1, 1, None, None]
     x = (columns - matrix[:, 0, 2, None, None]) / focal_x
     y = (rows - matrix[:, 1, 2, None, None]) / focal_y
-    ray = torch.stack([x, y, torch.ones_like(x)], -1)[hit]
-    corners = parts.faces[ids[hit]]
+    ray = torch.stack([x, y, torch.ones_like(x)], -1)
+    ray, seen = (ray.flatten(0, 2), ids.flatten().clamp(min=0)) if fixed else (ray[drawn], ids[drawn])
+    corners = parts.faces[seen]
     a, b, c = vertices[corners].unbind(1)
     normal = torch.linalg.cross(b - a, c - a)
     grazing = (normal * ray).sum(1).abs() < GRAZING * normal.norm(dim=1) * ray.norm(dim=1)
-    keep = ~grazing[:, None]
+    keep = (~grazing & drawn.flatten() if fixed else ~grazing)[:, None]
     a, b, c = (torch.where(keep, corner, corner.detach()) for corner in (a, b, c))
     normal = torch.linalg.cross(b - a, c - a)
     along = (normal * ray).sum(1)
     depth = (normal * a).sum(1) / along
     off = torch.linalg.cross(a, ray)
     second, third = ((c - a) * off).sum(1) / along, -((b - a) * off).sum(1) / along
-    if bool(grazing.any()):
+    if fixed or bool(grazing.any()):
         depth = torch.where(grazing, depth.detach().clamp(*_span(vertices[corners].detach()[..., 2])), depth)
-    picture = vertices.new_zeros(ids.shape).masked_scatter(hit, depth)
+    if fixed:
+        picture = torch.where(drawn, depth.view(ids.shape), 0.0)
+    else:
+        picture = vertices.new_zeros(ids.shape).masked_scatter(drawn, depth)
     if values is None:
         return picture, None
     weights = torch.stack([1 - second - third, second, third], 1)
     weights = torch.where(keep, weights, weights.detach().clamp(0, 1))
     painted = (weights[..., None] * values[corners]).sum(1)
-    full = values.new_zeros((*ids.shape, values.shape[1])).masked_scatter(hit[..., None], painted)
+    if fixed:
+        full = torch.where(drawn[..., None], painted.view(*ids.shape, -1), 0.0)
+    else:
+        full = values.new_zeros((*ids.shape, values.shape[1])).masked_scatter(drawn[..., None], painted)
     return picture, full.movedim(-1, 1).contiguous()
 
 
@@ -198,15 +213,8 @@ def _outline(
     side: Int[Tensor, " F"], parts: Unpacked
 ) -> tuple[Int[Tensor, " S"], Int[Tensor, " S"], Int[Tensor, " S"], Bool[Tensor, " S"], Bool[Tensor, " S"]]:
     """Edges that bound front faces or the surface: start, end, item, and whether they do the one and the other."""
-    there = side[parts.edges[:, 2]]
-    boundary = parts.edges[:, 3] < 0
-    back = torch.where(boundary, 0, side[parts.edges[:, 3].clamp(min=0)])
-    turned = ~boundary & (back > 0)
-    front = (there > 0) != (back > 0)
-    loop = boundary & (there != 0)
+    start, end, front, loop = outline(side, parts)
     chosen = (front | loop).nonzero()[:, 0]
-    start = torch.where(turned, parts.edges[:, 1], parts.edges[:, 0])
-    end = torch.where(turned, parts.edges[:, 0], parts.edges[:, 1])
     return start[chosen], end[chosen], parts.edge_item[chosen], front[chosen], loop[chosen]
 
 
@@ -246,11 +254,5 @@ def _area_right_of(
     size: tuple[int, int],
 ) -> Float[Tensor, "N H W"]:
     """Signed area right of the chosen edges in each pixel: in a piece's own column by its position, then all of it."""
-    height, width = size
     used = (row >= 0) & chosen[:, None]
-    area, column = area[used], column[used]
-    own = column.detach().floor()
-    place = (item[:, None] * height + row)[used] * (width + 2) + own.long()
-    grid = area.new_zeros(count * height * (width + 2))
-    grid = grid.index_add(0, place, area * (1 - (column - own))).index_add(0, place + 1, area * (column - own))
-    return grid.view(count, height, width + 2).cumsum(2)[..., :width]
+    return area_right_of(area[used], row[used], column[used], item[:, None].expand_as(row)[used], count, size)
