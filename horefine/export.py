@@ -7,13 +7,17 @@ they came about, ``scene.glb`` hand and object for any viewer. ``docs/input.md``
 from __future__ import annotations
 
 import errno
+import functools
+import hashlib
 import io
 import json
 import math
 import os
+import platform
 import shutil
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,6 +53,8 @@ _HAND = (
 _LEFT = "; of a LEFT hand, for a left hand model (the right one mirrored in x)"
 _JOINTS = "wrist, thumb 1-4, index 1-4, middle 1-4, ring 1-4, pinky 1-4"
 _PREFIX = ".partial-"
+_FORGOTTEN = 3600.0
+"""Seconds after which what another machine left half written, and touched no more, is taken for a leftover."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _SMPLX = {"hand_shape": "betas", "hand_transl": "transl", "object_rotvec": "obj_rot", "object_transl": "obj_trans"}
 
@@ -179,23 +185,57 @@ def load_result(folder: Path) -> tuple[dict[str, Any], dict[str, ndarray]]:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A folder that appears under ``path`` only when the block ends without an error; an old one is replaced then."""
-    partial = path.with_name(f"{_PREFIX}{os.getpid()}-{path.name}")
+    """A folder that appears under ``path`` only when the block ends without an error; an old one is replaced then.
+
+    Several processes, on several machines, may make the same folder: the last one to end wins, and no mixture is seen.
+    """
+    partial = _partial(path)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
         yield partial
-        old = path.with_name(f"{_PREFIX}{os.getpid()}-old-{path.name}")
-        if path.exists():
-            path.rename(old)
-        partial.rename(path)
-        shutil.rmtree(old, ignore_errors=True)
+        while not _moved(partial, path):
+            old = _partial(path, "old-")
+            with suppress(FileNotFoundError):  # another process was faster to move it away
+                path.rename(old)
+            shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def _moved(partial: Path, path: Path) -> bool:
+    """Renames a folder; False where there is one already."""
+    try:
+        partial.rename(path)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR) and path.exists():
+            return False
+        if isinstance(error, PermissionError) and path.exists():  # Windows
+            return False
+        raise
+    return True
+
+
+def _partial(path: Path, mark: str = "") -> Path:
+    """The name under which this process writes what will be at ``path``."""
+    return path.with_name(f"{_PREFIX}{os.getpid()}@{_machine()}-{mark}{path.name}")
+
+
+@functools.cache
+def _machine() -> str:
+    """Tells apart the machines (and containers) that share a disk: a process number means something on one only."""
+    try:
+        inside = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        inside = ""
+    return hashlib.sha256(f"{platform.node()} {inside}".encode()).hexdigest()[:8]
+
+
 def clean_leftovers(folder: Path) -> int:
-    """Removes what killed runs left half written in a folder; returns how many there were."""
+    """Removes what killed runs left half written in a folder; returns how many there were.
+
+    Of another machine's, which may still be at work, only what was not touched for an hour.
+    """
     found = [path for path in folder.glob(f"{_PREFIX}*") if not _alive(path)] if folder.is_dir() else []
     for path in found:
         shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
@@ -204,7 +244,9 @@ def clean_leftovers(folder: Path) -> int:
 
 def _alive(path: Path) -> bool:
     """Whether the process that writes it still runs (another run into the same folder)."""
-    number = path.name[len(_PREFIX) :].split("-")[0]
+    number, _, machine = path.name[len(_PREFIX) :].split("-")[0].partition("@")
+    if machine and machine != _machine():
+        return _touched(path) > time.time() - _FORGOTTEN
     if not number.isdigit() or int(number) == os.getpid():
         return False
     try:
@@ -216,6 +258,15 @@ def _alive(path: Path) -> bool:
     return True
 
 
+def _touched(path: Path) -> float:
+    """When a file, or a folder or a file in it, was last written, seconds since 1970; 0 for what has just gone."""
+    try:
+        inside = list(path.iterdir()) if path.is_dir() else []
+        return max(each.stat().st_mtime for each in (path, *inside))
+    except OSError:
+        return 0.0
+
+
 def write_text(path: Path, text: str) -> None:
     """:func:`write_bytes` of a text in UTF-8."""
     write_bytes(path, text.encode())
@@ -224,7 +275,7 @@ def write_text(path: Path, text: str) -> None:
 def write_bytes(path: Path, data: bytes) -> None:
     """Writes a file under a temporary name and renames it: readers see the old one or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{_PREFIX}{os.getpid()}-{path.name}")
+    partial = _partial(path)
     try:
         partial.write_bytes(data)
         partial.replace(path)

@@ -101,6 +101,10 @@ class Job:
     overwrite: bool = False
     strict: bool = False
     pictures: bool = True
+    threads: int = 0
+    """Threads that read, prepare and write beside the refinement; 0: one thing after another."""
+    chosen: tuple[int, ...] | None = None
+    """Only these of its images: what a shard or a worker does; None: all up to ``limit``."""
     clip: ClipSettings | None = None
     """The images are frames that follow one another (:mod:`horefine.clip_run`); None: images by themselves."""
     check: Callable[[], None] = lambda: None
@@ -109,9 +113,20 @@ class Job:
     @property
     def indices(self) -> Sequence[int]:
         """The images to refine, in order."""
+        if self.chosen is not None:
+            return self.chosen
         if self.clip is not None:
             return natural_order(self.dataset.names)[:: self.clip.every][: self.limit]
         return range(len(self.dataset))[: self.limit]
+
+    @property
+    def batches(self) -> list[tuple[int, ...]]:
+        """The images in groups of ``batch_size``, in order: what is shared out among shards and workers.
+
+        Images stay with their neighbours, so that results are those of the undivided run to the last bit.
+        """
+        order, size = tuple(self.indices), self.batch_size
+        return [order[first : first + size] for first in range(0, len(order), size)]
 
     def folder(self, index: int) -> Path:
         return self.out / "items" / self.dataset.names[index]
