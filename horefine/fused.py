@@ -41,7 +41,7 @@ class Posed:
     object_transl: Float[np.ndarray, "B 3"]
     object_center: Float[np.ndarray, "B 3"]
     """Of the object's box."""
-    object: Float[np.ndarray, "B W 3"]
+    object: Float[np.ndarray, "B O 3"]
     """Vertices of the object."""
     masks: Float[np.ndarray, "B 2 H W"]
     """Rendered coverage; only where some loss wants ``mask``."""
@@ -100,8 +100,10 @@ class Pull:
 class FusedLoss(Protocol):
     """One term of a settled objective, its weight applied; made by an entry of ``losses.fused.FUSED``."""
 
-    wants: frozenset[str]
-    """What must be rendered for it: of ``mask`` and ``surface``."""
+    @property
+    def wants(self) -> frozenset[str]:
+        """What must be rendered for it: of ``mask`` and ``surface``."""
+        ...
 
     def add(self, posed: Posed, pull: Pull, values: Float[np.ndarray, "B"], first: int, last: int) -> None:
         """Adds the weighted value of images ``first`` to ``last - 1`` to ``values`` and its gradient to ``pull``.

@@ -1,0 +1,29 @@
+"""Losses that give value and gradient in one pass over plain arrays (:mod:`horefine.fused` says how and why).
+
+A maker gets what those of ``losses.squares`` get: the scene at which a stage begins, the weight, the loss' inputs by
+name and all its options, ``auto`` ones settled. It runs once for each stage, in torch; what it returns is asked at
+every iteration and calls one compiled kernel on arrays made beforehand. The eager losses are the readable twins:
+``tests/test_fused_losses.py`` compares value and gradient of every one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from torch import Tensor
+
+from horefine.fused import FusedLoss
+from horefine.losses import image, robust
+from horefine.losses.fused_pairs import surface_maker, vertex_maker
+
+__all__ = ["FUSED"]
+
+Maker = Callable[..., FusedLoss | None]
+FUSED: Mapping[Callable[..., Tensor], Maker] = {
+    robust.surface_reprojection: surface_maker(of_depth=False),
+    robust.surface_depth: surface_maker(of_depth=True),
+    image.dense_mapping: vertex_maker(of_depth=False),
+    image.correspondence_depth: vertex_maker(of_depth=True),
+}
+"""Maker of each loss: ``maker(scene, weight, **inputs, **options) -> FusedLoss``, or None where inputs or options make
+it something that has no fused form."""

@@ -1,0 +1,144 @@
+"""Every fused loss against its readable twin: value and gradient of the eager loss under autograd."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+from fused_scenes import asked, fused_of, graded, on_the_pose, posed_of
+from loss_scenes import can, hand_model, make_scene, objective_of, true_features, true_pose
+
+from horefine.contact_truth import contact_from_pose
+from horefine.distance import build_grid
+from horefine.losses import LOSSES
+from horefine.losses.fused import FUSED
+from horefine.mesh import Mesh
+from horefine.scene import Features, Pose
+
+CASES: dict[str, tuple[dict[str, Any], ...]] = {
+    "surface_reprojection": ({}, {"sigma": 2.0, "kernel": 3.0, "threshold": 0.02}, {"kernel": 0.0}),
+    "surface_depth": ({}, {"sigma": "auto", "kernel": 3.0}, {"confidence": False}),
+    "dense_mapping": ({}, {"threshold": 0.03, "reduction": "mean"}),
+    "correspondence_depth": ({}, {"threshold": 0.03, "reduction": "mean"}),
+}
+"""Options with which each fused loss is compared."""
+WEIGHT = 1.7
+
+
+@functools.lru_cache(maxsize=1)
+def things() -> Mesh:
+    """Three objects of different sizes, so that two are padded."""
+    box: Any = trimesh.creation.box((0.05, 0.09, 0.07))
+    ball: Any = trimesh.creation.icosphere(2, 0.04)
+    meshes = [can()]
+    for mesh in (box, ball):
+        vertices, faces = np.asarray(mesh.vertices), np.asarray(mesh.faces)
+        grid = build_grid(vertices, faces, 48)
+        meshes.append(dataclasses.replace(Mesh.from_arrays(vertices, faces), sdf=grid))
+    return Mesh.cat(meshes)
+
+
+@functools.lru_cache(maxsize=4)
+def features_of(kind: str) -> Features:
+    """``cans``: exact maps of three grasps; ``things``: the same maps for other objects; ``trusted``: with confidences,
+    of which some are 0; ``empty``: no image shows a hand."""
+    features = true_features()
+    if kind == "things":
+        scene = make_scene(true_pose(), dataclasses.replace(features, object=things()))
+        contact = contact_from_pose(hand_model(), scene.hand.vertices, scene.object, things().vertex_mask)
+        return dataclasses.replace(features, object=things(), contact=contact)
+    if kind == "trusted":
+        shape, generator = (3, *features.camera.size), torch.Generator().manual_seed(1)
+        maps = [(torch.rand(shape, generator=generator) * 1.4 - 0.4).clamp(min=0) for _ in range(3)]
+        return dataclasses.replace(
+            features, hand_confidence=maps[0], object_confidence=maps[1], depth_confidence=maps[2]
+        )
+    if kind == "empty":
+        assert features.hand_mask is not None
+        return dataclasses.replace(features, hand_mask=torch.zeros_like(features.hand_mask))
+    return features
+
+
+def near(seed: int, far: float = 1.0) -> Pose:
+    """The true pose, disturbed; requires gradients."""
+    generator = torch.Generator().manual_seed(seed)
+    size = {"hand_rotvec": 0.15, "hand_shape": 0.6, "hand_transl": 0.01, "object_rotvec": 0.2, "object_transl": 0.01}
+    pose = true_pose()
+    moved = {n: v + far * size[n] * torch.randn(v.shape, generator=generator) for n, v in pose.items()}
+    return Pose(**{name: value.requires_grad_() for name, value in moved.items()})
+
+
+def both(name: str, options: dict[str, Any], kind: str, seed: int) -> tuple[Any, ...]:
+    """Scene, fused loss, eager values and eager gradient."""
+    features = features_of(kind)
+    scene = make_scene(near(seed), features, true_pose())
+    objective = objective_of(name, features, weight=WEIGHT, **options)
+    objective = objective.settle(dataclasses.replace(scene, pose=scene.pose.detach()))
+    values = objective.evaluate(scene)[name]
+    gradient = graded(values.sum(), scene.pose) if values.requires_grad else scene.pose.map(torch.zeros_like)
+    return scene, fused_of(objective, name, scene), values.detach(), gradient
+
+
+def assert_same(one: Pose, other: Pose, tolerance: float = 1e-4) -> None:
+    """Gradients agree, image by image and field by field, relative to the largest number of the field.
+
+    What cancels in a field is noise: numbers below 1e-5 of the image's largest are not looked at.
+    """
+    most = torch.stack([value.flatten(1).abs().amax(1) for _, value in other.items()]).amax(0)
+    for (name, mine), (_, eager) in zip(one.items(), other.items(), strict=True):
+        scale = eager.flatten(1).abs().amax(1)
+        gap = (mine - eager).flatten(1).abs().amax(1)
+        assert (gap <= tolerance * scale + 1e-5 * most).all(), (name, gap / scale.clamp(min=1e-30), scale)
+
+
+def cases() -> list[Any]:
+    rows = []
+    for name, variants in CASES.items():
+        for number, options in enumerate(variants):
+            kinds = ("cans", "things", "trusted", "empty") if number == 0 else ("trusted",)
+            rows += [pytest.param(name, options, kind, id=f"{name}-{number}-{kind}") for kind in kinds]
+    return rows
+
+
+def test_every_fused_loss_is_compared() -> None:
+    assert {function.__name__ for function in FUSED} == set(CASES)
+    assert all(LOSSES[function.__name__] is function for function in FUSED)
+
+
+@pytest.mark.parametrize(("name", "options", "kind"), cases())
+def test_value_and_gradient_are_those_of_the_eager_loss(name: str, options: dict[str, Any], kind: str) -> None:
+    scene, fused, expected, gradient = both(name, options, kind, seed=len(name))
+    assert fused is not None
+    values, pull = asked([fused], posed_of(scene))
+    np.testing.assert_allclose(values, expected.numpy(), rtol=3e-5, atol=1e-9)
+    assert_same(on_the_pose(pull, scene), gradient)
+    if kind != "empty":
+        assert (expected > 0).all()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_an_image_does_not_depend_on_its_neighbours(name: str) -> None:
+    scene, fused, _, _ = both(name, CASES[name][0], "things", seed=3)
+    posed = posed_of(scene)
+    whole, alone = asked([fused], posed), asked([fused], posed, (1, 3), (0, 1))
+    assert (whole[0] == alone[0]).all()
+    assert all((value == getattr(alone[1], field)).all() for field, value in vars(whole[1]).items())
+    one, pull = asked([fused], posed, (1, 2))
+    assert one[1] == whole[0][1] and one[0] == one[2] == 0
+    assert all((value[::2] == 0).all() for value in vars(pull).values())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_was_there_is_added_to(name: str) -> None:
+    scene, fused, _, _ = both(name, CASES[name][0], "cans", seed=4)
+    posed = posed_of(scene)
+    once, pull = asked([fused], posed)
+    twice, doubled = asked([fused, fused], posed)
+    np.testing.assert_allclose(twice, 2 * once, rtol=1e-12)
+    for field, value in vars(pull).items():
+        np.testing.assert_allclose(getattr(doubled, field), 2 * value, rtol=1e-5, atol=1e-6 * np.abs(value).max())
