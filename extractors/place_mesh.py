@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from horefine.adam import Adam
 from horefine.align.rotations import best_apart, even_rotations
 from horefine.distance import DistanceGrid
 from horefine.extractors.surface import Surface
@@ -80,14 +81,12 @@ def _descend(
     """Adam on turns about the surface's middle and shifts; steps shrink to nothing."""
     with torch.enable_grad():
         twist = torch.zeros(len(turn), 6, requires_grad=True)
-        optimizer = torch.optim.Adam([twist], lr=0.1)
+        adam = Adam(torch.full((6,), 0.1), epsilon=1e-8)
         for step in range(steps):
-            optimizer.param_groups[0]["lr"] = 0.1 * (1 - step / steps)
             small = axis_angle_to_matrix(twist[:, :3])
             # a tenth of a radian is to a hand-held thing what half a centimetre is
             now = small @ turn, (small @ place[..., None])[..., 0] + 0.05 * twist[:, 3:]
-            optimizer.zero_grad()
-            (cost(*now).sum() * 1e4).backward()
-            optimizer.step()
+            (gradient,) = torch.autograd.grad(cost(*now).sum() * 1e4, twist)
+            twist = (twist.detach() + adam.step(gradient, 1 - step / steps)).requires_grad_()
     small = axis_angle_to_matrix(twist.detach()[:, :3])
     return small @ turn, (small @ place[..., None])[..., 0] + 0.05 * twist.detach()[:, 3:]

@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = (  # lowest first; modules of one package (losses, render, ...) may import one another
     ("errors", "processes", "overlap"),
-    ("geometry",),
+    ("geometry", "adam"),
     ("assets", "cache", "distance_kernels", "jacobian_kernels", "normal_kernels", "hand_kernels", "anatomy"),
     ("repair", "mano"),
     ("distance", "object_meshing"),
@@ -22,7 +22,7 @@ FLOORS = (  # lowest first; modules of one package (losses, render, ...) may imp
     ("contact_truth",),
     ("losses",),
     ("align",),
-    ("objective", "adam", "muon", "tangent"),
+    ("objective", "muon", "tangent"),
     ("jacobian", "factors"),
     ("hand_slopes",),
     ("iteration",),

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from horefine.adam import Adam
 from horefine.align.kernels import match_templates
 from horefine.align.rotations import best_apart, even_rotations
 from horefine.geometry import Camera, axis_angle_to_matrix, matrix_to_axis_angle
@@ -170,7 +171,7 @@ def _descend(
     step = center.new_tensor(STEP) * rate
     ray = center / center[:, 2:]
     numbers = torch.zeros(len(rows), 6, device=center.device, requires_grad=True)
-    optimizer = torch.optim.Adam([numbers], lr=1.0, betas=(0.8, 0.9))
+    adam = Adam(torch.ones_like(step), betas=(0.8, 0.9), epsilon=1e-8)
     lowest = torch.full_like(center[:, 0], torch.inf)
     best = rotation, center
     for done in range(steps + 1):
@@ -189,9 +190,9 @@ def _descend(
         )
         if done < steps:
             (gradient,) = torch.autograd.grad(cost.sum(), numbers)
-            numbers.grad = gradient.nan_to_num(0.0, 0.0, 0.0)
-            optimizer.param_groups[0]["lr"] = 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * done / steps))
-            optimizer.step()
+            scale = 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * done / steps))
+            further = adam.step(gradient.nan_to_num(0.0, 0.0, 0.0), scale)
+            numbers = (numbers.detach() + further).requires_grad_()
     return Placed(best[0].unflatten(0, (batch, count)), best[1].unflatten(0, (batch, count))), lowest.view(batch, count)
 
 
