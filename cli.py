@@ -92,6 +92,10 @@ Fps = Annotated[
 Seed = Annotated[int, _option("Of everything random.")]
 Overwrite = Annotated[bool, _option("Do finished images again (default: skip them).", "--overwrite")]
 Strict = Annotated[bool, _option("Stop at the first image that fails.", "--strict")]
+Threads = Annotated[
+    int | None,
+    _option("Threads that read and write beside the refinement (default: one for each core; 0: none).", min=0),
+]
 Pictures = Annotated[bool, _option("Draw overlays and loss curves.", "--pictures/--no-pictures")]
 DryRun = Annotated[bool, _option("Say what would be done and what is missing.", "--dry-run")]
 Verbose = Annotated[bool, _option("Say more; show tracebacks.", "--verbose", "-v")]
@@ -134,6 +138,7 @@ def run(
     overwrite: Overwrite = False,
     strict: Strict = False,
     pictures: Pictures = True,
+    threads: Threads = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
     verbose: Verbose = False,
@@ -141,6 +146,7 @@ def run(
 ) -> None:
     """Refines hand and object in every image of a folder; writes poses, overlays, 3D scenes and a report."""
     from horefine.config import load_config
+    from horefine.processes import cores
 
     seen = "rgbd" if init == "c2fsdf" else "pixels"
     chosen = config if config != "auto" else seen if features is None else "default"
@@ -150,6 +156,7 @@ def run(
         intrinsics=intrinsics, fov=fov, side=side, boxes=boxes, wrist=wrist, dataset_name=dataset, root=root,
         split=split, mano_dir=mano_dir, hand=hand, device=device, renderer=renderer, seed=seed, batch_size=batch_size,
         limit=limit, overwrite=overwrite, strict=strict, pictures=pictures, clip=clip, every=every, fps=fps,
+        threads=cores() if threads is None else threads,
     )  # fmt: skip
     if dry_run:
         show_plan(job, as_json)

@@ -11,7 +11,7 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ MOTION = "clip.json"
 """What is written of the clip as a whole."""
 
 
-def run(job: Job) -> Iterator[Outcome]:
+def run(job: Job) -> Generator[Outcome, None, None]:
     """Refines the frames of one clip (``job.clip``); yields each frame's outcome when its files are in place.
 
     A frame that cannot be used is an outcome ``failed`` and a gap; the others go on.

@@ -72,6 +72,8 @@ class Item:
     """Whether the object's mesh is such a surface."""
     notes: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
+    fingerprint: str = ""
+    """Changes when the image or a file that it was read with does (``job.input_hash``)."""
 
     @property
     def name(self) -> str:

@@ -1,7 +1,9 @@
 """Many images in a straight line: read, find, crop, first pose, features, refine, write.
 
 Work goes in batches; an image that cannot be used drops out of its batch with a message and the others go on. An item's
-folder appears when all its files are written, so whatever ends a run leaves finished items or none.
+folder appears when all its files are written, so whatever ends a run leaves finished items or none. With
+``job.threads``, while one batch is refined the next is read and prepared and the one before is written
+(:mod:`horefine.overlap`); batches, results and their order are the same.
 """
 
 from __future__ import annotations
@@ -10,11 +12,12 @@ import dataclasses
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from typing import Any
 
 from horefine import outcome as outcomes
+from horefine.data.folder import FolderDataset
 from horefine.data.mirror import mirror_pose
 from horefine.errors import AssetError, ConfigError, InputError
 from horefine.export import clean_leftovers, disk_full, new_folder, write_text
@@ -32,6 +35,7 @@ from horefine.items import (
 )
 from horefine.job import Job, finished, input_hash
 from horefine.outcome import Outcome
+from horefine.overlap import ahead, beside
 from horefine.reconstruction import codes_seen, recipe_for_reconstructed
 from horefine.refinement import Refinement, refine
 from horefine.scene import Features, Pose
@@ -49,7 +53,7 @@ class DiskFull(OSError):
     """There is no room left for results; what was finished is kept."""
 
 
-def run(job: Job) -> Iterator[Outcome]:
+def run(job: Job) -> Generator[Outcome, None, None]:
     """Refines every image; yields each outcome when its files are in place.
 
     Raises:
@@ -80,22 +84,35 @@ def tidy(job: Job) -> Iterator[None]:
 
 
 def _batches(job: Job) -> Iterator[Outcome]:
+    """Batches prepared in a thread of their own, refined in this one (which Ctrl-C ends at once), written by others."""
+    with closing(beside(_prepared(job), min(job.threads, 1))) as prepared:
+        yield from ahead(_finish, _refined(job, prepared), job.threads, max(job.batch_size, 2 * job.threads))
+
+
+def _prepared(job: Job) -> Iterator[Outcome | list[Item]]:
+    """Items ready to be refined, in groups that fit one batch, and the outcomes of the others as they come."""
     waiting: list[Item] = []
-    for index in job.indices:
-        job.check()
-        done = finished(job, index)
-        if done is not None:
-            yield done
-            continue
-        item = _guarded(job, index, lambda i=index: _read(job, i, _wanted(job)))
-        if isinstance(item, Outcome):
-            yield item
-            continue
-        waiting.append(item)
-        if len(waiting) == job.batch_size:
-            yield from _batch(job, waiting)
-            waiting = []
-    yield from _batch(job, waiting)
+    with closing(ahead(lambda index: _begin(job, index), job.indices, _readers(job))) as begun:
+        for item in begun:
+            if isinstance(item, Outcome):
+                yield item
+                continue
+            waiting.append(item)
+            if len(waiting) == job.batch_size:
+                yield from _groups(job, waiting)
+                waiting = []
+    yield from _groups(job, waiting)
+
+
+def _readers(job: Job) -> int:
+    """Threads that read: a folder's files can be opened by several at once; who knows of other datasets."""
+    return min(job.threads, 4) if isinstance(job.dataset, FolderDataset) else 0
+
+
+def _begin(job: Job, index: int) -> Outcome | Item:
+    """What an earlier run left of an image, or the image read."""
+    job.check()
+    return finished(job, index) or _guarded(job, index, lambda: _read(job, index, _wanted(job)))
 
 
 def prepare(job: Job, indices: Sequence[int], wanted: Sequence[str] | None = None) -> Iterator[Item | Outcome]:
@@ -131,6 +148,7 @@ def _read(job: Job, index: int, wanted: Sequence[str]) -> Item:
         item.pose = pose_from_file(item, job.poses, job.model)
     if job.maps is not None:
         item.features = features_from_file(item, job.maps, job.dataset, wanted)
+    item.fingerprint = input_hash(job, index)
     item.seconds["read"] = time.perf_counter() - start
     return item
 
@@ -181,10 +199,23 @@ def _inputs(
     return ready
 
 
-def _batch(job: Job, items: Sequence[Item]) -> Iterator[Outcome]:
+def _groups(job: Job, items: Sequence[Item]) -> Iterator[Outcome | list[Item]]:
+    """First poses and features of one batch; what is left of it in groups that are refined together."""
     ready = yield from _inputs(job, items, job.config.features)
-    for group in (alike for kind in _by_recipe(ready) for alike in same_kind(kind)):
-        yield from _together(job, group, lambda chosen: _refine_and_write(job, chosen), deliver=True)
+    yield from (alike for kind in _by_recipe(ready) for alike in same_kind(kind))
+
+
+def _refined(job: Job, prepared: Iterable[Outcome | list[Item]]) -> Iterator[Outcome | Callable[[], Outcome]]:
+    """Outcomes as they are; for each item refined the writing of its files, still to be done."""
+    for found in prepared:
+        if isinstance(found, Outcome):
+            yield found
+        else:
+            yield from _together(job, found, lambda chosen: _refine(job, chosen), deliver=True)
+
+
+def _finish(task: Outcome | Callable[[], Outcome]) -> Outcome:
+    return task if isinstance(task, Outcome) else task()
 
 
 def _by_recipe(items: Sequence[Item]) -> list[list[Item]]:
@@ -296,8 +327,8 @@ def completion(job: Job, features: Features) -> Callable[[Pose, Features], Featu
     return complete
 
 
-def _refine_and_write(job: Job, items: Sequence[Item]) -> Iterator[Outcome]:
-    """One batch through the loop; the files of each image as soon as they are asked for."""
+def _refine(job: Job, items: Sequence[Item]) -> list[Callable[[], Outcome]]:
+    """One batch through the loop; what is left to do is to write each item's files."""
     features = cat_features([item.features for item in items if item.features is not None]).to(job.device)
     pose = Pose.cat([item.pose for item in items if item.pose is not None]).to(job.device)
     recipe = recipe_for_reconstructed(job.config) if items[0].reconstructed else job.config
@@ -312,18 +343,26 @@ def _refine_and_write(job: Job, items: Sequence[Item]) -> Iterator[Outcome]:
             progress=lambda done, total: job.check(),
             complete=completion(job, features),
         )
-    return write_all(job, items, found)
+    return _writings(job, items, found)
+
+
+def _writings(
+    job: Job, items: Sequence[Item], found: Refinement, abouts: Sequence[Mapping[str, Any]] | None = None
+) -> list[Callable[[], Outcome]]:
+    """For each item what writes its files."""
+
+    def writing(row: int, item: Item) -> Callable[[], Outcome]:
+        more = {} if abouts is None else abouts[row]
+        return lambda: _guarded(job, item.index, lambda: _write(job, item, found, row, more))
+
+    return [writing(row, item) for row, item in enumerate(items)]
 
 
 def write_all(
     job: Job, items: Sequence[Item], found: Refinement, abouts: Sequence[Mapping[str, Any]] | None = None
 ) -> Iterator[Outcome]:
     """Writes each item's files; ``abouts``: what else is to be said of each in its ``result.json``."""
-    for row, item in enumerate(items):
-        try:
-            yield _write(job, item, found, row, {} if abouts is None else abouts[row])
-        except Exception as error:
-            yield failure(job, item.name, error)
+    yield from (writing() for writing in _writings(job, items, found, abouts))
 
 
 def _write(job: Job, item: Item, found: Refinement, row: int, more: Mapping[str, Any]) -> Outcome:
@@ -337,7 +376,7 @@ def _write(job: Job, item: Item, found: Refinement, row: int, more: Mapping[str,
         "features": "file" if job.maps is not None else "networks",
         "losses": {name: term.weight for name, term in job.config.terms().items()},
         "config_hash": job.key(),
-        "input_hash": input_hash(job, item.index),
+        "input_hash": item.fingerprint,
         "seed": job.seed,
         "device": job.device,
         "renderer": job.renderer,

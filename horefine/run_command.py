@@ -174,8 +174,12 @@ def drive(job: Job, as_json: bool, quiet: bool) -> None:
     done: list[Outcome] = []
     stopped = True
     try:
-        with stoppable() as check, progress(len(job.indices), quiet) as advance:
-            for outcome in refine_all(dataclasses.replace(job, check=check)):
+        with (
+            stoppable() as check,
+            progress(len(job.indices), quiet) as advance,
+            contextlib.closing(refine_all(dataclasses.replace(job, check=check))) as outcomes,
+        ):
+            for outcome in outcomes:
                 done.append(outcome)
                 advance(outcome)
         stopped = False

@@ -326,7 +326,7 @@ def test_ctrl_c_keeps_what_is_finished(photos: Path, tmp_path: Path, monkeypatch
             raise KeyboardInterrupt
 
     monkeypatch.setattr(outcome, "write_result", interrupted)
-    result = refine(photos, tmp_path, "--no-pictures")
+    result = refine(photos, tmp_path, "--no-pictures", "--threads", 0)
     assert result.exit_code == 130 and "interrupted: 1 of 3 images are finished" in result.stderr
     assert [p.name for p in (tmp_path / "items").iterdir()] == ["p0"]
     summary = json.loads((tmp_path / "summary.json").read_text())
