@@ -1,17 +1,19 @@
 """Mistakes of unit, frame and order that ``horefine evaluate`` recognises from the numbers."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from evaluate_folders import HAND, NAMES, PLACES, Arrays, arrays, findings, scaled, three_folders, true_poses, write
 from scipy.spatial.transform import Rotation
 
-from horefine import Mesh
+from horefine import Mesh, Pose
 from horefine.anatomy import convert_joints
 from horefine.data.maps import disturb
-from horefine.evaluate import cases, checks, evaluation, predictions
+from horefine.evaluate import cases, checks, evaluation, predictions, tables
 from horefine.objects import embedded_object
 
 
@@ -139,6 +141,34 @@ def test_empty_and_open_meshes_are_named() -> None:
     assert "'nothing' is empty" in found.scores.failures["2"] and "'holed' is not closed" in found.open["1"]
     assert np.isnan(found.scores.values["pd_mm"]).tolist() == [False, True, True]
     assert found.scores.values["HE_mm"][1] == pytest.approx(0, abs=1e-3)
+
+
+def test_items_without_a_hand_are_measured_by_their_objects(scene: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    """Among others: the hand counts where it is known, nobody suspects it elsewhere, and a failed item is no hand."""
+    nan = {name: torch.full_like(getattr(true_poses(), name), torch.nan) for name in Pose.names if "hand" in name}
+    bare = dataclasses.replace(true_poses(), **nan)
+    known = cases.cases_from(scene[0])
+    mixed = [
+        dataclasses.replace(case, pose=bare[k], side="right", object_only=True) if k in (2, 4) else case
+        for k, case in enumerate(known)
+    ]
+    folder = write(tmp_path / "poses", true_poses(), scaled(180 / np.pi, "hand_rotvec"))
+    (folder / f"{NAMES[4]}.npz").unlink()
+    output = predictions.Output(folder)
+    metrics = ("HE_mm", "OE_mm", "pd_mm")
+    found = evaluation.evaluate(mixed, predictions.read_predictions(output, mixed, HAND), HAND, metrics)
+    scores = found.scores
+    assert np.flatnonzero(np.isnan(scores.counted("HE_mm"))).tolist() == [2, 4]
+    assert np.isnan(scores.counted("pd_mm")[[2, 4]]).all()
+    assert scores.counted("OE_mm")[4] == np.inf and scores.counted("OE_mm")[2] == pytest.approx(0, abs=1e-3)
+    assert scores.take([4, 2]).object_only == {NAMES[2], NAMES[4]}
+    (mistake,) = found.mistakes
+    assert "hand's rotations are in degrees" in mistake.what
+    assert set(mistake.items) == set(NAMES) - {NAMES[2], NAMES[4]}
+    said = f"2 of 8 items have no annotated hand, the first: {NAMES[2]}: their objects alone are measured"
+    assert said in found.sentences()
+    rows = {row["metric"]: row["n"] for row in tables.metric_rows(scores)}
+    assert rows == {"HE_mm": 6, "OE_mm": 7, "pd_mm": 6}
 
 
 def test_mistakes_are_sentences() -> None:

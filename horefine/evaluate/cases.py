@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from horefine.data import Dataset, Sample
 from horefine.data.bank import hand_digest
@@ -20,15 +23,17 @@ from horefine.data.opened import open_named
 from horefine.data.pictures import PICTURE_SUFFIXES
 from horefine.errors import AssetError, ConfigError, InputError
 from horefine.exchange import read_pose
-from horefine.geometry import Camera
+from horefine.geometry import Camera, matrix_to_axis_angle
 from horefine.hand import HandModel
 from horefine.mesh import Mesh
 from horefine.scene import Pose
 
-__all__ = ["Case", "batches", "cases_from", "check_truth_hand", "sequence_of", "stack", "truth_folder"]
+__all__ = ["Case", "View", "batches", "cases_from", "check_truth_hand", "sequence_of", "stack", "truth_folder"]
 
 _READERS = 4
 """Threads that read."""
+View = tuple[Camera, Tensor | None]
+"""An image's camera (B = 1) and the depth map "H W" of its scene, metres, where there is one."""
 
 
 class _Sidecars(FolderDataset):
@@ -60,7 +65,11 @@ class Case:
     mesh: Mesh | None = None
     maps: Path | None = None
     """File with the masks of what is visible."""
+    view: Callable[[], View] | None = None
+    """Reads the image's camera and depth map, as they are (not mirrored)."""
     problem: str | None = None
+    object_only: bool = False
+    """Whether only the object is annotated: the hand of ``pose`` is NaN, and no hand is measured."""
 
     @property
     def object(self) -> str:
@@ -68,7 +77,8 @@ class Case:
 
     @property
     def left(self) -> bool:
-        return self.side == "left"
+        """Whether pose and object are in the mirror; an object without a hand never is."""
+        return self.side == "left" and not self.object_only
 
 
 def cases_from(
@@ -82,21 +92,28 @@ def cases_from(
     object_name: str | None = None,
     object_unit: str | None = None,
     limit: int | None = None,
+    views: bool = False,
 ) -> list[Case]:
     """The items of a folder (``truth``) or of a dataset by name, in its order.
 
     ``truth`` is a folder of photographs with sidecars (or one that ``horefine synthesize`` made), or a folder of pose
     files alone, whose object ``object_name`` says. Of a dataset (``data.opened``) ``only`` these names are read, and no
-    pictures; ``usual``: options of its class where it has them.
+    pictures; ``usual``: options of its class where it has them; ``views``: with cameras and depth maps, read when they
+    are asked for.
 
     Raises:
-        ConfigError: no such folder or dataset, or one without truth.
+        ConfigError: no such folder or dataset, or one without truth; ``views`` of a folder.
         AssetError: the object is not there.
     """
     if dataset is not None:
-        source = open_named(dataset, root, split, {"pictures": False, **(usual or {})})
-        places = range(len(source)) if only is None else source.find(only)
-        return _with_truth([*_samples(source, places[:limit])], f"--dataset {dataset}")
+        source = open_named(dataset, root, split, {"pictures": views, **(usual or {})})
+        places = (range(len(source)) if only is None else source.find(only))[:limit]
+        found = [*_samples(source, places)]
+        if views:
+            found = [replace(case, view=partial(_view, source, k)) for case, k in zip(found, places, strict=True)]
+        return _with_truth(found, f"--dataset {dataset}")
+    if views:
+        raise ConfigError("BOP's errors are of a dataset's images, with camera and depth: give --dataset NAME")
     if truth is None:
         raise ConfigError("what is true? Give --truth FOLDER, or --dataset NAME --root DIR")
     folder = truth_folder(truth)
@@ -155,8 +172,15 @@ def _samples(source: Dataset, places: Sequence[int]) -> Iterator[Case]:
         yield from pool.map(case, places)
 
 
+def _view(source: Dataset, index: int) -> View:
+    sample = source[index]
+    return sample.camera, sample.depth
+
+
 def _case(sample: Sample, mirrored: dict[int, tuple[Mesh, Mesh]], file: Path | None) -> Case:
     mesh, pose = sample.mesh, sample.truth
+    if mesh is not None and pose is None and sample.object_truth is not None:
+        return Case(sample.name, sample.side, _object_pose(sample.object_truth), mesh, object_only=True)
     missing = "no object" if mesh is None else "no true pose" if pose is None else None
     if missing or mesh is None or pose is None:
         return Case(sample.name, sample.side, problem=f"the dataset has {missing} for it")
@@ -167,6 +191,12 @@ def _case(sample: Sample, mirrored: dict[int, tuple[Mesh, Mesh]], file: Path | N
         pose = mirror_pose(pose)
     maps = None if file is None else file.parent.parent / "maps" / f"{file.stem}.npz"
     return Case(sample.name, sample.side, pose, mesh, maps if maps is not None and maps.is_file() else None)
+
+
+def _object_pose(matrix: Float[Tensor, "4 4"]) -> Pose:
+    """The pose of an object whose hand nobody knows: NaN, so that no number can come of it."""
+    rotvec, shape, transl = (torch.full((1, *size), torch.nan) for size in ((16, 3), (10,), (3,)))
+    return Pose(rotvec, shape, transl, matrix_to_axis_angle(matrix[None, :3, :3]), matrix[None, :3, 3])
 
 
 def _with_truth(cases: list[Case], where: str) -> list[Case]:
@@ -209,11 +239,12 @@ def sequence_of(name: str) -> str:
 
 
 def batches(cases: Sequence[Case], size: int = 50) -> Iterator[list[int]]:
-    """Places of the cases in groups of one object, at most ``size`` each: they make one batch without padding."""
-    groups: dict[int, list[int]] = {}
+    """Places of the cases in groups of one object, at most ``size`` each: they make one batch without padding. Cases
+    without a hand are by themselves."""
+    groups: dict[tuple[int, bool], list[int]] = {}
     for place, case in enumerate(cases):
         if case.pose is not None and case.mesh is not None:
-            groups.setdefault(id(case.mesh), []).append(place)
+            groups.setdefault((id(case.mesh), case.object_only), []).append(place)
     for places in groups.values():
         yield from (places[first : first + size] for first in range(0, len(places), size))
 

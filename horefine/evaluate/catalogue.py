@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from horefine.errors import ConfigError, suggestion
 
-__all__ = ["IMAGE", "INTERACTION", "MAIN", "METRICS", "POSE", "SIMULATION", "Metric", "chosen"]
+__all__ = ["BOP", "IMAGE", "INTERACTION", "MAIN", "METRICS", "OBJECT", "POSE", "SIMULATION", "Metric", "chosen"]
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class Metric:
     """mm, cm3, or nothing for counts and shares."""
     meaning: str
     family: str
-    """``pose`` (needs a truth), ``interaction`` (of the prediction alone), ``simulation``, ``image`` (ablations: how
-    well the maps are explained)."""
+    """``pose`` (needs a truth), ``bop`` (needs the truth's camera and depth map as well), ``interaction`` (of the
+    prediction alone), ``simulation``, ``image`` (ablations: how well the maps are explained)."""
     more: bool = False
     """Whether more is better."""
     shares: tuple[float, ...] = ()
@@ -94,25 +94,36 @@ def _touch() -> tuple[Metric, ...]:
     )
 
 
+_BOP = (
+    Metric("VSD", "VSD", "", "misplaced share of the visible surface, mean of BOP's ten tolerances", "bop"),
+    Metric("MSPD_px", "MSPD", "px", "largest distance of projected points, up to symmetries; images 640 wide", "bop"),
+)
 _SIMULATED = Metric("sd_mm", "SD", "mm", "how far the object moves in simulation (Hasson et al. 2019)", "simulation")
 _IMAGE = (
     Metric("mask_iou", "mask IoU", "", "rendered and mapped silhouettes, mean of hand and object", "image", more=True),
     Metric("code_mm", "code residual", "mm", "from the rendered surface point to the dense map's, median", "image"),
     Metric("map_depth_mm", "depth residual", "mm", "of rendered and mapped relative depth, median", "image"),
 )
-METRICS: dict[str, Metric] = {m.name: m for m in (*_errors(), *_ratios(), *_touch(), _SIMULATED, *_IMAGE)}
+METRICS: dict[str, Metric] = {m.name: m for m in (*_errors(), *_ratios(), *_touch(), *_BOP, _SIMULATED, *_IMAGE)}
 """Every metric by name, in the order of tables."""
-POSE, INTERACTION, SIMULATION, IMAGE = (
+POSE, INTERACTION, BOP, SIMULATION, IMAGE = (
     tuple(m.name for m in METRICS.values() if m.family == family)
-    for family in ("pose", "interaction", "simulation", "image")
+    for family in ("pose", "interaction", "bop", "simulation", "image")
 )
+_OBJECT = ("OE_mm", "OCE_mm", "MCE_mm", "ADD_mm", "ADD_S_mm", "MSSD_mm")
+OBJECT = (*_OBJECT, *BOP)
+"""What the object's pose alone decides: measured where no hand is annotated."""
 MAIN = ("HE_mm", "OE_mm", "hand_to_object_mm", "MJE_mm", "PA_MJE_mm", "ADD_S_mm", "pd_mm", "siv_cm3")
 """What tables by object, sequence and occlusion show."""
-_SETS = {"pose": POSE, "interaction": INTERACTION, "simulation": SIMULATION, "main": MAIN, "all": POSE + INTERACTION}
+_SETS = {
+    "pose": POSE, "interaction": INTERACTION, "bop": BOP, "simulation": SIMULATION, "main": MAIN, "object": _OBJECT,
+    "all": POSE + INTERACTION,
+}  # fmt: skip
 
 
 def chosen(names: str | Iterable[str]) -> tuple[str, ...]:
-    """Metrics by name, title or set (``pose``, ``interaction``, ``simulation``, ``main``, ``all``), in tables' order.
+    """Metrics by name, title or set (``pose``, ``object``, ``bop``, ``interaction``, ``simulation``, ``main``,
+    ``all``), in tables' order.
 
     >>> chosen("HE,pa-mje,siv")
     ('HE_mm', 'PA_MJE_mm', 'siv_cm3')

@@ -202,10 +202,11 @@ def _suspected(
     found: dict[tuple[str, str], list[str]] = {}
     for part in FAR:
         rows = [row for row, suspect in enumerate(SUSPECTS) if suspect.part == part]
-        left = after[rows] / np.maximum(before[part], 1e-9)
-        for row, items in _explained(left, before[part] > FAR[part], part != "fingers").items():
+        known = np.flatnonzero(np.isfinite(before[part]))  # an object alone has no hand to be misread
+        left = after[rows][:, known] / np.maximum(before[part][known], 1e-9)
+        for row, items in _explained(left, before[part][known] > FAR[part], part != "fingers").items():
             suspect = SUSPECTS[rows[row]]
-            found[suspect.what, suspect.remedy] = [cases[k].name for k in items]
+            found[suspect.what, suspect.remedy] = [cases[known[k]].name for k in items]
     return found
 
 
@@ -251,7 +252,7 @@ def _disordered(
     found: dict[tuple[str, str], list[str]] = {}
     for case, prediction in zip(cases, predictions, strict=True):
         joints, pose = prediction.extra.get("hand_joints"), prediction.pose
-        if joints is None or pose is None:
+        if joints is None or pose is None or case.object_only:  # of which side such a hand is, nobody says
             continue
         with torch.no_grad():
             own = hand(pose.hand_rotvec, pose.hand_shape, pose.hand_transl).joints[0].double().numpy()

@@ -10,7 +10,7 @@ from typing import Any
 from horefine.data.opened import open_named
 from horefine.errors import ConfigError
 from horefine.evaluate.cases import Case, cases_from, check_truth_hand
-from horefine.evaluate.catalogue import IMAGE, INTERACTION, METRICS, POSE, SIMULATION, chosen
+from horefine.evaluate.catalogue import BOP, IMAGE, INTERACTION, METRICS, POSE, SIMULATION, chosen
 from horefine.evaluate.evaluation import Evaluation, evaluate
 from horefine.evaluate.files import FOLDER, comparison_stem, write_comparison, write_evaluation
 from horefine.evaluate.official import official_scores
@@ -46,11 +46,16 @@ class Request:
     protocol: str = "hasson"
     """Of the simulation, where the metrics have it."""
     official: str | None = None
-    """Whose official scores to add: ``ho3d`` or ``dexycb``."""
+    """Whose official scores to add: ``ho3d``, ``dexycb`` or ``bop``."""
     split: str | None = None
     """Of the dataset."""
     mano_dir: Path | None = None
     """For a dataset's truth."""
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """The metrics, with those that the official scores are made of."""
+        return chosen([*self.metrics, *(BOP if self.official == "bop" else ())])
 
     @property
     def source(self) -> tuple[str, Path | None, str | None] | None:
@@ -147,13 +152,16 @@ def truths(request: Request) -> list[Case]:
         truth = truth if truth.is_dir() else truth.parent
     if truth is not None:
         check_truth_hand(truth, request.hand)
+    views = bool(set(request.measured) & set(BOP))
     own = request.truth is None and request.dataset is None and bool(output.asked)
     if source is not None:
         return cases_from(
             dataset=source[0], root=source[1], split=source[2], usual=request.usual,
-            only=output.asked if own else None, limit=request.limit,
+            only=output.asked if own else None, limit=request.limit, views=views,
         )  # fmt: skip
-    cases = cases_from(truth, object_name=request.object_name, object_unit=request.object_unit, limit=request.limit)
+    cases = cases_from(
+        truth, object_name=request.object_name, object_unit=request.object_unit, limit=request.limit, views=views
+    )
     return [case for case in cases if case.name in output.asked] if own else cases
 
 
@@ -218,10 +226,10 @@ def _evaluate(request: Request, cases: Sequence[Case], folder: Path) -> Evaluati
         raise ConfigError(f"{folder}: was made with the {output.hand} hand; give --hand {output.hand}")
     predictions = read_predictions(output, cases, request.hand)
     found = evaluate(
-        cases, predictions, request.hand, request.metrics, strict=request.strict, workers=request.workers,
+        cases, predictions, request.hand, request.measured, strict=request.strict, workers=request.workers,
         protocol=request.protocol,
     )  # fmt: skip
-    if request.official is None:
+    if request.official in (None, "bop"):  # BOP's are made of its metrics
         return found
     return replace(found, official=official_scores(request.official, cases, predictions, request.hand))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 
@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from horefine.errors import ConfigError, InputError, suggestion
+from horefine.evaluate.bop import bop_errors
 from horefine.evaluate.cases import Case, batches, sequence_of, stack
-from horefine.evaluate.catalogue import INTERACTION, SIMULATION
+from horefine.evaluate.catalogue import BOP, INTERACTION, METRICS, OBJECT, SIMULATION
 from horefine.evaluate.checks import Mistake, examine
 from horefine.evaluate.occlusion import hidden_share, occlusion_label
 from horefine.evaluate.predictions import Prediction, stack_predictions
@@ -42,6 +43,10 @@ class Evaluation:
     """Items that were not evaluated, and why."""
     not_simulated: Mapping[str, str] = field(default_factory=dict)
     """Items that could be measured but not simulated, and why."""
+    object_only: tuple[str, ...] = ()
+    """Items whose hand is not annotated: their object alone was measured."""
+    without_depth: Mapping[str, str] = field(default_factory=dict)
+    """Items that BOP's VSD could not be measured of, and why."""
     official: Mapping[str, float] = field(default_factory=dict)
     """What an official script prints of these items (``official``), where it was asked for."""
 
@@ -49,9 +54,14 @@ class Evaluation:
         """Everything a reader must know before the numbers."""
         total = len(self.scores)
         lines = [mistake.sentence(total) for mistake in self.mistakes]
+        if self.object_only:
+            all_of_them = len(self.object_only) == total
+            whose = "no item's hand is annotated" if all_of_them else f"the first: {self.object_only[0]}"
+            count = "" if all_of_them else f"{len(self.object_only)} of {total} items have no annotated hand, "
+            lines.append(f"{count}{whose}: their objects alone are measured")
         left_out = (
             ("without truth, not evaluated", self.without_truth), ("whose object is not closed", self.open),
-            ("not simulated", self.not_simulated),
+            ("not simulated", self.not_simulated), ("without VSD", self.without_depth),
         )  # fmt: skip
         for what, items in left_out:
             lines += [f"items {what}: {len(items)}, the first: {k}: {why}" for k, why in list(items.items())[:1]]
@@ -69,6 +79,7 @@ class _Work:
     truth: Pose
     mesh: Mesh
     true_mesh: Mesh
+    object_only: bool
 
 
 def evaluate(
@@ -91,30 +102,65 @@ def evaluate(
         protocol: Of the simulation, where ``metrics`` has it (``simulation.PROTOCOLS``).
 
     Raises:
-        InputError: with ``strict``, what is wrong. ConfigError: an unknown protocol.
+        InputError: with ``strict``, what is wrong. ConfigError: an unknown protocol; only measures of hands are asked
+            for, and no hand is annotated.
         AssetError: the simulator is not installed.
     """
     without = {case.name: str(case.problem) for case in cases if case.pose is None}
     kept = [(c, p) for c, p in zip(cases, predictions, strict=True) if c.pose is not None]
     cases, predictions = [c for c, _ in kept], [p for _, p in kept]
+    bare = frozenset(case.name for case in cases if case.object_only)
+    if bare and len(bare) == len(cases):
+        metrics = _of_objects(metrics)
     found = examine(cases, predictions, hand)
+    leaks = {name: why for name, why in found.open.items() if name not in bare}
     if strict:
         said = [mistake.sentence(len(cases)) for mistake in found.mistakes]
-        _stop([*said, *_named(found.failures | found.open | without)])
+        _stop([*said, *_named(found.failures | leaks | without)])
     work = list(_batches(cases, predictions, frozenset(found.failures)))
-    values = {name: np.full(len(cases), np.nan) for name in metrics}
-    for batch, columns in zip(work, _measured(work, hand, metrics, len(cases), workers), strict=True):
-        for name, column in columns.items():
-            values[name][list(batch.places)] = column
-    leaky = np.array([case.name in found.open for case in cases], bool)
+    names = tuple(case.name for case in cases)
+    values = _values(_measured(work, hand, metrics, len(cases), workers), work, metrics, len(cases))
+    leaky = np.array([name in leaks for name in names], bool)
     for name in set(metrics) & set(INTERACTION):
         values[name][leaky] = np.nan
-    names = tuple(case.name for case in cases)
     fallen: Mapping[str, str] = {}
     if set(metrics) & set(SIMULATION):
-        values["sd_mm"], fallen = _simulated(work, names, hand, protocol, workers)
-    scores = Scores(names, values, groups_of(cases, hand), found.failures)
-    return Evaluation(scores, found.mistakes, found.open, without, fallen)
+        whole = [batch for batch in work if not batch.object_only]
+        values["sd_mm"], fallen = _simulated(whole, names, hand, protocol, workers)
+    bop = bop_errors(cases, predictions, found.failures) if set(metrics) & set(BOP) else None
+    if bop is not None:
+        values |= {name: column for name, column in bop.columns.items() if name in metrics}
+    scores = Scores(names, values, groups_of(cases, hand), found.failures, bare)
+    return Evaluation(
+        scores, found.mistakes, leaks, without, fallen, tuple(name for name in names if name in bare),
+        {} if bop is None or "VSD" not in metrics else bop.without_depth, {} if bop is None else bop.recalls(),
+    )  # fmt: skip
+
+
+def _values(
+    measured: Iterable[Mapping[str, np.ndarray]], work: Sequence[_Work], metrics: Sequence[str], count: int
+) -> dict[str, np.ndarray]:
+    """The batches' columns as columns of all items, NaN where nothing was measured."""
+    values = {name: np.full(count, np.nan) for name in metrics}
+    for batch, columns in zip(work, measured, strict=True):
+        for name, column in columns.items():
+            values[name][list(batch.places)] = column
+    return values
+
+
+def _of_objects(metrics: Sequence[str]) -> tuple[str, ...]:
+    """Those that an object's pose alone decides.
+
+    Raises:
+        ConfigError: there is none among them.
+    """
+    kept = tuple(name for name in metrics if name in OBJECT)
+    if not kept:
+        raise ConfigError(
+            f"--metrics {','.join(METRICS[name].title for name in metrics)}: no hand is annotated; of the object alone "
+            f"there are {', '.join(METRICS[name].title for name in OBJECT)} (--metrics object)"
+        )
+    return kept
 
 
 def _simulated(
@@ -154,12 +200,13 @@ def _batches(cases: Sequence[Case], predictions: Sequence[Prediction], failed: f
     for places in batches([cases[k] for k in common]):
         chosen = tuple(common[place] for place in places)
         truth, mesh = stack([cases[k] for k in chosen])
-        yield _Work(chosen, stack_predictions([predictions[k] for k in chosen]), truth, mesh, mesh)
+        pose = stack_predictions([predictions[k] for k in chosen])
+        yield _Work(chosen, pose, truth, mesh, mesh, cases[chosen[0]].object_only)
     for k in good:
         own = predictions[k].mesh
         if own is not None:
             truth, mesh = stack([cases[k]])
-            yield _Work((k,), stack_predictions([predictions[k]]), truth, own, mesh)
+            yield _Work((k,), stack_predictions([predictions[k]]), truth, own, mesh, cases[k].object_only)
 
 
 def _measured(
@@ -176,7 +223,8 @@ def _measured(
 
 
 def _measure(batch: _Work, hand: HandModel, metrics: Sequence[str]) -> dict[str, np.ndarray]:
-    return score(batch.pose, batch.truth, batch.mesh, hand, true_mesh=batch.true_mesh, metrics=metrics)
+    wanted = [name for name in metrics if name in OBJECT] if batch.object_only else metrics
+    return score(batch.pose, batch.truth, batch.mesh, hand, true_mesh=batch.true_mesh, metrics=wanted)
 
 
 _common: list[tuple[HandModel, tuple[str, ...]]] = []

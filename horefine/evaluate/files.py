@@ -79,6 +79,7 @@ def write_evaluation(out: Path, evaluation: Evaluation, title: str, about: Mappi
         "metrics": {name: {"unit": METRICS[name].unit, "meaning": METRICS[name].meaning} for name in scores.values},
         "notes": evaluation.sentences(), "mistakes": [vars(mistake) for mistake in evaluation.mistakes],
         "official": evaluation.official, "not_closed": evaluation.open, "not_simulated": evaluation.not_simulated,
+        "object_only": evaluation.object_only, "without_depth": evaluation.without_depth,
         "without_truth": evaluation.without_truth, "table": long, "items": items, "versions": versions(),
     })  # fmt: skip
     write_text(folder / "scores.csv", tables.to_csv(items))

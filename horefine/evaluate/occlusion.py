@@ -26,7 +26,7 @@ def hidden_share(case: Case, hand: HandModel) -> float:
     With maps (``maps/NAME.npz``) everything that hides counts, and the edge of the photograph; without, only the
     object of the truth.
     """
-    if case.pose is None or case.mesh is None:
+    if case.pose is None or case.mesh is None or case.object_only:
         return math.nan
     with torch.no_grad():
         found = hand(case.pose.hand_rotvec, case.pose.hand_shape, case.pose.hand_transl).vertices

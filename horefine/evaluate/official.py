@@ -53,14 +53,17 @@ def official_scores(
 
     Args:
         name: of :data:`OFFICIAL`.
-        cases: those with a truth count.
+        cases: those with a true hand count.
 
     Raises:
-        ConfigError: another name.
+        ConfigError: another name, or no true hand.
     """
     if name not in OFFICIAL:
-        raise ConfigError(f"--official {name}: there is none of this name{suggestion(name, OFFICIAL)}")
-    kept = [(case.pose, prediction.pose) for case, prediction in zip(cases, predictions, strict=True) if case.pose]
+        raise ConfigError(f"--official {name}: there is none of this name{suggestion(name, (*OFFICIAL, 'bop'))}")
+    pairs = zip(cases, predictions, strict=True)
+    kept = [(case.pose, given.pose) for case, given in pairs if case.pose and not case.object_only]
+    if not kept:
+        raise ConfigError(f"--official {name}: is of hands, and no item's hand is annotated")
     true = _points([pose for pose, _ in kept], hand)
     ours = _points([pose if given is None else given for pose, given in kept], hand)
     lost = torch.tensor([given is None for _, given in kept])[:, None, None]

@@ -149,7 +149,7 @@ def _read(output: Output, case: Case, hand: HandModel) -> Prediction:
             _check_twin(found.pose, read_pose(twin, mean).pose, name, (path, twin))
     except InputError as error:
         return Prediction(name, problem=str(error), path=path)
-    if found.side is not None and found.side != case.side:
+    if found.side is not None and found.side != case.side and not case.object_only:
         said = f"the pose is of a {found.side} hand, the truth of a {case.side} one"
         return Prediction(name, problem=f"{said}: give the other side, or mirror it", path=path)
     pose = mirror_pose(found.pose) if case.left else found.pose

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from horefine import metrics as measure
-from horefine.evaluate.catalogue import INTERACTION, METRICS, POSE, chosen
+from horefine.evaluate.catalogue import INTERACTION, METRICS, OBJECT, POSE, chosen
 from horefine.hand import Hand, HandModel
 from horefine.mesh import Mesh
 from horefine.scene import Pose
@@ -32,6 +32,8 @@ class Scores:
     """``object``, ``sequence``, ``occlusion`` -> N labels."""
     failures: Mapping[str, str] = field(default_factory=dict)
     """Item -> why, in words."""
+    object_only: frozenset[str] = frozenset()
+    """Items of whose hand nothing is known: only errors of the object count, failed or not."""
 
     def __post_init__(self) -> None:
         """Check that everything has N entries.
@@ -49,17 +51,20 @@ class Scores:
 
     def counted(self, metric: str) -> np.ndarray:
         """The values with failed items as the worst there is (infinite errors, no score), N float64."""
-        failed = np.array([name in self.failures for name in self.names], bool)
+        silent = self.object_only if metric not in OBJECT else frozenset()
+        failed = np.array([name in self.failures and name not in silent for name in self.names], bool)
         return np.where(failed, METRICS[metric].worst, self.values[metric])
 
     def take(self, places: Sequence[int] | np.ndarray) -> Scores:
         """Some of the items."""
         names = tuple(self.names[k] for k in places)
+        kept = set(names)
         return Scores(
             names,
             {metric: values[np.asarray(places, int)] for metric, values in self.values.items()},
             {kind: tuple(labels[k] for k in places) for kind, labels in self.groups.items()},
-            {name: why for name, why in self.failures.items() if name in set(names)},
+            {name: why for name, why in self.failures.items() if name in kept},
+            self.object_only & kept,
         )
 
 
@@ -67,8 +72,6 @@ class Scores:
 class _Pair:
     """A batch of predictions beside their truths."""
 
-    hand: Hand
-    true_hand: Hand
     vertices: Float[Tensor, "B V 3"]
     true_vertices: Float[Tensor, "B W 3"]
     pose: Pose
@@ -76,6 +79,14 @@ class _Pair:
     mesh: Mesh
     true_mesh: Mesh
     model: HandModel
+
+    @functools.cached_property
+    def hand(self) -> Hand:
+        return self.model(self.pose.hand_rotvec, self.pose.hand_shape, self.pose.hand_transl)
+
+    @functools.cached_property
+    def true_hand(self) -> Hand:
+        return self.model(self.truth.hand_rotvec, self.truth.hand_shape, self.truth.hand_transl)
 
     @property
     def corresponding(self) -> bool:
@@ -106,7 +117,8 @@ def score(
         mesh: The objects the poses are of (B of them).
         true_mesh: The true objects where they are others. Errors of corresponding points are NaN where the numbers
             of vertices differ.
-        metrics: Names (default: all but the simulation). Those of the interaction take some 20 ms an item.
+        metrics: Names (default: all but the simulation). Those of the interaction take some 20 ms an item. Where all
+            are of the object (``catalogue.OBJECT``), the hands are not looked at.
 
     Raises:
         ConfigError: an unknown metric.
@@ -114,13 +126,12 @@ def score(
     wanted = POSE + INTERACTION if metrics is None else chosen(metrics)
     true_mesh = mesh if true_mesh is None else true_mesh
     pair = _Pair(
-        hand(pose.hand_rotvec, pose.hand_shape, pose.hand_transl),
-        hand(truth.hand_rotvec, truth.hand_shape, truth.hand_transl),
         pose.place(mesh.vertices), truth.place(true_mesh.vertices), pose, truth, mesh, true_mesh, hand,
     )  # fmt: skip
     found: dict[str, np.ndarray] = {}
-    for families in (_hand_errors, _object_errors, _hand_ratios, _interaction):
-        found |= families(pair, frozenset(wanted))
+    families = (_hand_errors, _object_errors, _hand_ratios, _interaction)
+    for measured in families if set(wanted) - set(OBJECT) else (_object_errors,):
+        found |= measured(pair, frozenset(wanted))
     return {name: found[name] for name in wanted if name in found}
 
 
