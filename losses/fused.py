@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping
 from torch import Tensor
 
 from horefine.fused import FusedLoss
-from horefine.losses import image, robust
+from horefine.losses import image, measured, robust
 from horefine.losses.fused_pairs import surface_maker, vertex_maker
+from horefine.losses.fused_pixels import code_maker, depth_maker, measured_maker, relative_maker
 
 __all__ = ["FUSED"]
 
@@ -22,6 +23,10 @@ Maker = Callable[..., FusedLoss | None]
 FUSED: Mapping[Callable[..., Tensor], Maker] = {
     robust.surface_reprojection: surface_maker(of_depth=False),
     robust.surface_depth: surface_maker(of_depth=True),
+    robust.rendered_code: code_maker,
+    robust.rendered_depth: depth_maker,
+    measured.measured_depth: measured_maker,
+    image.relative_depth: relative_maker,
     image.dense_mapping: vertex_maker(of_depth=False),
     image.correspondence_depth: vertex_maker(of_depth=True),
 }

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from horefine.scene import Scene
 
-__all__ = ["bound", "intrinsics", "listed", "single", "two"]
+__all__ = ["bound", "intrinsics", "listed", "rays", "single"]
 
 
 def listed(
@@ -41,6 +41,15 @@ def intrinsics(scene: Scene) -> Float[np.ndarray, "B 4"]:
     return single(torch.stack([matrix[:, 0, 0], matrix[:, 1, 1], matrix[:, 0, 2], matrix[:, 1, 2]], 1))
 
 
+def rays(scene: Scene) -> Float[Tensor, "B 2 H W"]:
+    """x and y of the direction in which each pixel of the maps looks; its z is 1."""
+    (height, width), matrix = scene.features.camera.size, scene.features.camera.matrix
+    x = (torch.arange(width) - matrix[:, 0, 2, None]) / matrix[:, 0, 0, None]
+    y = (torch.arange(height) - matrix[:, 1, 2, None]) / matrix[:, 1, 1, None]
+    shape = (len(matrix), height, width)
+    return torch.stack([x[:, None].expand(shape), y[:, :, None].expand(shape)], 1)
+
+
 def single(values: Any) -> np.ndarray:
     """A float32 array of its own."""
     return np.array(values.detach().numpy() if isinstance(values, Tensor) else values, np.float32, order="C")
@@ -49,8 +58,3 @@ def single(values: Any) -> np.ndarray:
 def bound(kernel: float) -> float:
     """What a square is multiplied with in the Geman-McClure kernel; 0 where squares are plain."""
     return 1 / (kernel * kernel) if kernel > 0 else 0.0
-
-
-def two(options: Any, batch: int) -> Float[Tensor, "B 2"]:
-    """An option that is one number, or one for hand and object of each image."""
-    return torch.as_tensor(options, dtype=torch.float32).expand(batch, 2)

@@ -23,6 +23,10 @@ from horefine.scene import Features, Pose
 CASES: dict[str, tuple[dict[str, Any], ...]] = {
     "surface_reprojection": ({}, {"sigma": 2.0, "kernel": 3.0, "threshold": 0.02}, {"kernel": 0.0}),
     "surface_depth": ({}, {"sigma": "auto", "kernel": 3.0}, {"confidence": False}),
+    "rendered_code": ({}, {"sigma": 0.01, "kernel": 0.0, "confidence": False}, {"repeats": "auto", "inflation": 2.0}),
+    "rendered_depth": ({}, {"sigma": 0.01, "kernel": 0.0, "confidence": False}, {"repeats": "auto", "inflation": 2.0}),
+    "measured_depth": ({}, {"repeats": 3.0, "kernel": 0.0, "sigma": 0.02}),
+    "relative_depth": ({}, {"reduction": "sum"}, {"literal": True}),
     "dense_mapping": ({}, {"threshold": 0.03, "reduction": "mean"}),
     "correspondence_depth": ({}, {"threshold": 0.03, "reduction": "mean"}),
 }
