@@ -41,6 +41,8 @@ class HandTables:
     """Vertex and finger joint (0 to 14) of the pose correctives that are not zero, by vertex."""
     correctives: Float[np.ndarray, "N 9 3"]
     """How far they move the vertex for each number of the joint's matrix, metres."""
+    reach: Int[np.ndarray, "P"]
+    """Which fingers' turns move a vertex or joint: one bit for each."""
 
     @property
     def point_count(self) -> int:
@@ -60,12 +62,23 @@ def hand_tables(model: HandModel) -> HandTables:
     basis = array(model.basis)
     correctives = basis[10:].reshape(15, 9, -1, 3).transpose(2, 0, 1, 3)
     corrected = np.argwhere((correctives != 0).any((2, 3)))
+    parents = np.asarray(model.parents, np.int64)
     return HandTables(
         array(model.template).reshape(-1), basis, array(model.flat_joints),
-        array(model.shape_joints).reshape(10, 16, 3), np.asarray(model.parents, np.int64),
+        array(model.shape_joints).reshape(10, 16, 3), parents,
         np.ascontiguousarray(np.take_along_axis(weights, bones, 1)), np.ascontiguousarray(bones.astype(np.int64)),
         corrected.astype(np.int64), np.ascontiguousarray(correctives[tuple(corrected.T)]),
+        _reach(weights, parents, corrected),
     )  # fmt: skip
+
+
+def _reach(weights: np.ndarray, parents: np.ndarray, corrected: np.ndarray) -> Int[np.ndarray, "P"]:
+    """Bits of the fingers that move each vertex, by skinning or correctives, and each joint."""
+    finger = np.array([0] + [1 << j // 3 for j in range(15)])
+    own = np.concatenate([weights != 0, parents[:, None] == np.arange(16)])
+    found = np.bitwise_or.reduce(np.where(own, finger, 0), axis=1)
+    np.bitwise_or.at(found, corrected[:, 0], finger[corrected[:, 1] + 1])
+    return found
 
 
 def hand_jacobian(
@@ -75,14 +88,18 @@ def hand_jacobian(
     transl: np.ndarray,
     points: np.ndarray,
     out: np.ndarray,
+    wanted: np.ndarray | None = None,
 ) -> None:
     """Positions "P 3" and slopes "P 3 61" of one hand's vertices and joints, written into ``points`` and ``out``.
 
     ``rotations`` "16 3 3" local rotations, ``shape`` "10", ``transl`` "3", all double. Columns: see the module.
+    Only slopes of the points that are ``wanted`` ("P", all when not given) are written.
     """
+    wanted = np.ones(len(points), np.bool_) if wanted is None else wanted
     kernels.hand_jacobian(
         rotations, shape, transl, tables.template, tables.basis, tables.flat_joints, tables.shape_joints,
-        tables.parents, tables.weights, tables.bones, tables.corrected, tables.correctives, points, out,
+        tables.parents, tables.weights, tables.bones, tables.corrected, tables.correctives, wanted,
+        points, out,
     )  # fmt: skip
 
 

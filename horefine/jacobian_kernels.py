@@ -54,8 +54,8 @@ def _skeleton(rotations, shape, flat_joints, shape_joints, parents, turned, plac
 
 
 @_jit
-def _flat_vertices(rotations, shape, template, basis, flat):
-    """Vertices before skinning."""
+def _flat_vertices(rotations, shape, template, basis, corrected, correctives, flat):
+    """Vertices before skinning; pose correctives that are zero are left out."""
     size = template.shape[0]
     for i in range(size):
         flat[i] = template[i]
@@ -63,13 +63,40 @@ def _flat_vertices(rotations, shape, template, basis, flat):
         s = shape[k]
         for i in range(size):
             flat[i] += s * basis[k, i]
-    for j in range(15):
+    for pair in range(corrected.shape[0]):
+        v, turn, own = corrected[pair, 0], rotations[corrected[pair, 1] + 1], correctives[pair]
+        x, y, z = 0.0, 0.0, 0.0
         for a in range(3):
             for b in range(3):
-                row = 10 + 9 * j + 3 * a + b
-                value = rotations[j + 1, a, b] - (1.0 if a == b else 0.0)
-                for i in range(size):
-                    flat[i] += value * basis[row, i]
+                value = turn[a, b] - (1.0 if a == b else 0.0)
+                x += value * own[3 * a + b, 0]
+                y += value * own[3 * a + b, 1]
+                z += value * own[3 * a + b, 2]
+        flat[3 * v] += x
+        flat[3 * v + 1] += y
+        flat[3 * v + 2] += z
+
+
+@_jit
+def _place(turned, offset, weights, bones, flat, points):
+    """Skinned positions (no translation); returns their centroid."""
+    count = bones.shape[0]
+    middle = np.zeros(3)
+    for v in range(count):
+        x, y, z = 0.0, 0.0, 0.0
+        fx, fy, fz = flat[3 * v], flat[3 * v + 1], flat[3 * v + 2]
+        for q in range(bones.shape[1]):
+            w, j = weights[v, q], bones[v, q]
+            if w == 0.0:
+                continue
+            x += w * (offset[j, 0] + turned[j, 0, 0] * fx + turned[j, 0, 1] * fy + turned[j, 0, 2] * fz)
+            y += w * (offset[j, 1] + turned[j, 1, 0] * fx + turned[j, 1, 1] * fy + turned[j, 1, 2] * fz)
+            z += w * (offset[j, 2] + turned[j, 2, 0] * fx + turned[j, 2, 1] * fy + turned[j, 2, 2] * fz)
+        points[v, 0], points[v, 1], points[v, 2] = x, y, z
+        middle[0] += x / count
+        middle[1] += y / count
+        middle[2] += z / count
+    return middle
 
 
 @_jit
@@ -117,6 +144,7 @@ def hand_jacobian(
     bones,
     corrected,
     correctives,
+    wanted,
     points,
     out,
 ):
@@ -126,13 +154,14 @@ def hand_jacobian(
     each vertex; ``correctives`` Nx9x3 the pose correctives that are not zero, ``corrected`` Nx2 their vertex and finger
     joint (0 to 14), by vertex. Writes ``points`` (V+16)x3, camera frame, and ``out`` (V+16)x3x61: translation, turn of
     the whole hand about the centroid of its vertices (camera axes), 15 finger turns (each in its own frame), shape.
+    Slopes of points that are not ``wanted`` (V+16) are left as they were.
     """
     count = bones.shape[0]
     turned, placed = np.empty((16, 3, 3)), np.empty((16, 3))
     d_placed, joints = np.empty((16, 3, 10)), np.empty((16, 3))
     _skeleton(rotations, shape, flat_joints, shape_joints, parents, turned, placed, d_placed, joints)
     flat, bent = np.empty(3 * count), np.empty(3)
-    _flat_vertices(rotations, shape, template, basis, flat)
+    _flat_vertices(rotations, shape, template, basis, corrected, correctives, flat)
     pair = 0
     offset, d_offset = np.empty((16, 3)), np.empty((16, 3, 10))
     for j in range(16):
@@ -145,16 +174,17 @@ def hand_jacobian(
                 for b in range(3):
                     total -= turned[j, a, b] * shape_joints[k, j, b]
                 d_offset[j, a, k] = total
+    middle = _place(turned, offset, weights, bones, flat, points)
+    points[count:] = placed
     chain, mass, blend, y = np.empty((16, 3)), np.empty(16), np.empty((3, 3)), np.empty(3)
-    middle = np.zeros(3)
     for v in range(count + 16):
-        own = out[v]
+        if not wanted[v]:
+            continue
+        own, position = out[v], points[v]
         own[:] = 0.0
         chain[:] = 0.0
         mass[:] = 0.0
-        position = points[v]
         if v < count:
-            position[:] = 0.0
             blend[:] = 0.0
             for q in range(bones.shape[1]):
                 w, j = weights[v, q], bones[v, q]
@@ -166,7 +196,6 @@ def hand_jacobian(
                         y[a] += turned[j, a, b] * flat[3 * v + b]
                         blend[a, b] += w * turned[j, a, b]
                     y[a] *= w
-                    position[a] += y[a]
                     for k in range(10):
                         own[a, 51 + k] += w * d_offset[j, a, k]
                 while j > 0:
@@ -178,14 +207,13 @@ def hand_jacobian(
                 b0, b1, b2 = blend[a, 0], blend[a, 1], blend[a, 2]
                 for k in range(10):
                     own[a, 51 + k] += b0 * basis[k, 3 * v] + b1 * basis[k, 3 * v + 1] + b2 * basis[k, 3 * v + 2]
+            while pair < corrected.shape[0] and corrected[pair, 0] < v:
+                pair += 1
             while pair < corrected.shape[0] and corrected[pair, 0] == v:
                 j = corrected[pair, 1]
                 _bend(rotations[j + 1], correctives[pair], blend, bent, own, 6 + 3 * j)
                 pair += 1
-            for a in range(3):
-                middle[a] += position[a] / count
         else:
-            position[:] = placed[v - count]
             for a in range(3):
                 for k in range(10):
                     own[a, 51 + k] = d_placed[v - count, a, k]
@@ -197,14 +225,14 @@ def hand_jacobian(
         for k in range(1, 16):
             if mass[k] > 0.0:
                 _lever(turned, placed, chain, mass, k, own, 3 + 3 * k)
-    for v in range(count + 16):
-        x, y0, z = points[v, 0] - middle[0], points[v, 1] - middle[1], points[v, 2] - middle[2]
-        own = out[v]
+        x, y0, z = position[0] - middle[0], position[1] - middle[1], position[2] - middle[2]
         own[0, 4], own[0, 5] = z, -y0
         own[1, 3], own[1, 5] = -z, x
         own[2, 3], own[2, 4] = y0, -x
         for a in range(3):
             own[a, a] = 1.0
+    for v in range(count + 16):
+        for a in range(3):
             points[v, a] += transl[a]
 
 

@@ -1,0 +1,204 @@
+"""Numba kernels that add rows to the normal equations of one image without writing the rows out.
+
+An observed point moves with the whole hand, its shape, and mostly one finger: 28 of the 67 columns. Observations are
+taken finger by finger, so that only those columns are multiplied. The readable twin is ``jacobian_kernels.point_rows``
+with a product of the whole matrix (``levenberg_marquardt.normal_equations`` takes it for what this file does not know).
+
+``whole`` is 68 x 68 everywhere: ``J'J`` in its lower triangle, and ``J'r`` in its last row. Sums are double and serial.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+__all__ = ["add_dense", "add_points", "mark_points", "take_to_chart"]
+
+_jit = njit(cache=True, nogil=True, error_model="numpy", fastmath={"nsz", "arcp", "contract", "reassoc"})
+HAND, COLUMNS = 61, 67
+TALL = 64
+"""Rows that are multiplied at once."""
+FINGERS = 32
+"""Sets of five fingers."""
+
+
+@_jit
+def mark_points(point, share, weight, wanted):
+    """Sets ``wanted`` for the hand points that observations (N, M) with weight are made of."""
+    for n in range(point.shape[0]):
+        if weight[n] > 0:
+            for m in range(point.shape[1]):
+                if share[n, m] != 0:
+                    wanted[point[n, m]] = True
+
+
+@_jit
+def _flush(block, columns, size, count, whole):
+    """Adds the products of the first ``size`` rows of ``block`` over its first ``count`` entries; clears nothing."""
+    for a in range(0, size, 2):
+        for b in range(0, a + 2, 2):
+            s00, s01, s10, s11 = 0.0, 0.0, 0.0, 0.0
+            for t in range(count):
+                x0, x1, y0, y1 = block[a, t], block[a + 1, t], block[b, t], block[b + 1, t]
+                s00 += x0 * y0
+                s01 += x0 * y1
+                s10 += x1 * y0
+                s11 += x1 * y1
+            r0, r1, c0, c1 = columns[a], columns[a + 1], columns[b], columns[b + 1]
+            whole[max(r0, c0), min(r0, c0)] += s00
+            whole[max(r1, c0), min(r1, c0)] += s10
+            whole[max(r1, c1), min(r1, c1)] += s11
+            if a != b:
+                whole[max(r0, c1), min(r0, c1)] += s01
+
+
+@_jit
+def _columns(fingers, rigid, hand, columns):
+    """The plain columns that observations of a set of fingers move with, their values (67) and an even number."""
+    size = 0
+    if hand:
+        for p in range(6):
+            columns[size] = p
+            size += 1
+        for f in range(5):
+            if fingers >> f & 1:
+                for p in range(9):
+                    columns[size] = 6 + 9 * f + p
+                    size += 1
+        for p in range(51, HAND):
+            columns[size] = p
+            size += 1
+    inner = size
+    for p in range(6):
+        if rigid >> p & 1:
+            columns[size] = HAND + p
+            size += 1
+    columns[size] = COLUMNS
+    size += 1
+    if size % 2:  # a row of zeros for company
+        columns[size] = COLUMNS
+    return inner, size
+
+
+@_jit
+def _sorted(reach, point, share, weight, order, first):
+    """Observations with weight by the fingers that move them: ``order``, and where each of the 32 sets begins."""
+    count = point.shape[0]
+    fingers = np.empty(count, np.int64)
+    first[:] = 0
+    for n in range(count):
+        found = 0
+        for m in range(point.shape[1]):
+            if share[n, m] != 0:
+                found |= reach[point[n, m]]
+        fingers[n] = found if weight[n] > 0 else -1
+        if weight[n] > 0:
+            first[found + 1] += 1
+    for f in range(FINGERS):
+        first[f + 1] += first[f]
+    filled = first.copy()
+    for n in range(count):
+        if fingers[n] >= 0:
+            order[filled[fingers[n]]] = n
+            filled[fingers[n]] += 1
+
+
+@_jit
+def _rigid(wrench, weight):
+    """Bits of the object's columns that are not zero everywhere."""
+    found = 0
+    for n in range(wrench.shape[0]):
+        if weight[n] > 0:
+            for k in range(wrench.shape[1]):
+                for p in range(6):
+                    if wrench[n, k, p] != 0:
+                        found |= 1 << p
+    return found
+
+
+@_jit
+def add_points(jacobian, reach, values, slope, wrench, point, share, weight, whole):
+    """Adds observations (``forms.PointRows`` of one image) to the normal equations.
+
+    ``jacobian`` Px3x61 and ``reach`` P as ``jacobian_kernels.hand_jacobian`` and ``HandTables`` have them.
+    """
+    channels, corners = values.shape[1], point.shape[1]
+    order, first = np.empty(values.shape[0], np.int64), np.zeros(FINGERS + 1, np.int64)
+    columns, block = np.zeros(COLUMNS + 3, np.int64), np.zeros((COLUMNS + 3, TALL))
+    moved = np.empty((3, COLUMNS))
+    _sorted(reach, point, share, weight, order, first)
+    rigid = _rigid(wrench, weight)
+    for fingers in range(FINGERS):
+        if first[fingers] == first[fingers + 1]:
+            continue
+        inner, size = _columns(fingers, rigid, corners > 0, columns)
+        even = size + size % 2
+        block[even - 1] = 0.0
+        filled = 0
+        for place in range(first[fingers], first[fingers + 1]):
+            n = order[place]
+            moved[:, :inner] = 0.0
+            for m in range(corners):
+                s = np.float64(share[n, m])
+                if s == 0.0:
+                    continue
+                own = jacobian[point[n, m]]
+                for a in range(3):
+                    for p in range(inner):
+                        moved[a, p] += s * own[a, columns[p]]
+            root = math.sqrt(np.float64(weight[n]))
+            for k in range(channels):
+                if inner > 0:
+                    s0, s1, s2 = root * slope[n, k, 0], root * slope[n, k, 1], root * slope[n, k, 2]
+                    for p in range(inner):
+                        block[p, filled] = s0 * moved[0, p] + s1 * moved[1, p] + s2 * moved[2, p]
+                for p in range(inner, size - 1):
+                    block[p, filled] = root * wrench[n, k, columns[p] - HAND]
+                block[size - 1, filled] = root * values[n, k]
+                filled += 1
+                if filled == TALL:
+                    _flush(block, columns, even, TALL, whole)
+                    filled = 0
+        if filled:
+            full = (filled + 7) // 8 * 8
+            block[:even, filled:full] = 0.0
+            _flush(block, columns, even, full, whole)
+
+
+@_jit
+def add_dense(values, matrix, whole):
+    """Adds rows N x 67 that are mostly zero."""
+    places = np.empty(COLUMNS, np.int64)
+    for n in range(values.shape[0]):
+        count = 0
+        for p in range(COLUMNS):
+            if matrix[n, p] != 0:
+                places[count] = p
+                count += 1
+        for i in range(count):
+            own = np.float64(matrix[n, places[i]])
+            whole[COLUMNS, places[i]] += own * values[n]
+            for j in range(i + 1):
+                whole[places[i], places[j]] += own * matrix[n, places[j]]
+
+
+@_jit
+def take_to_chart(whole, hand_ray, object_ray, normal, right):
+    """Writes ``C'J'JC`` (67 x 67) and ``C'J'r``, C as ``jacobian.chart_matrix`` of the two rays; spoils ``whole``."""
+    for i in range(COLUMNS):
+        for j in range(i):
+            whole[j, i] = whole[i, j]
+    for i in range(COLUMNS + 1):  # columns: C is one but for two of them
+        row = whole[i]
+        along = hand_ray[0] * row[0] + hand_ray[1] * row[1] + hand_ray[2] * row[2]
+        row[63] = along + object_ray[0] * row[61] + object_ray[1] * row[62] + object_ray[2] * row[63]
+        row[2] = along
+    for j in range(COLUMNS):  # rows alike
+        along = hand_ray[0] * whole[0, j] + hand_ray[1] * whole[1, j] + hand_ray[2] * whole[2, j]
+        deep = object_ray[0] * whole[61, j] + object_ray[1] * whole[62, j] + object_ray[2] * whole[63, j]
+        for i in range(COLUMNS):
+            normal[i, j] = whole[i, j]
+        normal[63, j], normal[2, j] = along + deep, along
+        right[j] = whole[COLUMNS, j]
