@@ -13,9 +13,11 @@ from collections.abc import Callable, Mapping
 from torch import Tensor
 
 from horefine.fused import FusedLoss
-from horefine.losses import image, measured, robust
+from horefine.losses import contact, image, measured, robust
+from horefine.losses.fused_masks import segmentation_maker, silhouette_maker
 from horefine.losses.fused_pairs import surface_maker, vertex_maker
 from horefine.losses.fused_pixels import code_maker, depth_maker, measured_maker, relative_maker
+from horefine.losses.fused_springs import spring_maker
 
 __all__ = ["FUSED"]
 
@@ -25,7 +27,10 @@ FUSED: Mapping[Callable[..., Tensor], Maker] = {
     robust.surface_depth: surface_maker(of_depth=True),
     robust.rendered_code: code_maker,
     robust.rendered_depth: depth_maker,
+    robust.silhouette: silhouette_maker,
+    contact.spring_length: spring_maker,
     measured.measured_depth: measured_maker,
+    image.segmentation: segmentation_maker,
     image.relative_depth: relative_maker,
     image.dense_mapping: vertex_maker(of_depth=False),
     image.correspondence_depth: vertex_maker(of_depth=True),
