@@ -15,7 +15,7 @@ from rich.console import Console
 
 from horefine.console import FAILED, INTERRUPTED, MISSING, guarded, log, one_thread, stoppable
 from horefine.data_command import app as data_app
-from horefine.run_command import drive, make_job, show_plan
+from horefine.run_command import drive, make_job, merge_shards, show_plan
 
 __all__ = ["app", "main"]
 
@@ -96,6 +96,12 @@ Threads = Annotated[
     int | None,
     _option("Threads that read and write beside the refinement (default: one for each core; 0: none).", min=0),
 ]
+Part = Annotated[
+    str | None,
+    _option(
+        "Only the i-th of n parts, for batch schedulers (docs/distribute.md); then: horefine merge.", metavar="I/N"
+    ),
+]
 Pictures = Annotated[bool, _option("Draw overlays and loss curves.", "--pictures/--no-pictures")]
 DryRun = Annotated[bool, _option("Say what would be done and what is missing.", "--dry-run")]
 Verbose = Annotated[bool, _option("Say more; show tracebacks.", "--verbose", "-v")]
@@ -139,6 +145,7 @@ def run(
     strict: Strict = False,
     pictures: Pictures = True,
     threads: Threads = None,
+    shard: Part = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
     verbose: Verbose = False,
@@ -147,7 +154,9 @@ def run(
     """Refines hand and object in every image of a folder; writes poses, overlays, 3D scenes and a report."""
     from horefine.config import load_config
     from horefine.processes import cores
+    from horefine.shards import cut, parse_shard
 
+    part = None if shard is None else parse_shard(shard)
     seen = "rgbd" if init == "c2fsdf" else "pixels"
     chosen = config if config != "auto" else seen if features is None else "default"
     job = make_job(
@@ -159,9 +168,22 @@ def run(
         threads=cores() if threads is None else threads,
     )  # fmt: skip
     if dry_run:
-        show_plan(job, as_json)
+        show_plan(job if part is None else cut(job, part), as_json)
     else:
-        drive(job, as_json, quiet)
+        drive(job, as_json, quiet, part)
+
+
+@app.command()
+@guarded
+def merge(
+    out: Annotated[Path, typer.Argument(help="The --out of the shards; gets the summary and the report.")],
+    others: Annotated[list[Path] | None, typer.Argument(help="Further --out of shards of the same run.")] = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Makes one summary and report of a run's shards (run --shard); says what is missing and how to get it."""
+    merge_shards(out, others or (), as_json)
 
 
 @app.command()
@@ -237,12 +259,12 @@ def evaluate(
     against: Annotated[
         Path | None, _option("Another such folder, or initial (a run's first poses): is it better, and on which items?")
     ] = None,
-    metrics: Annotated[str | None, _option("Only these, e.g. HE,OE,PA-MJE; or pose, interaction, main, all.")] = None,
+    metrics: Annotated[str | None, _option("Only these, e.g. HE,OE; or pose, object, bop, interaction, all.")] = None,
     simulate: Annotated[bool, _option("Also simulation displacement (needs horefine's extra sim).", "--sim")] = False,
     protocol: Annotated[
         str, _option("Of --sim: hasson (pybullet, as published) or mujoco.", "--sim-protocol")
     ] = "hasson",
-    official: Annotated[str | None, _option("Also the scores of HO-3D's or DexYCB's script: ho3d, dexycb.")] = None,
+    official: Annotated[str | None, _option("Also the scores of a set's own script: ho3d, dexycb, bop.")] = None,
     submission: Annotated[str | None, _option("Write a submission file instead: ho3d, dexycb or bop.")] = None,
     ids: Annotated[Path | None, _option("CSV or JSON that gives each item's ids in the submission.")] = None,
     object_name: ObjectName = None,

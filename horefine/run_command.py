@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +19,9 @@ if TYPE_CHECKING:
     from horefine.data.folder import FolderOptions
     from horefine.job import ClipSettings, Job
     from horefine.outcome import Outcome
+    from horefine.shards import Record, Shard
 
-__all__ = ["drive", "make_job", "show_plan"]
+__all__ = ["drive", "make_job", "merge_shards", "show_plan"]
 
 
 def make_job(
@@ -165,11 +168,20 @@ def show_plan(job: Job, as_json: bool) -> None:
         raise typer.Exit(FAILED)
 
 
-def drive(job: Job, as_json: bool, quiet: bool) -> None:
-    """Runs the job with a progress bar; writes summary and report of what was finished, however it ends."""
+def drive(job: Job, as_json: bool, quiet: bool, shard: Shard | None = None) -> None:
+    """Runs the job with a progress bar; writes summary and report of what was finished, however it ends.
+
+    Args:
+        shard: Only this part of it; a record is written and no summary.
+    """
     from horefine.clip_run import run as refine_clip
     from horefine.pipeline import run as refine_images
+    from horefine.shards import begin, cut
 
+    record = None
+    if shard is not None:
+        whole, job = job, cut(job, shard)
+        record = begin(whole, shard, _about(whole), ["horefine", *sys.argv[1:]] if "run" in sys.argv else ())
     refine_all = refine_images if job.clip is None else refine_clip
     done: list[Outcome] = []
     stopped = True
@@ -189,28 +201,60 @@ def drive(job: Job, as_json: bool, quiet: bool) -> None:
         raise
     finally:
         with contextlib.suppress(OSError) if stopped else contextlib.nullcontext():  # the disk may be full
-            _conclude(job, done)
+            table = _conclude(job, done) if record is None else _end_shard(job, record, done)
     if as_json:
-        print((job.out / "summary.json").read_text(), end="")
+        print(table.read_text(), end="")
     failed = sum(outcome.status == "failed" for outcome in done)
     if failed:
-        log.warning("%d of %d images failed; %s says why", failed, len(done), job.out / "summary.json")
+        log.warning("%d of %d images failed; %s says why", failed, len(done), table)
         raise typer.Exit(FAILED)
 
 
-def _conclude(job: Job, done: list[Outcome]) -> None:
+def merge_shards(out: Path, others: Sequence[Path], as_json: bool) -> None:
+    """One summary and report of all shards; says what is missing and how to get it."""
+    from horefine.merge import merge
+    from horefine.report import write_report
+
+    found = merge(out, others)
+    log.info("report: %s", write_report(out, f"horefine: {found.title}"))
+    if as_json:
+        print((out / "summary.json").read_text(), end="")
+    for name, why in found.failed.items():
+        log.error("%s", why if why.startswith(name) else f"{name}: {why}")
+    for shard, what in found.unfinished.items():
+        log.warning("shard %s: %s", shard, what)
+    log.info("%d of %d images are finished", found.finished, found.total)
+    if not found.complete:
+        raise typer.Exit(FAILED)
+
+
+def _end_shard(job: Job, record: Record, done: list[Outcome]) -> Path:
+    from horefine.shards import end
+
+    record = end(job.out, record, done)
+    log.info("shard %d/%d: when all have run: horefine merge %s", record.shard, record.shards, job.out)
+    return record.path(job.out)
+
+
+def _about(job: Job) -> dict[str, Any]:
+    """How the run is made, for its summary."""
+    return {
+        "schema_version": 1, "input": str(job.dataset.path), "hand_model": job.model.name, "device": job.device,
+        "renderer": job.renderer, "seed": job.seed, "config_hash": job.key(), "first_pose": str(job.poses or job.init),
+        "features": str(job.maps or "networks"), "complete": False, "dataset": getattr(job.dataset, "about", None),
+    }  # fmt: skip
+
+
+def _conclude(job: Job, done: list[Outcome]) -> Path:
+    """Summary and report; returns the summary's path."""
     from horefine.clip_run import read_motion
     from horefine.outcome import write_summary
     from horefine.report import write_report
 
-    about = {
-        "schema_version": 1, "input": str(job.dataset.path), "hand_model": job.model.name, "device": job.device,
-        "renderer": job.renderer, "seed": job.seed, "config_hash": job.key(), "first_pose": str(job.poses or job.init),
-        "features": str(job.maps or "networks"), "complete": len(done) == len(job.indices),
-        "dataset": getattr(job.dataset, "about", None),
-    }  # fmt: skip
+    about = _about(job) | {"complete": len(done) == len(job.indices)}
     if job.clip is not None:
         about["clip"] = read_motion(job.out)
     place = {job.dataset.names[index]: k for k, index in enumerate(job.indices)}
     write_summary(job.out, sorted(done, key=lambda outcome: place[outcome.name]), about)
     log.info("report: %s", write_report(job.out, f"horefine: {job.dataset.path.resolve().name}"))
+    return job.out / "summary.json"
