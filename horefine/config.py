@@ -59,6 +59,8 @@ class Optimizer(_Table):
     """No plateau, decay or stage takes a rate below this."""
     keep: Literal["best", "last"] = "best"
     """Which iterate of a stage counts; ``last`` (CPF) may end worse than it began."""
+    fused: bool = True
+    """On the CPU, steps on plain arrays where parameters and losses allow (``horefine.iteration``); false: by torch."""
 
 
 class LevenbergMarquardt(_Table):

@@ -16,7 +16,7 @@ small in :class:`Posed` is float32. :meth:`Posed.empty` and :meth:`Pull.zeros` m
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -97,6 +97,7 @@ class Pull:
         return Pull(np.zeros((batch, vertices, 3), np.float32), *small, masks=np.zeros((batch, 2, *size), np.float32))
 
 
+@runtime_checkable
 class FusedLoss(Protocol):
     """One term of a settled objective, its weight applied; made by an entry of ``losses.fused.FUSED``."""
 

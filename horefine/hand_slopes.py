@@ -21,6 +21,9 @@ from horefine.jacobian import HandTables, hand_tables
 __all__ = ["HandLists", "HandPoser", "hand_lists"]
 
 _NOTHING = np.empty((0, 0, 3), np.float32)
+# compiled: no type checker can count what a star stands for in their arguments
+_pose_hands: Any = kernels.pose_hands
+_pull_hands: Any = kernels.pull_hands
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ class HandPoser:
     def pose(self, posed: Posed, first: int, last: int) -> None:
         """Writes ``turns``, ``hand`` and ``joints`` of images ``first`` to ``last - 1`` from ``rotvec``, ``shape``,
         ``transl``."""
-        kernels.pose_hands(
+        _pose_hands(
             first, last, posed.rotvec, posed.shape, posed.transl, *self.tables,
             posed.turns, posed.hand, posed.joints, self.flat, self.rest, self.turned, self.placed,
         )  # fmt: skip
@@ -118,7 +121,7 @@ class HandPoser:
         Args:
             drawn: a further pull on the vertices.
         """
-        kernels.pull_hands(
+        _pull_hands(
             first, last, posed.turns, *self.tables, self.flat, self.rest, self.turned, self.placed,
             pull.hand, drawn, pull.joints, pull.turns, pull.shape, pull.transl,
         )  # fmt: skip

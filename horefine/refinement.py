@@ -17,19 +17,19 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from horefine.adam import Adam, Plateau
 from horefine.align import align, align_symmetric
 from horefine.config import Config, LevenbergMarquardt, Optimizer, Stage, load_config
 from horefine.curvature import Sigmas, sigmas
+from horefine.descent import Search
 from horefine.errors import ConfigError, InputError
-from horefine.factors import chart_for
 from horefine.hand import HandModel, load_hand
+from horefine.iteration import descend
 from horefine.levenberg_marquardt import Damping, minimise
 from horefine.objective import Objective, prepare, usable
 from horefine.render import OUTPUTS, Renderer, make_renderer
 from horefine.scene import CONFIDENCES, FACTORS, MAPS, Features, Pose, Scene
 from horefine.starts import directions, needed
-from horefine.tangent import BLOCKS, CHARTS, flat_rates
+from horefine.tangent import BLOCKS, CHARTS
 
 __all__ = ["Refinement", "costs", "joined", "moved", "refine"]
 
@@ -263,37 +263,20 @@ def _descend(
     report: Callable[[int], Any],
 ) -> _Walk:
     """One stage: ``stage.steps`` Adam steps from ``pose``; returns the best pose each image passed through."""
-    options = setting.config.optimizer
+    options, objective = setting.config.optimizer, setting.objective(pose, name)
     assert isinstance(options, Optimizer)
-    variables = setting.config.variables.names
-    objective, chart = setting.objective(pose, name), chart_for(options.parameters, variables)
-    rates = flat_rates(setting.config.rates, pose.hand_transl, chart.blocks) * stage.rate
-    adam = Adam(rates, options.betas, options.epsilon, options.least_rate)
-    plateau = Plateau(len(pose), stage.patience, stage.cut) if stage.patience else None
-    best, lowest, best_step = pose, pose.hand_transl.new_full((len(pose),), torch.inf), None
-    for step in range(stage.steps + 1):
-        leaf = pose.map(lambda value: value.detach().requires_grad_())
-        scene = setting.scene(leaf)
-        with torch.enable_grad():
-            values = objective.evaluate(scene) | chart.penalty(scene)
-            total = torch.stack(list(values.values())).sum(0)
-        better = total.isfinite() if options.keep == "last" else total.detach() < lowest
-        lowest = torch.where(better, total.detach(), lowest)
-        best = _choose(better, leaf.detach(), best)
-        here = torch.full_like(better, len(history), dtype=torch.long)
-        best_step = here if best_step is None else torch.where(better, here, best_step)
-        if step == stage.steps:  # the last pose is judged too, but not moved
-            break
-        history.append({"total": total.detach(), **{key: value.detach() for key, value in values.items()}})
-        gradient = _finite(chart.gradient(scene, _gradient(total, leaf)))
-        scale: float | Tensor = stage.decay + (1 - stage.decay) * 0.5 * (1 + math.cos(math.pi * step / stage.steps))
-        if plateau is not None:  # as with torch's: a cut holds from the next step on
-            scale, _ = scale * plateau.scale.to(total), plateau.update(total)
-        with torch.no_grad():
-            pose = chart.move(scene, adam.step(gradient, scale))
-        report(len(history))
-    assert best_step is not None
-    return _Walk(best, best_step.clamp(max=len(history) - 1), objective)
+    first = len(history)
+    turns = [math.pi * step / stage.steps for step in range(stage.steps)]
+    search = Search(
+        [stage.decay + (1 - stage.decay) * 0.5 * (1 + math.cos(turn)) for turn in turns],
+        {block: rate * stage.rate for block, rate in setting.config.rates.items()}, options.parameters, options.betas,
+        options.epsilon, options.least_rate, stage.patience, stage.cut, options.keep == "last", options.fused,
+    )  # fmt: skip
+    walked = descend(
+        objective, pose, setting.scene, search, lambda step: report(first + step), setting.config.variables.names
+    )
+    history.extend(walked.history)
+    return _Walk(walked.pose, first + walked.best_step.clamp(max=stage.steps - 1), objective)
 
 
 def _damped(
@@ -317,19 +300,6 @@ def _damped(
     for values in descent.values:
         history.append({"total": torch.stack(list(values.values())).sum(0), **values})
     return _Walk(descent.pose, first + descent.best_step, objective)
-
-
-def _gradient(total: Float[Tensor, "B"], leaf: Pose) -> Pose:
-    """The gradient on the pose's numbers; zero for those that no loss touches."""
-    values = [value for _, value in leaf.items()]
-    # not of total.sum(): outside, gradients may be off, and the sum would have none
-    gradients = torch.autograd.grad(total, values, torch.ones_like(total), allow_unused=True)
-    return leaf.like(torch.zeros_like(v) if g is None else g for v, g in zip(values, gradients, strict=True))
-
-
-def _finite(gradient: Float[Tensor, "B P"]) -> Float[Tensor, "B P"]:
-    """A row with a number that is not finite stands still instead of spoiling its moments."""
-    return torch.where(gradient.isfinite().all(1, keepdim=True), gradient, torch.zeros_like(gradient))
 
 
 def _choose(mask: Tensor, yes: Pose, no: Pose) -> Pose:
