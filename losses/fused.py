@@ -13,10 +13,18 @@ from collections.abc import Callable, Mapping
 from torch import Tensor
 
 from horefine.fused import FusedLoss
-from horefine.losses import contact, image, measured, robust
+from horefine.losses import contact, image, measured, prior, robust
 from horefine.losses.fused_masks import segmentation_maker, silhouette_maker
 from horefine.losses.fused_pairs import surface_maker, vertex_maker
 from horefine.losses.fused_pixels import code_maker, depth_maker, measured_maker, relative_maker
+from horefine.losses.fused_priors import (
+    anatomy_maker,
+    articulation_maker,
+    offset_maker,
+    orientation_maker,
+    pose_maker,
+    shape_maker,
+)
 from horefine.losses.fused_springs import spring_maker
 
 __all__ = ["FUSED"]
@@ -30,6 +38,12 @@ FUSED: Mapping[Callable[..., Tensor], Maker] = {
     robust.silhouette: silhouette_maker,
     contact.spring_length: spring_maker,
     measured.measured_depth: measured_maker,
+    prior.pose_prior: pose_maker,
+    prior.shape_prior: shape_maker,
+    prior.anatomy: anatomy_maker,
+    prior.offset: offset_maker,
+    prior.articulation: articulation_maker,
+    prior.orientation: orientation_maker,
     image.segmentation: segmentation_maker,
     image.relative_depth: relative_maker,
     image.dense_mapping: vertex_maker(of_depth=False),
