@@ -4,8 +4,8 @@
 
 Trees are generated in the real layouts (``tests/dataset_trees.py``, ``tests/dataset_trees_more.py``): photographs of
 the real sizes, few of them, so files come from the system's memory and not from a disk. ``direct``: what the first pass
-over a dataset costs (read, crop, draw the maps); ``cache``: the same scenes from shards; ``making``: the samples of a
-second of one process that writes them. Each measurement has a process of its own.
+over a dataset costs (read, crop, draw the maps); ``arrays`` and ``webdataset``: the same scenes from shards in either
+format; ``making``: the samples of a second of one process that writes them. Each measurement has a process of its own.
 """
 
 from __future__ import annotations
@@ -62,20 +62,20 @@ def direct(name: str, root: str, repeats: int) -> dict[str, float]:
     return _timed(lambda index: read_record(data, index, hand), good, repeats, before)
 
 
-def cache(name: str, root: str, repeats: int) -> dict[str, float]:
+def stored(form: str, root: str, repeats: int) -> dict[str, float]:
     """Batches of 16 of the shards' scenes."""
     from horefine.extractors.sample_batches import open_scenes
 
     torch.set_num_threads(1)
     before = _memory()
-    scenes = open_scenes(Path(root) / "cache", "auto", 0)
+    scenes = open_scenes(Path(root) / form, "auto", 0)
     order = np.random.default_rng(0).integers(0, len(scenes), (20 * repeats, 16))
     scenes.batch(order[0])
     found = _timed(lambda rows: scenes.batch(order[rows]), range(len(order)), 1, before)
     return {key: value * (16 if "sample" in key or "processor" in key else 1) for key, value in found.items()}
 
 
-def making(name: str, root: str, _: int) -> dict[str, float]:
+def making(name: str, root: str, form: str) -> dict[str, float]:
     """The shards, in this process."""
     from horefine.extractors.sample_shards import ShardPlan, write_shards
 
@@ -83,9 +83,10 @@ def making(name: str, root: str, _: int) -> dict[str, float]:
     before, data = _memory(), opened(name, root)
     mano = str(Path(root) / "mano") if (Path(root) / "mano").is_dir() else None
     start, busy = time.perf_counter(), time.process_time()
-    found = write_shards(ShardPlan(data, Path(root) / "cache", about=data.about, mano_dir=mano), workers=1)
+    plan = ShardPlan(data, Path(root) / form, about=data.about, mano_dir=mano, form=form)
+    found = write_shards(plan, workers=1)
     wall, own = time.perf_counter() - start, time.process_time() - busy
-    kilobytes = sum(p.stat().st_size for p in (Path(root) / "cache").glob("shard_*/*")) / found.scenes / 1e3
+    kilobytes = sum(p.stat().st_size for p in (Path(root) / form).glob("shard_*/*")) / found.scenes / 1e3
     rates = {"samples a second": found.samples / wall, "of processor time": found.samples / own}
     return rates | {"MB": _memory() - before, "kB a scene": kilobytes}
 
@@ -121,8 +122,13 @@ def main() -> None:
         for name in SPLITS:
             root = str(Path(folder) / name)
             plant(name, Path(root))
-            works = {"making": making, "direct": direct, "cache": cache}  # the first fills the cache of models
-            table[name] = {what: _apart(work, name, root, options.repeats) for what, work in works.items()}
+            table[name] = {
+                "making arrays": _apart(making, name, root, "arrays"),  # the first fills the cache of models
+                "making webdataset": _apart(making, name, root, "webdataset"),
+                "direct": _apart(direct, name, root, options.repeats),
+                "arrays": _apart(stored, "arrays", root, options.repeats),
+                "webdataset": _apart(stored, "webdataset", root, options.repeats),
+            }
     rows = [
         {"set": name, "": what, **{key: round(value, 1) for key, value in found.items()}}
         for name, works in table.items()
@@ -130,7 +136,8 @@ def main() -> None:
     ]
     notes = [
         "one process; MB: what it grows by, beside Python, torch and horefine",
-        "cache: pages of the shards that are mapped into memory count too; making includes the objects' grids",
+        "arrays, webdataset: pages of the shards that are mapped into memory count too; the first making includes reading "
+        "the objects' models, both their grids",
         "of processor time: samples in a second of it, whatever else the machine does",
     ]
     write_result("dataset_throughput", {"table": table}, rows=rows, notes=notes)

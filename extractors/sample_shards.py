@@ -30,17 +30,19 @@ import torch
 from horefine.data import Dataset
 from horefine.data.bank import hand_digest
 from horefine.data.shards import ARRAYS, MAP_SIZE, OPTIONAL, shape_of, write_shard
-from horefine.errors import ConfigError, InputError
+from horefine.errors import ConfigError, InputError, suggestion
 from horefine.export import write_text
 from horefine.extractors.sample_batches import hand_of
 from horefine.extractors.sample_records import CROP, Record, Refused, read_record
 from horefine.extractors.stored_objects import store_object
 from horefine.processes import cores
 
-__all__ = ["Cached", "ShardPlan", "write_shards"]
+__all__ = ["FORMS", "Cached", "ShardPlan", "write_shards"]
 
 log = logging.getLogger(__name__)
 
+FORMS = ("arrays", "webdataset")
+"""A file for each array, or one tar file that WebDataset reads too (``data.tar_shards``)."""
 _META = "meta.json"
 _LEFTOVER = 3600.0
 """Seconds after which a shard that was not finished is taken to be a killed run's."""
@@ -68,6 +70,8 @@ class ShardPlan:
     """Where MANO was found, for the training."""
     about: Mapping[str, Any] | None = None
     """Of the dataset: a folder keeps shards of one only."""
+    form: str = "arrays"
+    """Of the files, one of :data:`FORMS`."""
 
     @property
     def samples(self) -> int:
@@ -131,14 +135,16 @@ def write_shards(
         progress: Called after each shard with its number and its ``meta.json``.
 
     Raises:
-        ConfigError: the folder holds shards of another dataset, hand or size.
+        ConfigError: the folder holds shards of another dataset, hand, size or format; an unknown format.
         InputError: no sample can be used, or a worker process was killed.
     """
     began = time.perf_counter()
+    if plan.form not in FORMS:
+        raise ConfigError(f"--format {plan.form}: there is none of this name{suggestion(plan.form, FORMS)}")
     hand = hand_of(plan.data, plan.hand)
     common = {
         "data": dict(plan.about or {}), "hand": hand_digest(hand), "hand_name": hand.name, "crop": plan.crop,
-        "maps": plan.maps, "shard_size": plan.size,
+        "maps": plan.maps, "shard_size": plan.size, "format": plan.form,
     }  # fmt: skip
     _begin_folder(plan.folder, json.loads(json.dumps(common, default=str)))
     missing = [number for number in range(plan.count) if not plan.done(number)]
@@ -164,10 +170,11 @@ def _begin_folder(folder: Path, common: dict[str, Any]) -> None:
     if known is None and any(folder.glob("shard_*")):
         raise ConfigError(f"{folder}: holds shards that are not of a dataset; take another folder")
     for key, value in common.items():
-        if known is not None and known.get(key) != value:
+        usual = FORMS[0] if key == "format" else None  # older folders do not say it
+        if known is not None and known.get(key, usual) != value:
+            there, asked = json.dumps(known.get(key, usual)), json.dumps(value)
             raise ConfigError(
-                f"{folder}: holds shards with {key} = {json.dumps(known.get(key))}, and {json.dumps(value)} is asked "
-                "for; take another folder"
+                f"{folder}: holds shards with {key} = {there}, and {asked} is asked for; take another folder"
             )
     if known is None:
         write_text(folder / _META, json.dumps(common, indent=1))
@@ -243,7 +250,9 @@ def _make(plan: ShardPlan, number: int) -> None:
         else np.zeros((0, *shape_of(name, meta)))
         for name in (*ARRAYS, *OPTIONAL)
     }
-    write_shard(plan.path(number), arrays, meta)
+    known: Sequence[str] | None = getattr(plan.data, "names", None)
+    names = None if known is None else [known[int(index)] for index in arrays["index"].tolist()]
+    write_shard(plan.path(number), arrays, meta, names, tar=plan.form == "webdataset")
 
 
 def _summed(plan: ShardPlan, metas: Sequence[Mapping[str, Any]], made: int, seconds: float) -> Cached:

@@ -76,6 +76,9 @@ def cache(
     limit: Annotated[int | None, typer.Option(help="Only the first samples.", min=1)] = None,
     crop: Annotated[int, typer.Option(help="Side of the pictures, pixels (*_official networks: 256).", min=32)] = 128,
     maps: Annotated[int, typer.Option(help="Side of the maps, pixels (*_official networks: 128).", min=16)] = 64,
+    form: Annotated[
+        str, typer.Option("--format", help="arrays, or webdataset: a tar file a shard that WebDataset reads as well.")
+    ] = "arrays",
     mano_dir: Annotated[Path | None, typer.Option(help="Folder with MANO_RIGHT.pkl.")] = None,
     hand: Annotated[str, typer.Option(help="auto, embedded or mano.")] = "auto",
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more; show tracebacks.")] = False,
@@ -93,7 +96,7 @@ def cache(
     opened = open_named(dataset, root, split, {"mano_dir": place, "hand": hand})
     told = place or opened.about["options"].get("mano_dir")  # where training finds it again
     plan = ShardPlan(
-        opened, out, crop=crop, maps=maps, size=shard_size, limit=limit, about=opened.about,
+        opened, out, crop=crop, maps=maps, size=shard_size, limit=limit, about=opened.about, form=form,
         mano_dir=None if told is None else str(Path(told).resolve()),
     )  # fmt: skip
     found = write_shards(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import shutil
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from typer.testing import CliRunner
 from horefine.cli import app
 from horefine.data.opened import OpenedDataset, open_named
 from horefine.data.shards import Shards
+from horefine.data.tar_shards import open_tar, write_tar
 from horefine.errors import ConfigError, InputError
 from horefine.extractors import stored_objects
 from horefine.extractors.batches import Augmentation, Batch, View, augment_view, change_view
@@ -187,6 +190,81 @@ def test_mano_must_be_the_one_the_cache_was_made_with(
         open_scenes(folder, "auto", 0)
     with pytest.raises(ConfigError, match=r"the truth in .* is of the mano hand"):
         open_scenes(cached, "embedded", 0)
+
+
+# --- WebDataset --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tarred(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As ``cached``, in tar files."""
+    folder = tmp_path_factory.mktemp("cache") / "tars"
+    found = CliRunner().invoke(app, [
+        "data", "cache", "--dataset", "ho3d", "--root", str(root), "--split", "train", "--out", str(folder),
+        "--workers", "2", "--shard-size", "2", "--mano-dir", str(root / "mano"), "--format", "webdataset",
+    ])  # fmt: skip
+    assert found.exit_code == 0, " ".join((found.output + found.stderr).split())
+    return folder
+
+
+def test_tar_files_hold_the_same_scenes(cached: Path, tarred: Path) -> None:
+    """Every array to the bit, mapped into memory; batches are the same tensors."""
+    plain, tars = Shards.open(cached), Shards.open(tarred)
+    assert set(plain.arrays) == set(tars.arrays)
+    for name, parts in plain.arrays.items():
+        for one, other in zip(parts, tars.arrays[name], strict=True):
+            assert one.dtype == other.dtype and np.array_equal(one, other, equal_nan=one.dtype.kind == "f"), name
+    assert not any(part.flags.writeable or part.flags.owndata for part in tars["image"])
+    rows = [3, 0, 2]
+    assert_same(open_scenes(tarred, "auto", 1).batch(rows), open_scenes(cached, "auto", 1).batch(rows))
+    assert not list(tarred.rglob("*.npy"))
+
+
+def test_tar_files_are_what_webdataset_reads(tarred: Path) -> None:
+    """By its rules: files in order, a sample is the members of one name up to the first dot."""
+    samples: dict[str, dict[str, bytes]] = {}
+    for path in sorted(tarred.glob("shard_*/scenes.tar")):
+        with tarfile.open(path) as tar:
+            for member in tar:
+                key, _, extension = member.name.partition(".")
+                assert member.isreg()
+                samples.setdefault(key, {})[extension] = tar.extractfile(member).read()  # type: ignore[union-attr]
+    assert list(samples) == [f"{index:09d}" for index in range(4)]
+    labels = [json.loads(sample["json"]) for sample in samples.values()]
+    assert [label["name"] for label in labels] == ["SM2_0000", "SM2_0001", "SM2_0002", "MC2_0000"]
+    assert all((tarred / "objects" / f"{label['object']}.npz").is_file() for label in labels)
+    images = np.stack([np.load(io.BytesIO(sample["image.npy"])) for sample in samples.values()])
+    assert np.array_equal(images, Shards.open(tarred).gather("image", np.arange(4)))
+
+
+def test_stopped_tar_files_go_on_and_stay_what_they_are(root: Path, tarred: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "tars"
+    shutil.copytree(tarred, folder)
+    before = [path.read_bytes() for path in sorted(folder.glob("shard_*/scenes.tar"))]
+    shutil.rmtree(folder / "shard_00001")
+    found = write_shards(plan(root, folder, form="webdataset"), workers=1)
+    assert (found.scenes, found.made) == (4, 2)
+    assert [path.read_bytes() for path in sorted(folder.glob("shard_*/scenes.tar"))] == before
+    with pytest.raises(ConfigError, match='format = "webdataset", and "arrays" is asked for'):
+        write_shards(plan(root, folder), workers=1)
+    with pytest.raises(ConfigError, match="--format tar: there is none of this name"):
+        write_shards(plan(root, tmp_path / "other", form="tar"), workers=1)
+    path = folder / "shard_00001" / "scenes.tar"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(ValueError, match=r"scenes of \d+ are expected: make the shard again"):
+        Shards.open(folder)
+
+
+def test_tar_files_of_others_are_refused(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name, size in (("0.x.npy", 640), ("1.x.npy", 1280)):
+            info = tarfile.TarInfo(name)
+            info.size = size
+            tar.addfile(info, io.BytesIO(bytes(size)))
+    with pytest.raises(ValueError, match="its scenes are not alike"):
+        open_tar(tmp_path / "a.tar", 2)
+    with pytest.raises(ValueError, match="the label has 602 bytes; 512 are there for it"):
+        write_tar(tmp_path / "b.tar", {"x": np.zeros((1, 3))}, ["0"], ["a" * 600])
 
 
 def test_many_objects_stay_on_disk(tmp_path: Path, cached: Path, monkeypatch: pytest.MonkeyPatch) -> None:

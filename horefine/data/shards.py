@@ -1,7 +1,8 @@
 """Training shards: scenes as plain memory-mapped arrays, so that reading them costs nothing.
 
-A shard is a folder with one ``.npy`` file for each array below and a ``meta.json``. It is written under a temporary
-name and renamed when complete, so a folder called ``shard_*`` is always whole. :class:`Shards` joins many.
+A shard is a folder with a ``meta.json`` and one ``.npy`` file for each array below, or with all of them in one
+``scenes.tar`` (``tar_shards``). It is written under a temporary name and renamed when complete, so a folder called
+``shard_*`` is always whole. :class:`Shards` joins many.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from horefine.data.tar_shards import TAR, open_tar, write_tar
 
 __all__ = ["ARRAYS", "MAP_SIZE", "OPTIONAL", "WHOLE_SIZE", "Shards", "shape_of", "whole_from_image", "write_shard"]
 
@@ -74,12 +77,20 @@ def shape_of(name: str, meta: Mapping[str, Any]) -> tuple[int, ...]:
     return tuple(sides.get(side, side) for side in {**ARRAYS, **OPTIONAL}[name][1])
 
 
-def write_shard(path: Path, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
+def write_shard(
+    path: Path,
+    arrays: Mapping[str, np.ndarray],
+    meta: Mapping[str, Any],
+    names: Sequence[str] | None = None,
+    *,
+    tar: bool = False,
+) -> None:
     """Writes one shard folder: every array of :data:`ARRAYS` (and of :data:`OPTIONAL` where given), checked and
     converted, then ``meta.json``.
 
     ``meta`` must hold ``objects`` (names), ``crop`` (S) and ``hand`` (hash of the hand asset). An existing shard of
-    that name is replaced. Raises ValueError when an array is missing or misshapen.
+    that name is replaced. ``tar``: as ``scenes.tar``, whose labels say each scene's object and its name in ``names``.
+    Raises ValueError when an array is missing or misshapen.
     """
     path = Path(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
@@ -87,12 +98,21 @@ def write_shard(path: Path, arrays: Mapping[str, np.ndarray], meta: Mapping[str,
     partial.mkdir(parents=True)
     count = len(arrays["index"])
     given = {name: kind for name, kind in OPTIONAL.items() if name in arrays}
+    checked = {}
     for name, (dtype, _) in (ARRAYS | given).items():
         wanted = (count, *shape_of(name, meta))
         if name not in arrays or arrays[name].shape != wanted:
             found = "missing" if name not in arrays else f"of shape {arrays[name].shape}"
             raise ValueError(f"shard array {name!r} is {found}; it must be {wanted}")
-        np.save(partial / f"{name}.npy", np.ascontiguousarray(arrays[name], dtype=dtype))
+        checked[name] = np.ascontiguousarray(arrays[name], dtype=dtype)
+    if tar:
+        keys = [f"{index:09d}" for index in checked["index"].tolist()]
+        shown = [meta["objects"][number] for number in checked["object"].tolist()]
+        labels = [{"name": name, "object": one} for name, one in zip(names or keys, shown, strict=True)]
+        write_tar(partial / TAR, checked, keys, labels)
+    else:
+        for name, values in checked.items():
+            np.save(partial / f"{name}.npy", values)
     (partial / "meta.json").write_text(json.dumps({**meta, "count": count}, indent=1))
     shutil.rmtree(path, ignore_errors=True)
     partial.rename(path)
@@ -152,8 +172,9 @@ class Shards:
         for key in ("crop", "maps", "hand"):
             if any(m.get(key) != metas[0].get(key) for m in metas):
                 raise ValueError(f"{root}: shards differ in {key!r}; keep one kind in a folder")
-        names = [*ARRAYS, *(name for name in OPTIONAL if all((p / f"{name}.npy").is_file() for p in folders))]
-        arrays = {name: [np.load(p / f"{name}.npy", mmap_mode="r") for p in folders] for name in names}
+        mapped = [_mapped(folder, meta["count"]) for folder, meta in zip(folders, metas, strict=True)]
+        names = [*ARRAYS, *(name for name in OPTIONAL if all(name in part for part in mapped))]
+        arrays = {name: [part[name] for part in mapped] for name in names}
         objects = list(dict.fromkeys(name for meta in metas for name in meta["objects"]))
         if any(meta["objects"] != objects for meta in metas):
             place_of = {name: place for place, name in enumerate(objects)}
@@ -161,3 +182,11 @@ class Shards:
             arrays["object"] = [table[part] for table, part in zip(tables, arrays["object"], strict=True)]
         starts = np.cumsum([0, *(m["count"] for m in metas)])
         return Shards(arrays, {**metas[0], "objects": objects}, starts)
+
+
+def _mapped(folder: Path, count: int) -> dict[str, np.ndarray]:
+    """A shard's arrays, mapped into memory."""
+    if (folder / TAR).is_file():
+        return open_tar(folder / TAR, count)
+    there = [name for name in (*ARRAYS, *OPTIONAL) if name in ARRAYS or (folder / f"{name}.npy").is_file()]
+    return {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in there}
