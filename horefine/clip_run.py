@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from horefine.batching import cat_features
 from horefine.clip import ClipRefinement, refine_clip
 from horefine.clip_starts import points_of
 from horefine.data.folder import FolderDataset
@@ -26,7 +27,7 @@ from horefine.data.frames import frame_numbers, natural_order
 from horefine.data.mirror import mirror_pose
 from horefine.errors import ConfigError, InputError
 from horefine.export import write_json
-from horefine.items import Item, cat_features, same_kind
+from horefine.items import Item, same_kind
 from horefine.job import Job, input_hash
 from horefine.metrics import acceleration, acceleration_error, jitter
 from horefine.outcome import Outcome, row_of
@@ -128,7 +129,7 @@ def _lighter(item: Item) -> Item:
 
 def _refined(job: Job, items: list[Item], failed: list[Outcome], digest: str) -> Iterator[Outcome]:
     place = {index: frame for frame, index in enumerate(job.indices)}
-    items, odd = _alike(sorted(items, key=lambda item: place[item.index]))
+    items, odd = _alike(job, sorted(items, key=lambda item: place[item.index]))
     for item, why in odd:
         lost = failure(job, item.name, InputError(f"{item.name}: {why}"))
         failed.append(lost)
@@ -169,7 +170,7 @@ def _numbers(job: Job) -> list[int]:
     return frame_numbers(names)[:: job.clip.every][: job.limit]
 
 
-def _alike(items: list[Item]) -> tuple[list[Item], list[tuple[Item, str]]]:
+def _alike(job: Job, items: list[Item]) -> tuple[list[Item], list[tuple[Item, str]]]:
     """The frames that fit one another, and the others with what is wrong with them.
 
     Raises:
@@ -179,7 +180,7 @@ def _alike(items: list[Item]) -> tuple[list[Item], list[tuple[Item, str]]]:
     if len(objects) > 1:
         said = ", ".join(f"{thing} in {name}" for thing, name in objects.items())
         raise ConfigError(f"--clip: a clip shows one object, these frames say {said}; run each clip by itself")
-    groups = sorted(same_kind(items), key=len, reverse=True)
+    groups = sorted(same_kind(items, job.config), key=len, reverse=True)
     kept = {id(item) for item in groups[0]} if groups else set()
     why = "its maps are not like the clip's other frames' (their size, or which there are)"
     return [item for item in items if id(item) in kept], [(item, why) for item in items if id(item) not in kept]

@@ -17,12 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from horefine.batching import alike
+from horefine.config import Config
 from horefine.data import Sample
 from horefine.data.crop import crop_box, crop_sample
 from horefine.data.folder import SIDE_ASSUMED
 from horefine.data.mirror import mirror_features, mirror_mesh, mirror_pose, mirror_sample
 from horefine.data.opened import Photographs
-from horefine.distance import DistanceGrid
 from horefine.errors import InputError
 from horefine.exchange import find_item, read_features, read_pose
 from horefine.extractors.detector import Located
@@ -30,10 +31,10 @@ from horefine.extractors.surface import Surface
 from horefine.geometry import Box, Camera, project
 from horefine.hand import HandModel
 from horefine.mesh import Mesh
-from horefine.scene import Contact, Features, Pose
+from horefine.scene import Features, Pose
 
 __all__ = [
-    "Item", "alike", "cat_features", "check_hand", "features_from_file", "pose_from_file", "pose_problem", "same_kind",
+    "Item", "check_hand", "features_from_file", "pose_from_file", "pose_problem", "same_kind",
 ]  # fmt: skip
 
 CLEAR = 0.8
@@ -224,54 +225,11 @@ def box_of_pose(pose: Pose, model: HandModel, mesh: Mesh, camera: Camera) -> Box
     return crop_box((low[0], low[1], high[0], high[1]), None)
 
 
-def same_kind(items: Sequence[Item]) -> list[list[Item]]:
-    """Items in groups that fit one batch (:func:`alike`)."""
+def same_kind(items: Sequence[Item], config: Config) -> list[list[Item]]:
+    """Items in groups that fit one batch under a recipe (``batching.alike``)."""
     parts = [item.features for item in items if item.features is not None]
     assert len(parts) == len(items)
-    return [[items[k] for k in group] for group in alike(parts)]
-
-
-def alike(parts: Sequence[Features]) -> list[list[int]]:
-    """Which features fit one batch: maps of one size, the same features there."""
-    groups: dict[Any, list[int]] = {}
-    for place, own in enumerate(parts):
-        present = tuple(f.name for f in dataclasses.fields(Features) if getattr(own, f.name) is not None)
-        grids = tuple(grid.values.shape for grid in (own.hand_sdf, own.object_sdf) if grid is not None)
-        groups.setdefault((own.camera.size, present, grids), []).append(place)
-    return list(groups.values())
-
-
-def cat_features(parts: Sequence[Features]) -> Features:
-    """One batch from several with the same features and map sizes (see :func:`same_kind`)."""
-    mesh = Mesh.cat([part.object for part in parts])
-    merged: dict[str, Any] = {"object": mesh}
-    for name in (f.name for f in dataclasses.fields(Features) if f.name != "object"):
-        values = [getattr(part, name) for part in parts]
-        if values[0] is None:
-            merged[name] = None
-        elif name == "camera":
-            merged[name] = Camera(torch.cat([value.matrix for value in values]), values[0].size)
-        elif isinstance(values[0], Tensor):
-            merged[name] = torch.cat(values)
-        elif isinstance(values[0], DistanceGrid):
-            merged[name] = DistanceGrid.cat(values)
-        else:
-            merged[name] = _cat_contact(values, mesh.vertices.shape[1])
-    return Features(**merged)
-
-
-def _cat_contact(parts: Sequence[Contact], count: int) -> Contact:
-    """Padded to ``count`` vertices: no contact, no region."""
-
-    def padded(values: Tensor, filling: float) -> Tensor:
-        rest = values.new_full((len(values), count - values.shape[1], *values.shape[2:]), filling)
-        return torch.cat([values, rest], 1)
-
-    return Contact(
-        torch.cat([padded(part.probability, 0) for part in parts]),
-        torch.cat([padded(part.region, 17) for part in parts]),
-        torch.cat([padded(part.elasticity, 0) for part in parts]),
-    )
+    return [[items[k] for k in group] for group in alike(parts, config)]
 
 
 def to_numpy(value: Tensor) -> np.ndarray:

@@ -17,6 +17,8 @@ from contextlib import closing, contextmanager
 from typing import Any
 
 from horefine import outcome as outcomes
+from horefine.batching import cat_features
+from horefine.config import Config
 from horefine.data.folder import FolderDataset
 from horefine.data.mirror import mirror_pose
 from horefine.errors import AssetError, ConfigError, InputError
@@ -25,7 +27,6 @@ from horefine.extractors import extracted_first
 from horefine.items import (
     Item,
     box_of_pose,
-    cat_features,
     check_hand,
     features_from_file,
     given_box,
@@ -202,7 +203,7 @@ def _inputs(
 def _groups(job: Job, items: Sequence[Item]) -> Iterator[Outcome | list[Item]]:
     """First poses and features of one batch; what is left of it in groups that are refined together."""
     ready = yield from _inputs(job, items, job.config.features)
-    yield from (alike for kind in _by_recipe(ready) for alike in same_kind(kind))
+    yield from (alike for kind in _by_recipe(ready) for alike in same_kind(kind, _recipe(job, kind[0])))
 
 
 def _refined(job: Job, prepared: Iterable[Outcome | list[Item]]) -> Iterator[Outcome | Callable[[], Outcome]]:
@@ -222,6 +223,10 @@ def _by_recipe(items: Sequence[Item]) -> list[list[Item]]:
     """Those with a reconstructed object apart from the others: they are refined by another recipe."""
     parts = ([item for item in items if item.reconstructed is which] for which in (False, True))
     return [part for part in parts if part]
+
+
+def _recipe(job: Job, item: Item) -> Config:
+    return recipe_for_reconstructed(job.config) if item.reconstructed else job.config
 
 
 def _each(
@@ -331,12 +336,11 @@ def _refine(job: Job, items: Sequence[Item]) -> list[Callable[[], Outcome]]:
     """One batch through the loop; what is left to do is to write each item's files."""
     features = cat_features([item.features for item in items if item.features is not None]).to(job.device)
     pose = Pose.cat([item.pose for item in items if item.pose is not None]).to(job.device)
-    recipe = recipe_for_reconstructed(job.config) if items[0].reconstructed else job.config
     with shared(items, "refine"):
         found = refine(
             pose,
             features,
-            recipe,
+            _recipe(job, items[0]),
             hand_model=job.model,
             renderer=job.renderer,
             seed=job.seed,

@@ -21,6 +21,7 @@ from horefine.align import align, align_hand, align_object
 from horefine.align.kernels import match_templates
 from horefine.align.rigid import _Observed, _residuals, fit_rigid
 from horefine.align.rotations import angle_between, best_apart, even_rotations
+from horefine.batching import cat_features
 from horefine.data.crop import crop_box, crop_sample
 from horefine.data.maps import disturb, exact_features
 from horefine.data.synthetic import SyntheticDataset
@@ -28,7 +29,6 @@ from horefine.errors import ConfigError
 from horefine.extractors.crops import map_camera
 from horefine.extractors.picture import PictureExtractor, linear_picture
 from horefine.geometry import Camera, axis_angle_to_matrix, matrix_to_axis_angle, project
-from horefine.items import cat_features
 from horefine.scene import Features, Pose
 
 # ---------------------------------------------------------------- rotations

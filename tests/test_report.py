@@ -17,12 +17,12 @@ import trimesh
 from PIL import Image
 
 from horefine import draw, export, report
+from horefine.batching import cat_features
 from horefine.data.mirror import mirror_features
 from horefine.errors import InputError
 from horefine.exchange import read_features, read_pose
 from horefine.extractors.surface import Surface
 from horefine.geometry import Camera, axis_angle_to_matrix
-from horefine.items import cat_features
 from horefine.mesh import DistanceGrid, Mesh
 from horefine.objects import embedded_object
 from horefine.outcome import Outcome, row_of, write_item, write_summary

@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from horefine.batching import cat_features
 from horefine.hand import HandModel
-from horefine.items import cat_features
 from horefine.render import Render, make_renderer
 from horefine.scene import Features, Pose
 

@@ -21,13 +21,13 @@ import torch
 from horefine.ablate.inputs import Inputs, Start, seen_by
 from horefine.ablate.residuals import image_residuals, maps_of
 from horefine.ablate.variants import Variant
+from horefine.batching import alike, cat_features
 from horefine.config import Config
 from horefine.errors import AssetError, ConfigError, InputError
 from horefine.evaluate import METRICS, Scores, score
 from horefine.evaluate.catalogue import IMAGE, SIMULATION
 from horefine.export import disk_full, write_json, write_text
 from horefine.hand import HandModel
-from horefine.items import alike, cat_features
 from horefine.mesh import Mesh
 from horefine.refinement import Refinement, refine
 from horefine.scene import Pose
@@ -113,7 +113,7 @@ class Runner:
         if waiting:
             self._warm_up(self.inputs.starts[waiting[0]], config)
         starts = [self.inputs.starts[name] for name in waiting]
-        for group in alike([seen_by(start.features, config) for start in starts]):
+        for group in alike([seen_by(start.features, config) for start in starts], config):
             for first in range(0, len(group), self.batch_size):
                 self.check()
                 names = [waiting[k] for k in group[first : first + self.batch_size]]

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from numpy import ndarray
 
+from horefine.batching import cat_features
 from horefine.data.bank import hand_digest
 from horefine.data.synthetic import write_dataset
 from horefine.errors import ConfigError
@@ -25,7 +26,6 @@ from horefine.exchange import find_item, read_features, read_pose
 from horefine.export import write_arrays, write_json
 from horefine.geometry import Camera
 from horefine.hand import load_hand
-from horefine.items import cat_features
 from horefine.objects import embedded_object
 from horefine.scene import Features, Pose
 from horefine.suite.arrays import digest, feature_arrays, pose_arrays
