@@ -136,8 +136,8 @@ def main() -> None:
     ]
     notes = [
         "one process; MB: what it grows by, beside Python, torch and horefine",
-        "arrays, webdataset: pages of the shards that are mapped into memory count too; the first making includes reading "
-        "the objects' models, both their grids",
+        "arrays, webdataset: pages of the shards that are mapped into memory count too; making includes the objects' "
+        "grids, the first also reading their models",
         "of processor time: samples in a second of it, whatever else the machine does",
     ]
     write_result("dataset_throughput", {"table": table}, rows=rows, notes=notes)
