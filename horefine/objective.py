@@ -6,6 +6,7 @@ says how). A :class:`Term` is one such function with its weight and options; an 
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import math
@@ -73,13 +74,17 @@ def accepted(function: Callable[..., Any]) -> tuple[str, ...]:
 
 def _positional(function: Callable[..., Any]) -> list[inspect.Parameter]:
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.POSITIONAL_ONLY)
-    return [p for p in inspect.signature(function).parameters.values() if p.kind in kinds][1:]
+    return [p for p in _parameters(function) if p.kind in kinds][1:]
 
 
 def options_of(function: Callable[..., Any]) -> dict[str, Any]:
     """The keyword-only parameters and their defaults: what the YAML may set."""
-    parameters = inspect.signature(function).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    return {p.name: p.default for p in _parameters(function) if p.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+@functools.lru_cache(maxsize=256)
+def _parameters(function: Callable[..., Any]) -> tuple[inspect.Parameter, ...]:
+    return tuple(inspect.signature(function).parameters.values())
 
 
 def parse_terms(table: Mapping[str, Any], path: str = "losses") -> dict[str, Term]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import functools
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -10,7 +11,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from horefine.scene import Scene, focal_stretch
+from horefine.losses import row_kernels
+from horefine.scene import Scene
 
 __all__ = [
     "DenseRows",
@@ -20,11 +22,15 @@ __all__ = [
     "PointRows",
     "Rows",
     "Values",
+    "array",
     "gather",
     "kernel_weight",
+    "known",
     "observed_rows",
     "packed_vertices",
+    "robust_cost",
     "spread_of",
+    "stretch_of",
     "values_at",
 ]
 
@@ -120,7 +126,10 @@ class Observed:
 
 def packed_vertices(scene: Scene) -> Float[Tensor, "B V 3"]:
     """The hand's vertices, then the object's, as the given camera sees them (``Scene.seen``)."""
-    return torch.cat(scene.seen, 1)
+    kept = scene.__dict__
+    if "packed" not in kept:  # asked for by every form that looks at pixels
+        kept["packed"] = torch.cat(scene.seen, 1)
+    return kept["packed"]
 
 
 def gather(values: Float[Tensor, "B V C"], index: Int[Tensor, "B *n"]) -> Float[Tensor, "B *n C"]:
@@ -130,32 +139,66 @@ def gather(values: Float[Tensor, "B V C"], index: Int[Tensor, "B *n"]) -> Float[
 
 
 def observed_rows(
-    scene: Scene, seen: Observed, used: Float[Tensor, "B 2 N"], sigma: Tensor, kernel: float, weight: float
+    scene: Scene,
+    seen: Observed,
+    used: Float[Tensor, "B 2 N"],
+    sigma: Tensor,
+    kernel: float,
+    weight: float,
+    confidence: Float[Tensor, "B 2 N"] | None = None,
 ) -> list[Rows]:
-    """Rows of the hand's and of the object's observations."""
-    seen = _true(scene, seen)
-    values = seen.values / sigma[..., None, None]
-    slope = seen.slope / sigma[..., None, None, None]
-    root = seen.root / sigma
-    weights = used * kernel_weight(values.square().sum(-1), kernel) * weight
-    wrench = torch.zeros(*values.shape, 6, dtype=values.dtype, device=values.device)
-    wrench[:, 1, ..., :3] = slope[:, 1]
-    arm = seen.point[:, 1] - scene.object_center[:, None]
-    wrench[:, 1, ..., 3:] = torch.linalg.cross(arm[:, :, None].expand_as(slope[:, 1]), slope[:, 1])
-    wrench[..., 2] += root[..., None, None]
-    none = seen.corners[:, 1, :, :0]
-    return [
-        PointRows(values[:, 0], slope[:, 0], wrench[:, 0], seen.corners[:, 0], seen.barycentric[:, 0], weights[:, 0]),
-        PointRows(values[:, 1], slope[:, 1], wrench[:, 1], none, seen.barycentric[:, 1, :, :0], weights[:, 1]),
-    ]
+    """Rows of the hand's and of the object's observations.
+
+    Squares are multiplied by ``confidence``, inside the kernel too (``robust.trusted``).
+    """
+    batch, _, count, channels = seen.values.shape
+    new = functools.partial(np.zeros, dtype=array(seen.values).dtype)
+    hand, thing = (
+        (new((batch, count, channels)), new((batch, count, channels, 6)), new((batch, count))) for _ in range(2)
+    )
+    slope, none = new((batch, count, channels, 3)), seen.corners[:, 1, :, :0]
+    row_kernels.write_rows(
+        array(seen.values), array(seen.slope), array(seen.point), array(used), known(confidence, used), array(sigma),
+        float(kernel), float(weight), float(seen.root), array(scene.object_center), stretch_of(scene),
+        hand[0], slope, *hand[1:], *thing,
+    )  # fmt: skip
+    values, wrench, weights = map(torch.from_numpy, hand)
+    own = PointRows(values, torch.from_numpy(slope), wrench, seen.corners[:, 0], seen.barycentric[:, 0], weights)
+    values, wrench, weights = map(torch.from_numpy, thing)
+    unused = values[..., None].expand(*values.shape, 3)
+    return [own, PointRows(values, unused, wrench, none, seen.barycentric[:, 1, :, :0], weights)]
 
 
-def _true(scene: Scene, seen: Observed) -> Observed:
-    """Points of :func:`packed_vertices` and slopes per metre there as those of the camera frame."""
-    if scene.pose.focal_factor is None:
-        return seen
-    stretch = focal_stretch(scene.pose.focal_factor)[:, None, None]
-    return replace(seen, slope=seen.slope * stretch[..., None, :], point=seen.point / stretch)
+def array(value: Tensor) -> np.ndarray:
+    """The numbers of a tensor in C order, for a kernel."""
+    return value.detach().contiguous().numpy()
+
+
+def known(confidence: Float[Tensor, "B 2 N"] | None, like: Float[Tensor, "B 2 N"]) -> np.ndarray:
+    """A confidence as the kernels take it: without a last dimension where there is none."""
+    return array(like[..., :0] if confidence is None else confidence)
+
+
+def stretch_of(scene: Scene) -> Float[np.ndarray, "B"]:
+    """What the focal length is multiplied with."""
+    factor, transl = scene.pose.focal_factor, scene.pose.hand_transl
+    return array(torch.ones_like(transl[:, 0]) if factor is None else factor)
+
+
+def robust_cost(
+    values: Float[Tensor, "B 2 N K"],
+    used: Float[Tensor, "B 2 N"],
+    confidence: Float[Tensor, "B 2 N"] | None,
+    sigma: Float[Tensor, "B 2"],
+    kernel: float,
+    weight: float,
+) -> Float[Tensor, "B"]:
+    """``weight`` times ``robust.geman_mcclure`` of the residuals that ``robust.trusted`` makes of these."""
+    total = np.zeros(len(values))
+    row_kernels.robust_cost(
+        array(values), array(used), known(confidence, used), array(sigma), float(kernel), float(weight), total
+    )
+    return torch.from_numpy(total).to(values.dtype)
 
 
 def spread_of(sigma: Any, like: Tensor) -> Float[Tensor, "B 2"]:

@@ -11,11 +11,22 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from horefine.losses import square_kernels
-from horefine.losses.forms import Observed, Rows, gather, kernel_weight, observed_rows, packed_vertices, spread_of
+from horefine.losses import row_kernels, square_kernels
+from horefine.losses.forms import (
+    Observed,
+    Rows,
+    array,
+    gather,
+    known,
+    observed_rows,
+    packed_vertices,
+    robust_cost,
+    spread_of,
+    stretch_of,
+)
 from horefine.losses.masks import visible
-from horefine.losses.pairs import SurfacePairs
-from horefine.losses.robust import both, geman_mcclure, trusted
+from horefine.losses.pairs import SurfacePairs, named_points
+from horefine.losses.robust import both
 from horefine.scene import Scene
 
 __all__ = [
@@ -29,29 +40,11 @@ __all__ = [
     "pair_squares",
     "see",
     "see_code",
-    "see_depth",
     "see_rendered_depth",
-    "see_reprojection",
 ]
 
 GRAZING = 0.1
 """Cosine between ray and face below which a pixel's slope says nothing; such a pixel keeps its cost for a step."""
-
-
-def trusted_rows(
-    scene: Scene,
-    seen: Observed,
-    used: Float[Tensor, "B 2 N"],
-    sigma: Float[Tensor, "B 2"],
-    kernel: float,
-    weight: float,
-    confidence: Float[Tensor, "B 2 N"] | None,
-) -> list[Rows]:
-    """Rows of residuals whose squares are multiplied by ``confidence``, inside the kernel too (``robust.trusted``)."""
-    if confidence is None:
-        return observed_rows(scene, seen, used, sigma, kernel, weight)
-    square = (seen.values / sigma[..., None, None]).square().sum(-1) * confidence
-    return observed_rows(scene, seen, used * confidence * kernel_weight(square, kernel), sigma, 0.0, weight)
 
 
 # --- correspondences -------------------------------------------------------------------------------------------------
@@ -61,9 +54,11 @@ def trusted_rows(
 class PairSquares:
     """``surface_reprojection`` and ``surface_depth``: nothing in them jumps."""
 
-    look: Callable[[Scene, SurfacePairs, Tensor], Observed]
+    flat: bool
+    """Whether pixels are compared, else depths."""
     pairs: SurfacePairs
-    corners: Int[Tensor, "B 2 P 3"]
+    local: Float[Tensor, "B P 3"]
+    """The object's points, object frame."""
     used: Float[Tensor, "B 2 P"]
     sigma: Float[Tensor, "B 2"]
     kernel: float
@@ -73,51 +68,43 @@ class PairSquares:
     def freeze(self, scene: Scene) -> PairSquares:
         return self
 
+    def see(self, scene: Scene, sloped: bool) -> Observed:
+        """Residuals; their slopes and the points (as the given camera sees them) are 0 unless ``sloped``."""
+        pairs, used, turn = self.pairs, array(self.used), scene.object_rotation
+        if scene.pose.object_scale is not None:
+            turn = turn * scene.pose.object_scale[:, None, None]
+        values = np.zeros((*used.shape, 2 if self.flat else 1), used.dtype)
+        slope, point = np.zeros((*values.shape, 3), used.dtype), np.zeros((*used.shape, 3), used.dtype)
+        row_kernels.see_pairs(
+            array(scene.hand.vertices), array(pairs.vertices), array(pairs.barycentric), array(self.local),
+            array(turn), array(scene.pose.object_transl), stretch_of(scene), array(pairs.pixel), array(pairs.depth),
+            array(scene.features.camera.matrix), array(scene.object_center), used, self.flat, sloped,
+            values, slope, point,
+        )  # fmt: skip
+        found, root = (torch.from_numpy(values), torch.from_numpy(slope)), 0.0 if self.flat else -1.0
+        return Observed(found[0], found[1], root, torch.from_numpy(point), pairs.vertices, pairs.barycentric)
+
     def cost(self, scene: Scene) -> Float[Tensor, "B"]:
-        values = self.look(scene, self.pairs, self.corners).values
-        residuals = trusted(values, self.used, torch.zeros_like(self.used), self.confidence)
-        return self.weight * geman_mcclure(residuals, self.sigma, self.kernel)
+        values = self.see(scene, False).values
+        return robust_cost(values, self.used, self.confidence, self.sigma, self.kernel, self.weight)
 
     def rows(self, scene: Scene) -> list[Rows]:
-        seen = self.look(scene, self.pairs, self.corners)
-        return trusted_rows(scene, seen, self.used, self.sigma, self.kernel, self.weight, self.confidence)
+        seen = self.see(scene, True)
+        return observed_rows(scene, seen, self.used, self.sigma, self.kernel, self.weight, self.confidence)
 
 
-def _paired(scene: Scene, pairs: SurfacePairs, corners: Tensor) -> Float[Tensor, "B 2 P 3"]:
-    return (gather(packed_vertices(scene), corners) * pairs.barycentric[..., None]).sum(-2)
+def pair_squares(flat: bool) -> Callable[..., PairSquares]:
+    """Of ``surface_reprojection`` (``flat``) or ``surface_depth``."""
 
-
-def see_reprojection(scene: Scene, pairs: SurfacePairs, corners: Tensor) -> Observed:
-    point, matrix = _paired(scene, pairs, corners), scene.features.camera.matrix
-    focal = torch.stack([matrix[:, 0, 0], matrix[:, 1, 1]], -1)[:, None, None]
-    centre = matrix[:, None, None, :2, 2]
-    inverse = 1 / point[..., 2:]
-    flat = point[..., :2] * inverse
-    slope = torch.zeros(*flat.shape, 3, dtype=flat.dtype, device=flat.device)
-    slope[..., 0, 0], slope[..., 1, 1] = (focal * inverse).unbind(-1)
-    slope[..., 2] = -focal * flat * inverse
-    return Observed(flat * focal + centre - pairs.pixel, slope, 0.0, point, corners, pairs.barycentric)
-
-
-def see_depth(scene: Scene, pairs: SurfacePairs, corners: Tensor) -> Observed:
-    point = _paired(scene, pairs, corners)
-    values = point[..., 2] - scene.object_center[:, None, None, 2] - pairs.depth
-    slope = torch.zeros_like(point)
-    slope[..., 2] = 1
-    return Observed(values[..., None], slope[..., None, :], -1.0, point, corners, pairs.barycentric)
-
-
-def pair_squares(look: Callable[..., Observed]) -> Callable[..., PairSquares]:
     def make(
         scene: Scene, weight: float, *, surface_pairs: SurfacePairs, sigma: Any, kernel: float, threshold: float,
         confidence: bool, **_: Any,
     ) -> PairSquares:  # fmt: skip
-        corners = surface_pairs.vertices.clone()
-        corners[:, 1] += len(scene.hand_model.template)
         used = surface_pairs.valid * (surface_pairs.distance < threshold)
-        of = surface_pairs.depth_confidence if look is see_depth else surface_pairs.confidence
-        trust = of if confidence else None
-        return PairSquares(look, surface_pairs, corners, used, spread_of(sigma, used), kernel, weight, trust)
+        trust = surface_pairs.confidence if flat else surface_pairs.depth_confidence
+        local = named_points(scene.features.object.vertices, surface_pairs, 1)
+        spread = spread_of(sigma, used)
+        return PairSquares(flat, surface_pairs, local, used, spread, kernel, weight, trust if confidence else None)
 
     return make
 
@@ -154,10 +141,10 @@ class Pixels:
         scene: Scene, shown: Float[Tensor, "B 2 H W"], maps: Float[Tensor, "B 2 C H W"], codes: Float[Tensor, "B V C"]
     ) -> Pixels:
         """``maps`` where ``shown`` is above 0."""
-        features, seen = scene.features, shown.flatten(2) > 0
-        count = max(1, int(seen.sum(2).max()))
-        order = seen.to(torch.int8).argsort(dim=2, descending=True, stable=True)[..., :count]
-        valid = seen.gather(2, order).to(maps.dtype)
+        features, seen = scene.features, shown.flatten(2)
+        count = max(1, int((seen > 0).sum(2).max()))
+        order, valid = seen.new_zeros(*seen.shape[:2], count, dtype=torch.long), maps.new_zeros(len(seen), 2, count)
+        row_kernels.list_pixels(array(seen), count, order.numpy(), valid.numpy())
         width, matrix = maps.shape[-1], features.camera.matrix[:, None, None]
         u, v = order % width, torch.div(order, width, rounding_mode="floor")
         x, y = (u - matrix[..., 0, 2]) / matrix[..., 0, 0], (v - matrix[..., 1, 2]) / matrix[..., 1, 1]
@@ -180,12 +167,13 @@ class Pixels:
         return replace(self, valid=self.valid / spread_of(repeats, self.valid)[..., None])
 
     def sight(self, scene: Scene, hand_faces: int) -> tuple[Int[Tensor, "B 2 N 3"], Float[Tensor, "B 2 N"]]:
-        """Corners of the face that each pixel sees at ``scene``, and whether it sees any."""
-        ids = scene.render.ids.flatten(2).gather(2, self.index).long()
-        drawn = ids >= 0
-        first = ids.new_tensor([0, hand_faces])[:, None]
-        corners = self.faces.gather(1, (ids.clamp(min=0) + first).flatten(1)[..., None].expand(-1, -1, 3))
-        return corners.unflatten(1, ids.shape[1:]), drawn.to(self.valid.dtype)
+        """Corners of the face that each pixel sees at ``scene``, and ``valid``, or 0 for a pixel that sees none."""
+        corners, seen = np.empty((*self.index.shape, 3), np.int64), np.empty_like(array(self.valid))
+        row_kernels.sight(
+            array(scene.render.ids.flatten(2)), array(self.index), array(self.valid), array(self.faces), hand_faces,
+            corners, seen,
+        )  # fmt: skip
+        return torch.from_numpy(corners), torch.from_numpy(seen)
 
 
 @dataclass(frozen=True)
@@ -259,8 +247,8 @@ def see(
     values, depth, grazing, share = empty(channels), empty(), empty(), empty(3)
     slope = empty(channels, 3) if sloped else vertices.new_zeros(1, 1, 1, 3)
     square_kernels.see_pixels(
-        _array(vertices), _array(corners.flatten(1, 2)), _array(pixels.ray.flatten(1, 2)), _array(used.flatten(1)),
-        _array(pixels.codes), _array(pixels.target.flatten(1, 2)), _array(root), code, sloped,
+        array(vertices), array(corners.flatten(1, 2)), array(pixels.ray.flatten(1, 2)), array(used.flatten(1)),
+        array(pixels.codes), array(pixels.target.flatten(1, 2)), array(root), code, sloped,
         values.numpy(), slope.numpy(), share.numpy(), depth.numpy(), grazing.numpy(),
     )  # fmt: skip
     shape = (2, count)
@@ -271,10 +259,6 @@ def see(
         slope = slope.expand(batch, 2, count, 3).unsqueeze(3).expand(-1, -1, -1, channels, -1)
     seen = Observed(values.unflatten(1, shape), slope, 0.0 if code else -1.0, point, corners, share.unflatten(1, shape))
     return seen, grazing.unflatten(1, shape)
-
-
-def _array(value: Tensor) -> np.ndarray:
-    return value.contiguous().numpy()
 
 
 @dataclass(frozen=True)
@@ -295,14 +279,15 @@ class RenderedSquares:
     """The scene of the freeze and what is seen there."""
 
     def freeze(self, scene: Scene) -> RenderedSquares:
-        corners, drawn = self.pixels.sight(scene, len(scene.hand_model.faces))
-        seen = drawn * self.pixels.valid
+        corners, seen = self.pixels.sight(scene, len(scene.hand_model.faces))
         there, grazing = self._see(scene, corners, seen, True)
-        plain = grazing > GRAZING
-        unseen = (1 - drawn) * self.pixels.valid
-        lost = trusted(there.values, seen * ~plain, unseen, self.pixels.confidence)
-        fixed = self.weight * geman_mcclure(lost, self.sigma, self.kernel)
-        return replace(self, corners=corners, used=seen * plain, fixed=fixed, at=(scene, there))
+        used, fixed = torch.empty_like(seen), seen.new_empty(len(seen))
+        row_kernels.split_by_grazing(
+            array(there.values), array(self.pixels.valid), array(seen), array(grazing), GRAZING,
+            known(self.pixels.confidence, seen), array(self.sigma), float(self.kernel), float(self.weight),
+            used.numpy(), fixed.numpy(),
+        )  # fmt: skip
+        return replace(self, corners=corners, used=used, fixed=fixed, at=(scene, there))
 
     def _observed(self, scene: Scene, sloped: bool) -> Observed:
         if self.at is not None and self.at[0] is scene:
@@ -316,13 +301,12 @@ class RenderedSquares:
         return seen if self.below else replace(seen, root=0.0), grazing
 
     def cost(self, scene: Scene) -> Float[Tensor, "B"]:
-        values = self._observed(scene, False).values
-        residuals = trusted(values, self.used, torch.zeros_like(self.used), self.pixels.confidence)
-        return self.fixed + self.weight * geman_mcclure(residuals, self.sigma, self.kernel)
+        values, trust = self._observed(scene, False).values, self.pixels.confidence
+        return self.fixed + robust_cost(values, self.used, trust, self.sigma, self.kernel, self.weight)
 
     def rows(self, scene: Scene) -> list[Rows]:
         seen, trust = self._observed(scene, True), self.pixels.confidence
-        return trusted_rows(scene, seen, self.used, self.sigma, self.kernel, self.weight, trust)
+        return observed_rows(scene, seen, self.used, self.sigma, self.kernel, self.weight, trust)
 
 
 def code_squares(

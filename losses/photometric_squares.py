@@ -40,15 +40,14 @@ class PhotometricSquares:
     """Cost of the light and of the pixels whose slope says nothing: it stays as it is for a step."""
 
     def freeze(self, scene: Scene) -> PhotometricSquares:
-        corners, drawn = self.pixels.sight(scene, len(scene.hand_model.faces))
-        seen = drawn * self.pixels.valid
+        corners, seen = self.pixels.sight(scene, len(scene.hand_model.faces))
         black, grazing = self._look(scene, corners, seen, False)
         plain = (grazing > GRAZING).to(seen.dtype)
         count = seen[:, 1].sum(1)
         own = _log(black.values[:, 1])
         offset = ((self.pixels.target[:, 1] - own) * seen[:, 1, :, None]).sum(1) / count.clamp_min(1.0)[:, None]
         found = replace(self, corners=corners, used=seen * plain, offset=offset)
-        unseen = ((1 - drawn) * self.pixels.valid).sum(2)
+        unseen = (self.pixels.valid - seen).sum(2)
         values, one = found._residuals(black.values), scene.pose.hand_transl.new_ones(())
         fixed = geman_mcclure(Residuals(values, seen * (1 - plain), unseen), one.expand(len(count), 2), self.kernel)
         light = LIGHT_WEIGHT * count * offset[:, :2].square().sum(1) / self.light**2

@@ -20,7 +20,7 @@ from torch import Tensor
 from horefine.losses import appearance, contact, measured, prior, robust, sequence
 from horefine.losses.contact_squares import contact_squares, penetration_squares, spring_squares
 from horefine.losses.forms import DenseRows, Form, PointRows, Rows
-from horefine.losses.image_squares import code_squares, depth_squares, pair_squares, see_depth, see_reprojection
+from horefine.losses.image_squares import code_squares, depth_squares, pair_squares
 from horefine.losses.photometric_squares import photometric_squares
 from horefine.losses.prior_squares import (
     articulation_squares,
@@ -37,8 +37,8 @@ __all__ = ["SQUARES", "DenseRows", "Form", "PointRows", "Rows"]
 
 Maker = Callable[..., Form | None]
 SQUARES: Mapping[Callable[..., Tensor], Maker] = {
-    robust.surface_reprojection: pair_squares(see_reprojection),
-    robust.surface_depth: pair_squares(see_depth),
+    robust.surface_reprojection: pair_squares(flat=True),
+    robust.surface_depth: pair_squares(flat=False),
     robust.rendered_code: code_squares,
     robust.rendered_depth: depth_squares,
     robust.silhouette: silhouette_squares,
