@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping
 from torch import Tensor
 
 from horefine.fused import FusedLoss
-from horefine.losses import contact, image, measured, prior, robust
+from horefine.losses import contact, field, image, measured, prior, robust
+from horefine.losses.fused_distance import contact_maker, field_maker, penetration_maker
 from horefine.losses.fused_masks import segmentation_maker, silhouette_maker
 from horefine.losses.fused_pairs import surface_maker, vertex_maker
 from horefine.losses.fused_pixels import code_maker, depth_maker, measured_maker, relative_maker
@@ -37,6 +38,9 @@ FUSED: Mapping[Callable[..., Tensor], Maker] = {
     robust.rendered_depth: depth_maker,
     robust.silhouette: silhouette_maker,
     contact.spring_length: spring_maker,
+    contact.penetration: penetration_maker,
+    contact.contact: contact_maker,
+    field.sdf_consistency: field_maker,
     measured.measured_depth: measured_maker,
     prior.pose_prior: pose_maker,
     prior.shape_prior: shape_maker,

