@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from PIL import Image, ImageDraw, ImageFont
 
+from horefine import draw_kernels as kernels
 from horefine.geometry import Box
 from horefine.render import Topology, render
 
@@ -42,6 +43,10 @@ OBJECT_COLOR = (0.30, 0.58, 0.86)
 _INK, _PAPER, _FAINT = (33, 37, 41), (255, 255, 255), (134, 142, 150)
 _OVERSAMPLING = 3
 _NEAR = 0.02
+_KEY = (np.array([-0.45, -0.65, -0.62]) / np.linalg.norm([-0.45, -0.65, -0.62])).astype(np.float32)
+"""Towards the key light: from the upper left behind the camera."""
+_HALF = ((_KEY + [0, 0, -1]) / np.linalg.norm(_KEY + [0, 0, -1])).astype(np.float32)
+"""Halfway between it and the eye: normals that point there shine."""
 _PALETTE = (
     "#1c7ed6",
     "#e8590c",
@@ -98,8 +103,8 @@ def paint(surfaces: Sequence[Surface], matrix: Float[ndarray, "3 3"], size: tupl
     large[:2] *= _OVERSAMPLING
     large[:2, 2] += (_OVERSAMPLING - 1) / 2
     seen = [s for s in surfaces if s.vertices[:, 2].max() > _NEAR]
-    label, nearest = np.zeros((height, width), np.int8), np.full((height, width), np.inf, np.float32)
-    color = np.zeros((height, width, 3), np.float32)
+    label, color = np.zeros((height, width), np.int8), np.zeros((*size, 3), np.float32)
+    alpha = np.zeros(size, np.float32)
     if seen:
         _, depth, values, ids = render(
             torch.tensor(np.concatenate([s.vertices for s in seen]), dtype=torch.float32),
@@ -111,28 +116,13 @@ def paint(surfaces: Sequence[Surface], matrix: Float[ndarray, "3 3"], size: tupl
             want={"depth", "values"},
         )
         assert depth is not None and values is not None and ids is not None
-        for number, surface in enumerate(seen):
-            here = depth[number].numpy()
-            front = (ids[number].numpy() >= 0) & (here < nearest)
-            nearest[front] = here[front]
-            label[front] = surfaces.index(surface) + 1
-            color[front] = _shade(values[number].numpy()[:, front].T, surface.color)
-    alpha = (label > 0).astype(np.float32)
-    return Painting(_reduce(color), _reduce(alpha[..., None])[..., 0], label)
-
-
-def _shade(normals: Float[ndarray, "P 3"], color: tuple[float, float, float]) -> Float[ndarray, "P 3"]:
-    """Linear colours under a key light from the upper left behind the camera."""
-    normals = normals / np.sqrt(np.einsum("pc,pc->p", normals, normals) + 1e-12)[:, None]
-    key = np.array([-0.45, -0.65, -0.62])
-    key = key / np.linalg.norm(key)
-    half = key + np.array([0.0, 0.0, -1.0])
-    toward = normals @ np.stack([key, half / np.linalg.norm(half)], 1).astype(np.float32)
-    diffuse, shine = np.maximum(toward, 0).T
-    for _ in range(5):  # to the 32nd power
-        shine = shine * shine
-    light = 0.72 * diffuse + 0.30 * (0.5 - 0.5 * normals[:, 1]) + 0.13  # the sky is towards minus y
-    return light[:, None] * _linear(np.array(color, np.float32)) + 0.10 * shine[:, None]
+        linear = np.array([_linear(np.array(s.color, np.float32)) for s in seen], np.float32)
+        numbers = np.array([surfaces.index(s) + 1 for s in seen], np.int8)
+        kernels.shade(
+            ids.numpy(), depth.numpy(), values.numpy(), linear, numbers, _KEY, _HALF, _OVERSAMPLING,
+            color, alpha, label,
+        )  # fmt: skip
+    return Painting(color, alpha, label)
 
 
 def overlay(photo: Image.Image, painting: Painting, opacity: float = 0.85) -> Image.Image:

@@ -8,9 +8,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = (  # lowest first; modules of one package (losses, render, ...) may import one another
-    ("errors", "processes", "overlap"),
+    ("errors", "processes", "overlap", "cluster"),
     ("geometry", "adam"),
-    ("assets", "cache", "distance_kernels", "jacobian_kernels", "normal_kernels", "hand_kernels", "anatomy"),
+    ("assets", "cache", "distance_kernels", "draw_kernels", "jacobian_kernels", "normal_kernels", "hand_kernels", "anatomy"),
     ("repair", "mano", "iteration_kernels"),
     ("distance", "object_meshing"),
     ("mesh_file", "intersection", "object_shapes", "symmetry"),
@@ -29,7 +29,7 @@ FLOORS = (  # lowest first; modules of one package (losses, render, ...) may imp
     ("fused_objective",),
     ("iteration",),
     ("inverse_kinematics",),
-    ("normal_equations",),
+    ("normal_equations", "posing"),
     ("levenberg_marquardt",),
     ("curvature",),
     ("config", "configs"),
