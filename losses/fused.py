@@ -13,11 +13,12 @@ from collections.abc import Callable, Mapping
 from torch import Tensor
 
 from horefine.fused import FusedLoss
-from horefine.losses import contact, field, image, measured, prior, robust
+from horefine.losses import appearance, contact, field, image, measured, prior, robust, sequence
+from horefine.losses.fused_clip import temporal_maker
 from horefine.losses.fused_distance import contact_maker, field_maker, penetration_maker
 from horefine.losses.fused_masks import segmentation_maker, silhouette_maker
 from horefine.losses.fused_pairs import surface_maker, vertex_maker
-from horefine.losses.fused_pixels import code_maker, depth_maker, measured_maker, relative_maker
+from horefine.losses.fused_pixels import code_maker, color_maker, depth_maker, measured_maker, relative_maker
 from horefine.losses.fused_priors import (
     anatomy_maker,
     articulation_maker,
@@ -48,6 +49,8 @@ FUSED: Mapping[Callable[..., Tensor], Maker] = {
     prior.offset: offset_maker,
     prior.articulation: articulation_maker,
     prior.orientation: orientation_maker,
+    appearance.photometric: color_maker,
+    sequence.temporal: temporal_maker,
     image.segmentation: segmentation_maker,
     image.relative_depth: relative_maker,
     image.dense_mapping: vertex_maker(of_depth=False),

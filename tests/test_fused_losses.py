@@ -37,6 +37,8 @@ CASES: dict[str, tuple[dict[str, Any], ...]] = {
     "penetration": ({}, {"tolerance": 0.002, "sigma": 0.01}, {"tolerance": -0.01}),
     "contact": ({}, {"radius": 0.05, "softness": 0.004}),
     "sdf_consistency": ({}, {"sigma": 0.004, "margin": 0.005}),
+    "photometric": ({}, {"chroma": 0.1, "luminance": 0.2, "light": 0.1, "kernel": 8.0}),
+    "temporal": ({}, {"sigma": 2.0, "kernel": 3.0}, {"kernel": 0.0}),
     "measured_depth": ({}, {"repeats": 3.0, "kernel": 0.0, "sigma": 0.02}),
     "relative_depth": ({}, {"reduction": "sum"}, {"literal": True}),
     "dense_mapping": ({}, {"threshold": 0.03, "reduction": "mean"}),
