@@ -43,10 +43,6 @@ OBJECT_COLOR = (0.30, 0.58, 0.86)
 _INK, _PAPER, _FAINT = (33, 37, 41), (255, 255, 255), (134, 142, 150)
 _OVERSAMPLING = 3
 _NEAR = 0.02
-_KEY = (np.array([-0.45, -0.65, -0.62]) / np.linalg.norm([-0.45, -0.65, -0.62])).astype(np.float32)
-"""Towards the key light: from the upper left behind the camera."""
-_HALF = ((_KEY + [0, 0, -1]) / np.linalg.norm(_KEY + [0, 0, -1])).astype(np.float32)
-"""Halfway between it and the eye: normals that point there shine."""
 _PALETTE = (
     "#1c7ed6",
     "#e8590c",
@@ -94,6 +90,16 @@ class Painting:
     alpha: Float[ndarray, "H W"]
     labels: Int[ndarray, "h w"]
     """At the oversampled size: which surface is seen (1, 2, ...), 0 for none."""
+
+
+def _unit(*vector: float) -> ndarray:
+    return (np.array(vector) / np.linalg.norm(vector)).astype(np.float32)
+
+
+_KEY = _unit(-0.45, -0.65, -0.62)
+"""Towards the key light: from the upper left behind the camera."""
+_HALF = _unit(*(_KEY - [0.0, 0.0, 1.0]).tolist())
+"""Halfway between it and the eye: normals that point there shine."""
 
 
 def paint(surfaces: Sequence[Surface], matrix: Float[ndarray, "3 3"], size: tuple[int, int]) -> Painting:
