@@ -16,17 +16,18 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
-import scipy.linalg
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from horefine.factors import chart_for
+from horefine import normal_kernels
 from horefine.jacobian import chart_matrix
 from horefine.losses.forms import DenseRows, Form
 from horefine.losses.squares import SQUARES
 from horefine.normal_equations import Workspace, normal_equations
 from horefine.objective import Objective, options_of
+from horefine.posing import moved, posed
+from horefine.render.cpu import _over_items as over_images
 from horefine.scene import Pose, Scene
 from horefine.tangent import CHARTS
 
@@ -93,7 +94,7 @@ def minimise(
         report: called with the number of steps after each.
         variables: keys of ``scene.FACTORS`` that are solved for too; the pose has those factors.
     """
-    walk = _Walker.begin(objective, scene_of(pose), damping, tuple(variables))
+    walk = _Walker.begin(objective, posed(scene_of(pose)), damping, tuple(variables))
     values, best_step = [], torch.zeros(len(pose), dtype=torch.long)
     for step in range(steps):
         values.append(walk.values)
@@ -145,8 +146,8 @@ class _Walker:
     def step(self, scene_of: Callable[[Pose], Scene]) -> _Walker:
         """Tries one step for every image that is not done."""
         total = torch.stack(list(self.values.values())).sum(0)
-        delta = _solve(self.normal, self.right, self.damping, self.done, self.options).to(total)
-        tried = scene_of(chart_for("tangent", self.variables).move(self.scene, delta))
+        delta = _solve(self.normal, self.right, self.damping, self.done, self.options)
+        tried = posed(scene_of(moved(self.scene, delta, self.variables)))
         smooth = torch.stack([form.cost(tried) for form in self.forms.values()]).sum(0)
         taken = (smooth < total) & ~self.done
         damping = torch.where(taken, (self.damping * EASE).clamp(min=LEAST), self.damping * self.harder)
@@ -171,23 +172,14 @@ def _solve(
     normal: np.ndarray, right: np.ndarray, damping: Tensor, done: Tensor, options: Damping
 ) -> Float[Tensor, "B P"]:
     """The damped step of each image, no turn longer than ``options.turn``; zero for images that are done."""
-    steps = np.zeros_like(right)
-    free = np.setdiff1d(np.arange(right.shape[1]), options.still)
-    for i, (relative, over) in enumerate(zip(damping.tolist(), done.tolist(), strict=True)):
-        if over or not np.isfinite(normal[i]).all():
-            continue
-        own = normal[i][np.ix_(free, free)]
-        diagonal = np.diagonal(own)
-        damped = own + np.diag(relative * diagonal + 1e-9 * (diagonal.mean() + 1e-12))
-        try:
-            steps[i, free] = -scipy.linalg.cho_solve(
-                scipy.linalg.cho_factor(damped, check_finite=False), right[i, free]
-            )
-        except np.linalg.LinAlgError:  # too little damping for these numbers: the zero step is refused, it gets more
-            continue
-        turns = np.concatenate([steps[i, 3:51].reshape(16, 3), steps[i, None, 64:67]])
-        steps[i] *= min(1.0, options.turn / max(np.linalg.norm(turns, axis=1).max(), 1e-12))
-    return torch.from_numpy(steps)
+    step, free = np.empty_like(right), np.setdiff1d(np.arange(right.shape[1]), options.still)
+    relative, over = damping.double().numpy(), done.numpy()
+
+    def work(first: int, last: int) -> None:
+        normal_kernels.damped_steps(first, last, normal, right, relative, over, free, float(options.turn), step)
+
+    over_images(work, len(right))
+    return torch.from_numpy(step)
 
 
 def _choose(mask: Tensor, yes: Pose, no: Pose) -> Pose:

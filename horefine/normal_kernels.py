@@ -14,7 +14,7 @@ import math
 import numpy as np
 from numba import njit
 
-__all__ = ["add_dense", "add_points", "mark_points", "take_to_chart"]
+__all__ = ["add_dense", "add_points", "damped_steps", "mark_points", "take_to_chart"]
 
 _jit = njit(cache=True, nogil=True, error_model="numpy", fastmath={"nsz", "arcp", "contract", "reassoc"})
 HAND, COLUMNS = 61, 67
@@ -202,3 +202,67 @@ def take_to_chart(whole, hand_ray, object_ray, normal, right):
             normal[i, j] = whole[i, j]
         normal[63, j], normal[2, j] = along + deep, along
         right[j] = whole[COLUMNS, j]
+
+
+@_jit
+def _cholesky(a, x):
+    """Solves ``a y = x`` in place by the lower triangle of ``a``, which is spoilt; False where it is not positive."""
+    size = len(x)
+    for j in range(size):
+        own = a[j]
+        for i in range(j):
+            other, total = a[i], own[i]
+            for k in range(i):
+                total -= own[k] * other[k]
+            own[i] = total / other[i]
+        total, rest = own[j], x[j]
+        for k in range(j):
+            total -= own[k] * own[k]
+            rest -= own[k] * x[k]
+        if not total > 0:
+            return False
+        own[j] = math.sqrt(total)
+        x[j] = rest / own[j]
+    for j in range(size - 1, -1, -1):
+        x[j] /= a[j, j]
+        value, own = x[j], a[j]
+        for k in range(j):
+            x[k] -= value * own[k]
+    return True
+
+
+@_jit
+def damped_steps(first, last, normal, right, damping, done, free, turn, step):
+    """Writes ``-(J'J + D)^-1 J'r`` of images ``first`` to ``last`` that are not ``done``; else, and where it breaks, 0.
+
+    D is ``damping`` times the diagonal and a little. ``free``: columns that move. No joint turns more than ``turn``.
+    """
+    size = len(free)
+    a, x = np.empty((size, size)), np.empty(size)
+    for i in range(first, last):
+        step[i] = 0.0
+        if done[i]:
+            continue
+        trace, finite = 0.0, True
+        for j in range(size):
+            trace += normal[i, free[j], free[j]]
+            x[j] = -right[i, free[j]]
+            for k in range(j + 1):
+                a[j, k] = normal[i, free[j], free[k]]
+                finite &= math.isfinite(a[j, k])
+        if not finite:
+            continue
+        for j in range(size):
+            a[j, j] += damping[i] * a[j, j] + 1e-9 * (trace / size + 1e-12)
+        if not _cholesky(a, x):  # too little damping for these numbers: the zero step is refused, it gets more
+            continue
+        for j in range(size):
+            step[i, free[j]] = x[j]
+        longest = 0.0
+        for j in range(17):
+            at = 3 + 3 * j if j < 16 else 64
+            longest = max(longest, step[i, at] ** 2 + step[i, at + 1] ** 2 + step[i, at + 2] ** 2)
+        longest = math.sqrt(longest)
+        if longest > turn:
+            for p in range(step.shape[1]):
+                step[i, p] *= turn / longest
