@@ -31,12 +31,12 @@ def test_shading_is_what_numpy_says() -> None:
     ids = rng.integers(-1, 3, shape).astype(np.int32)
     depth, normals = rng.random(shape).astype(np.float32) + 0.3, rng.normal(size=(2, 3, *shape[1:])).astype(np.float32)
     colors, numbers = rng.random((2, 3)).astype(np.float32), np.array([2, 1], np.int8)
-    key, half = (v / np.linalg.norm(v) for v in (np.array([-0.4, -0.6, -0.6]), np.array([-0.2, -0.3, -0.9])))
+    towards = np.array([-0.4, -0.6, -0.6]), np.array([-0.2, -0.3, -0.9])
+    key, half = (v / np.linalg.norm(v) for v in towards)
     color, alpha = np.full((*SIZE, 3), 9, np.float32), np.full(SIZE, 9, np.float32)
     labels = np.full(shape[1:], 9, np.int8)
-    shade(
-        ids, depth, normals, colors, numbers, *(v.astype(np.float32) for v in (key, half)), FACTOR, color, alpha, labels
-    )
+    key32, half32 = key.astype(np.float32), half.astype(np.float32)
+    shade(ids, depth, normals, colors, numbers, key32, half32, FACTOR, color, alpha, labels)
     wanted = twin(ids, depth, normals, colors, numbers, key, half)
     assert np.allclose(color, wanted[0], atol=1e-5) and np.allclose(alpha, wanted[1], atol=1e-6)
     assert np.array_equal(labels, wanted[2]) and {0, 1, 2} == set(labels.ravel().tolist())
