@@ -7,7 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from evaluate_folders import HAND, NAMES, PLACES, Arrays, arrays, findings, scaled, three_folders, true_poses, write
+from evaluate_folders import (
+    HAND,
+    NAMES,
+    PLACES,
+    Arrays,
+    arrays,
+    findings,
+    photographs,
+    scaled,
+    three_folders,
+    true_poses,
+    write,
+)  # fmt: skip
 from scipy.spatial.transform import Rotation
 
 from horefine import Mesh, Pose
@@ -115,6 +127,14 @@ def test_bad_systems_are_not_suspected(scene: tuple[Path, Path, Path], tmp_path:
     """Large random errors are errors, no misunderstanding."""
     folder = write(tmp_path / "poses", disturb(true_poses(), 20 + seed, 45, 80, 25, model=HAND))
     assert findings(scene[0], folder).mistakes == ()
+
+
+def test_radians_near_nothing_are_not_called_degrees(tmp_path: Path) -> None:
+    """Objects that are hardly turned, and a system that turns each by a radian or two: less would be better, always."""
+    truth = dataclasses.replace(true_poses(), object_rotvec=torch.zeros(len(NAMES), 3))
+    folder = photographs(tmp_path / "truth", truth, ("mug", "mug"))
+    wrong = dataclasses.replace(truth, object_rotvec=torch.randn(8, 3, generator=torch.Generator().manual_seed(3)))
+    assert findings(folder, write(tmp_path / "poses", wrong)).mistakes == ()
 
 
 def test_joints_in_another_order_are_named(scene: tuple[Path, Path, Path], tmp_path: Path) -> None:

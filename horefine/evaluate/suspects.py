@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -69,7 +70,13 @@ def _gl_rotation(part: str) -> Change:
 
 
 def _degrees(pose: Pose, mesh: Mesh, hand: HandModel) -> Pose:
-    return replace(pose, hand_rotvec=torch.deg2rad(pose.hand_rotvec), object_rotvec=torch.deg2rad(pose.object_rotvec))
+    """Only where an angle is too large for radians: what is small anyway would come nearer to a truth near zero."""
+
+    def meant(rotvec: Tensor) -> Tensor:
+        large = rotvec.norm(dim=-1).reshape(len(rotvec), -1).amax(1) > 2 * math.pi
+        return torch.where(large.reshape(-1, *[1] * (rotvec.ndim - 1)), torch.deg2rad(rotvec), rotvec)
+
+    return replace(pose, hand_rotvec=meant(pose.hand_rotvec), object_rotvec=meant(pose.object_rotvec))
 
 
 def _wrist_given(pose: Pose, mesh: Mesh, hand: HandModel) -> Pose:
