@@ -6,6 +6,7 @@ import functools
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -13,8 +14,9 @@ from torch import Tensor
 from horefine.anatomy import JOINT_ORDERS, JOINTS
 from horefine.contact_truth import NO_ANCHOR, region_anchors
 from horefine.hand import HandModel
-from horefine.losses.contact import inside_depth, palmar_distances
-from horefine.losses.forms import PointRows, Rows, gather, kernel_weight
+from horefine.losses import touch_kernels
+from horefine.losses.contact import palmar_distances
+from horefine.losses.forms import PointRows, Rows, array, gather, point_rows, sized_turn
 from horefine.losses.surfaces import hand_surface
 from horefine.scene import Contact, Scene
 
@@ -36,8 +38,8 @@ class SpringSquares:
     """``spring_length``: one residual for each spring, its kernel 1."""
 
     anchor: Int[Tensor, "B S"]
-    end: Int[Tensor, "B S"]
-    """Object vertex."""
+    local: Float[Tensor, "B S 3"]
+    """The object's vertex, object frame."""
     length: Float[Tensor, "B S"]
     """That the elasticity says, metres."""
     weight: Float[Tensor, "B S"]
@@ -47,29 +49,26 @@ class SpringSquares:
     def freeze(self, scene: Scene) -> SpringSquares:
         return self
 
-    def _stretch(self, scene: Scene) -> tuple[Tensor, Tensor, Tensor]:
-        """Residual, direction from the object to the hand, and the object's end."""
-        anchors = gather(scene.hand_model.anchors(scene.hand.vertices), self.anchor)
-        end = gather(scene.object, self.end)
-        span = anchors - end
-        distance = span.norm(dim=-1)
-        return (distance - self.length) / self.sigma, span / distance.clamp(min=1e-9)[..., None], end
+    def _look(self, scene: Scene, sloped: bool) -> tuple[Tensor, PointRows]:
+        """Cost, and rows (0 unless ``sloped``)."""
+        like, model, pose = array(self.weight), scene.hand_model, scene.pose
+        total, new = np.zeros(len(like)), functools.partial(np.zeros, dtype=like.dtype)
+        values, slope = new((*like.shape, 1)), new((*like.shape, 1, 3))
+        wrench, share, weight = new((*like.shape, 1, 6)), new((*like.shape, 3)), new(like.shape)
+        point = np.zeros((*like.shape, 3), np.int64)
+        touch_kernels.springs(
+            array(scene.hand.vertices), array(model.anchor_faces), array(model.anchor_weights), array(self.anchor),
+            array(self.local), sized_turn(scene), array(pose.object_transl), array(scene.object_center),
+            array(self.length), like, float(self.sigma), sloped, total, values, slope, wrench, point, share, weight,
+        )  # fmt: skip
+        parts = (values, slope, wrench, point, share, weight)
+        return torch.from_numpy(total).to(self.weight.dtype), point_rows(*parts)
 
     def cost(self, scene: Scene) -> Float[Tensor, "B"]:
-        square = self._stretch(scene)[0].square()
-        return (self.weight * square / (1 + square)).sum(1)
+        return self._look(scene, False)[0]
 
     def rows(self, scene: Scene) -> list[Rows]:
-        values, along, end = self._stretch(scene)
-        slope = along / self.sigma
-        arm = end - scene.object_center[:, None]
-        wrench = torch.cat([-slope, -torch.linalg.cross(arm, slope)], -1)
-        model = scene.hand_model
-        first, second = model.anchor_weights[self.anchor].unbind(-1)
-        share = torch.stack([1 - first - second, first, second], -1)
-        weight = self.weight * kernel_weight(values.square(), 1.0)
-        point = model.anchor_faces[self.anchor]
-        return [PointRows(values[..., None], slope[..., None, :], wrench[..., None, :], point, share, weight)]
+        return [self._look(scene, True)[1]]
 
 
 def spring_squares(
@@ -87,7 +86,8 @@ def spring_squares(
     weights = weight * valid / flat.sum(1, keepdim=True).clamp(min=1)
     anchor = chosen.flatten(1).gather(1, order).clamp(max=NO_ANCHOR - 1)
     end = torch.div(order, chosen.shape[2], rounding_mode="floor")
-    return SpringSquares(anchor, end, told.flatten(1).gather(1, order), weights, sigma)
+    local = gather(scene.features.object.vertices, end)
+    return SpringSquares(anchor, local, told.flatten(1).gather(1, order), weights, sigma)
 
 
 @dataclass(frozen=True)
@@ -154,24 +154,37 @@ class PenetrationSquares:
     def freeze(self, scene: Scene) -> PenetrationSquares:
         return self
 
+    def _look(self, scene: Scene, sloped: bool) -> tuple[Tensor, tuple[np.ndarray, ...]]:
+        """Cost; and values, slopes, wrenches and weights of the rows (0 unless ``sloped``)."""
+        surface, area, hand = hand_surface(scene.hand_model), sunk_area(scene.hand_model), scene.hand
+        grid, size = scene.features.object.grid, scene.pose.object_scale
+        like, shape = array(hand.vertices), (len(hand.vertices), len(area))
+        total, new = np.zeros(len(like)), functools.partial(np.zeros, dtype=like.dtype)
+        rows = (new((*shape, 1)), new((*shape, 1, 3)), new((*shape, 1, 6)), new(shape))
+        touch_kernels.penetration(
+            like, array(hand.joints), array(surface.balls), array(surface.ring), array(surface.radius), array(area),
+            array(scene.object_rotation), array(torch.ones_like(hand.joints[:, 0, 0]) if size is None else size),
+            array(scene.pose.object_transl), array(scene.object_center), array(grid.values), array(grid.origin),
+            array(grid.spacing), float(self.sigma), float(self.tolerance), float(self.weight), sloped, total,
+            rows[0], rows[1], rows[2], rows[3],
+        )  # fmt: skip
+        return torch.from_numpy(total).to(hand.vertices.dtype), rows
+
     def cost(self, scene: Scene) -> Float[Tensor, "B"]:
-        depth, area, _ = inside_depth(scene, self.tolerance)
-        return self.weight * ((depth / self.sigma).square() @ area)
+        return self._look(scene, False)[0]
 
     def rows(self, scene: Scene) -> list[Rows]:
-        depth, area, points = inside_depth(scene, self.tolerance)
-        slope = -outward(scene, points) / self.sigma
-        arm = points - scene.object_center[:, None]
-        wrench = -torch.cat([slope, torch.linalg.cross(arm, slope)], -1)
-        weight = self.weight * area * (depth > 0)
-        point, share = hand_points(scene.hand_model)
-        batch = (len(depth), -1, -1)
-        return [
-            PointRows(
-                (depth / self.sigma)[..., None], slope[..., None, :], wrench[..., None, :],
-                point.expand(batch), share.expand(batch), weight,
-            )
-        ]  # fmt: skip
+        values, slope, wrench, weight = map(torch.from_numpy, self._look(scene, True)[1])
+        point, share = (part.expand(len(values), -1, -1) for part in hand_points(scene.hand_model))
+        return [PointRows(values, slope, wrench, point, share, weight)]
+
+
+@functools.lru_cache(maxsize=4)
+def sunk_area(model: HandModel) -> Float[Tensor, "N"]:
+    """Square centimetres of hand that each vertex and each inner ball stands for (``contact.inside_depth``)."""
+    surface = hand_surface(model)
+    share = (surface.area.sum() / len(surface.radius)).expand(len(surface.radius))
+    return torch.cat([surface.area, share]) * 1e4
 
 
 @functools.lru_cache(maxsize=4)

@@ -28,7 +28,9 @@ __all__ = [
     "known",
     "observed_rows",
     "packed_vertices",
+    "point_rows",
     "robust_cost",
+    "sized_turn",
     "spread_of",
     "stretch_of",
     "values_at",
@@ -170,8 +172,19 @@ def observed_rows(
 
 
 def array(value: Tensor) -> np.ndarray:
-    """The numbers of a tensor in C order, for a kernel."""
-    return value.detach().contiguous().numpy()
+    """The numbers of a tensor without a graph in C order, for a kernel."""
+    return value.numpy() if value.is_contiguous() else value.contiguous().numpy()
+
+
+def point_rows(*parts: np.ndarray) -> PointRows:
+    """Rows of arrays, in the order of the fields."""
+    return PointRows(*map(torch.from_numpy, parts))
+
+
+def sized_turn(scene: Scene) -> Float[np.ndarray, "B 3 3"]:
+    """What takes directions of the mesh to the camera's axes: the object's rotation, times its size."""
+    turn, size = scene.object_rotation, scene.pose.object_scale
+    return array(turn if size is None else turn * size[:, None, None])
 
 
 def known(confidence: Float[Tensor, "B 2 N"] | None, like: Float[Tensor, "B 2 N"]) -> np.ndarray:

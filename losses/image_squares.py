@@ -21,6 +21,7 @@ from horefine.losses.forms import (
     observed_rows,
     packed_vertices,
     robust_cost,
+    sized_turn,
     spread_of,
     stretch_of,
 )
@@ -70,14 +71,13 @@ class PairSquares:
 
     def see(self, scene: Scene, sloped: bool) -> Observed:
         """Residuals; their slopes and the points (as the given camera sees them) are 0 unless ``sloped``."""
-        pairs, used, turn = self.pairs, array(self.used), scene.object_rotation
-        if scene.pose.object_scale is not None:
-            turn = turn * scene.pose.object_scale[:, None, None]
+        pairs, used = self.pairs, array(self.used)
         values = np.zeros((*used.shape, 2 if self.flat else 1), used.dtype)
         slope, point = np.zeros((*values.shape, 3), used.dtype), np.zeros((*used.shape, 3), used.dtype)
         row_kernels.see_pairs(
             array(scene.hand.vertices), array(pairs.vertices), array(pairs.barycentric), array(self.local),
-            array(turn), array(scene.pose.object_transl), stretch_of(scene), array(pairs.pixel), array(pairs.depth),
+            sized_turn(scene), array(scene.pose.object_transl), stretch_of(scene), array(pairs.pixel),
+            array(pairs.depth),
             array(scene.features.camera.matrix), array(scene.object_center), used, self.flat, sloped,
             values, slope, point,
         )  # fmt: skip

@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from horefine.anatomy import anatomy_angles
 from horefine.geometry import axis_angle_to_matrix, matrix_to_axis_angle, skew
-from horefine.losses import prior
-from horefine.losses.forms import COLUMNS, DenseRows, Rows
+from horefine.losses import prior, touch_kernels
+from horefine.losses.forms import COLUMNS, DenseRows, Rows, array
 from horefine.scene import FACTORS, Scene
 
 __all__ = [
@@ -35,25 +36,30 @@ __all__ = [
 class AnglePrior:
     """``pose_prior`` and ``articulation``: one row for each angle of each finger joint."""
 
-    expected: Float[Tensor, "*B 15 3"]
+    expected: Float[Tensor, "B 15 3"]
     sigma: Float[Tensor, "15 3"]
     weight: float
 
     def freeze(self, scene: Scene) -> AnglePrior:
         return self
 
+    def _look(self, scene: Scene, sloped: bool) -> tuple[Tensor, DenseRows]:
+        """Cost, and rows (0 unless ``sloped``)."""
+        expected, batch = array(self.expected), len(self.expected)
+        total, values = np.zeros(batch), np.zeros((batch, 45), expected.dtype)
+        matrix = np.zeros((batch, 45, COLUMNS), expected.dtype)
+        touch_kernels.joint_angles(
+            array(scene.pose.hand_rotvec), array(scene.hand_model.axes), expected, array(self.sigma),
+            float(self.weight), sloped, total, values, matrix,
+        )  # fmt: skip
+        rows = DenseRows(torch.from_numpy(values), torch.from_numpy(matrix))
+        return torch.from_numpy(total).to(self.expected.dtype), rows
+
     def cost(self, scene: Scene) -> Float[Tensor, "B"]:
-        return self.weight * ((prior.joint_angles(scene) - self.expected) / self.sigma).square().sum((1, 2))
+        return self._look(scene, False)[0]
 
     def rows(self, scene: Scene) -> list[Rows]:
-        angles, slope = joint_angle_slopes(scene)
-        root = self.weight**0.5
-        values = root * (angles - self.expected) / self.sigma
-        matrix = torch.zeros(*values.shape, COLUMNS, dtype=values.dtype, device=values.device)
-        blocks = matrix[..., 6:51].unflatten(-1, (15, 3))  # B, 15 joints, 3 angles, 15 joints, 3 turns
-        joints = torch.arange(15, device=values.device)
-        blocks[:, joints, :, joints] = (root * slope / self.sigma[..., None]).transpose(0, 1)
-        return [DenseRows(values.flatten(1), matrix.flatten(1, 2))]
+        return [self._look(scene, True)[1]]
 
 
 def joint_angle_slopes(scene: Scene) -> tuple[Float[Tensor, "B 15 3"], Float[Tensor, "B 15 3 3"]]:
@@ -78,7 +84,8 @@ def joint_angle_slopes(scene: Scene) -> tuple[Float[Tensor, "B 15 3"], Float[Ten
 
 def pose_prior_squares(scene: Scene, weight: float, *, width: float, **_: Any) -> AnglePrior:
     low, high = scene.hand_model.limits.unbind(-1)
-    return AnglePrior(prior.relaxed_angles(scene.hand_model), width * (high - low) / 4, weight)
+    relaxed = prior.relaxed_angles(scene.hand_model).expand(len(scene.pose), -1, -1)
+    return AnglePrior(relaxed.contiguous(), width * (high - low) / 4, weight)
 
 
 def articulation_squares(scene: Scene, weight: float, *, sigma: float, **_: Any) -> AnglePrior:
