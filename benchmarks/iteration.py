@@ -1,109 +1,210 @@
-"""What one iteration of refinement costs and where: a batch of 8, maps of 64x64, every loss of the recipe.
+"""What one iteration of Adam costs and where, fused beside eager: maps of 64x64, every loss of the recipe in each step.
 
-    python -m benchmarks.iteration --config adam --batch 8 --threads 2
+    python -m benchmarks.iteration                       # adam and song2022, batches of 1 and 16
+    python -m benchmarks.iteration --config adam --batch 8 --threads 1
 
-``refine`` is the whole call with 300 steps, all the losses of the recipe switched on in every step; below it one step
-is taken apart: posing, rendering, each loss (forward alone, hand and pictures being there), all forward and backward,
-moving.
+Stages are timed in processor time (both threads count), eager and fused in turns within one run, medians, milliseconds
+an image. ``a step`` is one of many in a row, with all that belongs to it; ``300 steps`` is the whole call of ``refine``
+(fused alone). Eager losses are timed forward alone (their way back is in ``forward and backward``), fused ones give both.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 
-from benchmarks._common import seconds, write_result
-from horefine import Config, load_config, load_hand, refine
+from benchmarks._common import write_result
+from horefine import Config, Pose, load_config, load_hand, refine
 from horefine.adam import Adam
 from horefine.config import Optimizer, Stage
 from horefine.data.maps import disturb
 from horefine.data.synthetic import benchmark_scenes
+from horefine.descent import Eager, Search
+from horefine.factors import chart_for
+from horefine.fused_objective import Fused, fused_losses
+from horefine.iteration import descend
 from horefine.objective import Objective, prepare, usable
 from horefine.render import make_renderer
-from horefine.scene import Scene
-from horefine.tangent import CHARTS, flat_rates
+from horefine.scene import Features, Scene
+from horefine.tangent import flat_rates
+
+TARGETS = {"a step": {1: 1.2, 16: 0.35}, "300 steps": {1: 500.0, 16: 150.0}}
+"""Milliseconds an image (wall, two quiet cores) by batch."""
+Work = Callable[[], object]
 
 
-def parts(name: str, batch: int, repeats: int) -> dict[str, float]:
-    """Milliseconds of each part of one step, median."""
-    truth, features = benchmark_scenes(batch, 4000)
-    model, config = load_hand(), load_config(name)
-    pose = disturb(truth, 1, model=model, object_center=features.object.center)
-    renderer = make_renderer(model.faces, model.codes, features.object, features.camera)
-    terms = usable(config.terms(), features)
-    leaf = pose.map(lambda value: value.requires_grad_())
+@dataclass(frozen=True)
+class Case:
+    """A recipe on a batch, settled at a disturbed start."""
 
-    def fresh() -> Scene:
-        return Scene(leaf, pose.detach(), features, model, renderer)
+    config: Config
+    pose: Pose
+    features: Features
+    objective: Objective
+    scene_of: Callable[[Pose], Scene]
+    fused: Fused
+    eager: Eager
 
-    found = {"prepare (once)": seconds(lambda: prepare(terms, features, model), repeats=3, warm=1)[0]}
-    objective = Objective(terms, prepare(terms, features, model)).settle(fresh())
-    ready = fresh()
+    @staticmethod
+    def of(name: str, batch: int) -> Case:
+        """On held-out synthetic scenes."""
+        truth, features = benchmark_scenes(batch, 4000)
+        model, config = load_hand(), load_config(name)
+        assert isinstance(config.optimizer, Optimizer)
+        pose = disturb(truth, 1, model=model, object_center=features.object.center)
+        renderer = make_renderer(model.faces, model.codes, features.object, features.camera)
+        terms = usable(config.terms(), features)
+
+        def scene_of(there: Pose) -> Scene:
+            return Scene(there, pose, features, model, renderer)
+
+        objective = Objective(terms, prepare(terms, features, model)).settle(scene_of(pose))
+        losses, parameters = fused_losses(objective, scene_of(pose)), config.optimizer.parameters
+        fused = Fused.of(objective, losses, scene_of, pose, parameters)
+        fused.evaluate(pose)
+        return Case(
+            config, pose, features, objective, scene_of, fused, Eager(objective, scene_of, chart_for(parameters))
+        )
+
+
+def in_turns(works: Mapping[str, Work], repeats: int, inner: int) -> dict[str, float]:
+    """Processor time of one call of each, milliseconds: median of ``repeats`` rounds of all in turns."""
+    times: dict[str, list[float]] = {name: [] for name in works}
+    for round_ in range(repeats + 1):  # the first compiles and warms
+        for name, work in works.items():
+            start = time.process_time()
+            for _ in range(inner):
+                work()
+            if round_:
+                times[name].append((time.process_time() - start) / inner * 1e3)
+    return {name: float(np.median(values)) for name, values in times.items()}
+
+
+def eager_stages(case: Case) -> dict[str, Work]:
+    """The stages of an eager step."""
+    leaf = case.pose.map(lambda value: value.detach().requires_grad_())
+    ready = case.scene_of(leaf)
     _ = ready.hand, ready.object, ready.render
-    found["pose hand and object"] = seconds(lambda: (fresh().hand, fresh().object), repeats=repeats)[0]
-    found["render"] = seconds(lambda: renderer(ready.hand.vertices, ready.object), repeats=repeats)[0]
-    for key in terms:
-        alone = Objective({key: objective.terms[key]}, objective.inputs)
-        found[f"loss {key}"] = seconds(lambda alone=alone: alone.evaluate(ready), repeats=repeats)[0]
+    chart, gradient = case.eager.chart, leaf.map(lambda value: torch.ones_like(value)).detach()
+    adam = Adam(flat_rates(case.config.rates, case.pose.hand_transl, chart.blocks))
 
-    def forward() -> torch.Tensor:
-        return torch.stack(list(objective.evaluate(fresh()).values())).sum()
-
-    values = [value for _, value in leaf.items()]
-
-    def both() -> object:
-        return torch.autograd.grad(forward(), values, allow_unused=True)
-
-    found["all losses, forward"] = seconds(forward, repeats=repeats)[0]
-    found["all losses, forward and backward"] = seconds(both, repeats=repeats)[0]
-    assert isinstance(config.optimizer, Optimizer)  # main has said so
-    chart = CHARTS[config.optimizer.parameters]()
-    adam = Adam(flat_rates(config.optimizer.rates, pose.hand_transl, chart.blocks))
-    gradient = leaf.map(lambda value: torch.ones_like(value)).detach()
+    def posed() -> object:
+        scene = case.scene_of(leaf)
+        return scene.hand, scene.object
 
     def move() -> object:
         with torch.no_grad():
             return chart.move(ready, adam.step(chart.gradient(ready, gradient)))
 
-    found["gradient to chart, Adam, move"] = seconds(move, repeats=repeats)[0]
-    return {key: value * 1e3 for key, value in found.items()}
+    works: dict[str, Work] = {
+        "pose hand and object": posed,
+        "render": lambda: case.scene_of(leaf).renderer(ready.hand.vertices, ready.object),
+    }
+    for name in case.objective.terms:
+        alone = replace(case.objective, terms={name: case.objective.terms[name]})
+        works[f"loss {name}"] = lambda alone=alone: alone.evaluate(ready)
+    return works | {"gradient to chart, Adam, move": move, "forward and backward": lambda: case.eager.evaluate(leaf)}
 
 
-def whole(name: str, batch: int, steps: int) -> float:
-    """Seconds an image of ``refine`` with every loss in every one of ``steps`` steps."""
-    recipe = load_config(name)
+def fused_stages(case: Case) -> dict[str, Work]:
+    """The stages of a fused step, on one thread."""
+    fused, batch = case.fused, len(case.pose)
+    posed, pull, values = fused.posed, fused.pull, np.zeros((len(fused.names), batch))
 
-    def everything(count: int) -> Config:
-        return recipe.model_copy(update={"stages": {"all": Stage(steps=count, losses=list(recipe.terms()))}})
+    works: dict[str, Work] = {
+        "pose hand and object": lambda: fused.place(0, batch),
+        "render": lambda: fused.drawing.draw(0, batch),
+    }
+    for row, loss in fused.losses:
+        works[f"loss {fused.names[row]}"] = lambda row=row, loss=loss: loss.add(posed, pull, values[row], 0, batch)
+    return works | {
+        "pulls to chart": lambda: fused.collect(0, batch),
+        "forward and backward": lambda: (fused.add(values, 0, batch), fused.add_rest(values)),
+    }
 
-    truth, features = benchmark_scenes(batch, 4000)
-    pose = disturb(truth, 1, model=load_hand(), object_center=features.object.center)
-    refine(pose, features, everything(3))  # compiles
-    start = time.perf_counter()
-    refine(pose, features, everything(steps))
-    return (time.perf_counter() - start) / batch
+
+def search_of(case: Case, steps: int, fused: bool = True) -> Search:
+    """As many steps as the recipe would make them."""
+    options = case.config.optimizer
+    assert isinstance(options, Optimizer)
+    return Search([0.1] * steps, case.config.rates, options.parameters, options.betas, options.epsilon, fused=fused)
+
+
+def steps_in_a_row(case: Case, steps: int, fused: bool) -> tuple[float, float]:
+    """Wall and processor milliseconds of one step of ``steps``; what a stage begins with is left out."""
+    wall, processor = [], []
+    for count in (2, 2 + steps):
+        start = time.perf_counter(), time.process_time()
+        descend(case.objective, case.pose, case.scene_of, search_of(case, count, fused))
+        wall.append(time.perf_counter() - start[0])
+        processor.append(time.process_time() - start[1])
+    return (wall[1] - wall[0]) / steps * 1e3, (processor[1] - processor[0]) / steps * 1e3
+
+
+def whole(case: Case, steps: int) -> tuple[float, float]:
+    """Wall and processor milliseconds of ``refine`` with every loss in every one of ``steps`` steps."""
+    stages = {"all": Stage(steps=steps, losses=list(case.config.terms()))}
+    config = case.config.model_copy(update={"stages": stages})
+    refine(case.pose, case.features, config.one_step())
+    start = time.perf_counter(), time.process_time()
+    refine(case.pose, case.features, config)
+    return (time.perf_counter() - start[0]) * 1e3, (time.process_time() - start[1]) * 1e3
+
+
+def take_apart(name: str, batch: int, options: argparse.Namespace) -> list[dict[str, object]]:
+    """Rows of one recipe and batch, milliseconds an image."""
+    case, rows = Case.of(name, batch), []
+    eager, fused = eager_stages(case), fused_stages(case)
+    parts = {}
+    for part in dict.fromkeys([*eager, *fused]):
+        ways = {way: works[part] for way, works in (("eager", eager), ("fused", fused)) if part in works}
+        parts[part] = in_turns(ways, options.repeats, max(1, 8 // batch))
+    for part, found in parts.items():
+        rows.append({"recipe": name, "batch": batch, "part": part, **_row(found, batch)})
+    step = {way: steps_in_a_row(case, count, way == "fused") for way, count in (("eager", 4), ("fused", 60))}
+    call = {"fused": whole(case, options.steps)}
+    for part, found in (("a step", step), (f"{options.steps} steps", call)):
+        rows.append({
+            "recipe": name, "batch": batch, "part": part, **_row({way: ms[1] for way, ms in found.items()}, batch),
+            "fused, wall": found["fused"][0] / batch, "target, wall": TARGETS.get(part, {}).get(batch, ""),
+        })  # fmt: skip
+    return rows
+
+
+def _row(found: Mapping[str, float], batch: int) -> dict[str, object]:
+    eager, fused = (found[way] / batch if way in found else None for way in ("eager", "fused"))
+    ratio = eager / fused if eager is not None and fused else ""
+    blank = ["" if value is None else value for value in (eager, fused)]
+    return {"eager": blank[0], "fused": blank[1], "ratio": ratio, "fused, wall": "", "target, wall": ""}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="adam")
-    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--config", nargs="+", default=["adam", "song2022"])
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 16])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--repeats", type=int, default=7)
     options = parser.parse_args()
-    if load_config(options.config).optimizer.name != "adam":
-        parser.error(f"--config {options.config}: takes no steps of Adam, which is what is taken apart here; try adam")
+    for name in options.config:
+        if load_config(name).optimizer.name != "adam":
+            parser.error(f"--config {name}: takes no steps of Adam, which is what is taken apart here; try adam")
     torch.set_num_threads(options.threads)
-    total = whole(options.config, options.batch, options.steps)
-    rows: list[dict[str, object]] = [{"part": f"refine, {options.steps} steps, an image", "ms": total * 1e3}]
-    rows += [{"part": part, "ms": ms} for part, ms in parts(options.config, options.batch, options.repeats).items()]
-    for row in rows:
-        print(f"{row['part']:40s} {row['ms']:9.2f} ms", flush=True)
-    note = f"batch {options.batch}, 64x64 maps, {options.threads} thread(s); parts are of the whole batch"
-    write_result("iteration", vars(options), rows=rows, notes=[note])
+    rows = []
+    for name in options.config:
+        for batch in options.batch:
+            rows += take_apart(name, batch, options)
+            print(f"{name}, batch {batch}: done", flush=True)
+    notes = [
+        f"milliseconds an image, processor time unless it says wall; 64x64 maps, {options.threads} thread(s)",
+        "eager losses forward alone, fused ones with their gradient; stages of a fused step on one thread",
+    ]
+    write_result("iteration", vars(options), rows=rows, notes=notes)
 
 
 if __name__ == "__main__":

@@ -113,19 +113,29 @@ class Fused:
 
     def add(self, values: Float[np.ndarray, "L B"], first: int, last: int) -> None:
         """Adds the fused losses of images ``first`` to ``last - 1`` to ``values`` (zero) and writes ``gradient``."""
-        posed, pull = self.posed, self.pull
-        self.poser.pose(posed, first, last)
-        kernels.place_objects(
-            first, last, posed.object_rotvec, posed.object_transl, self.points, self.box,
-            posed.object_turn, posed.object_center, posed.object,
-        )  # fmt: skip
+        pull = self.pull
+        self.place(first, last)
         self.drawing.draw(first, last)
         kernels.clear(
             first, last, pull.hand, pull.joints, pull.turns, pull.shape, pull.transl, pull.force, pull.torque,
             pull.object_transl, pull.masks, self.drawing.masks,
         )  # fmt: skip
         for row, loss in self.losses:
-            loss.add(posed, pull, values[row], first, last)
+            loss.add(self.posed, pull, values[row], first, last)
+        self.collect(first, last)
+
+    def place(self, first: int, last: int) -> None:
+        """Poses hands and objects."""
+        posed = self.posed
+        self.poser.pose(posed, first, last)
+        kernels.place_objects(
+            first, last, posed.object_rotvec, posed.object_transl, self.points, self.box,
+            posed.object_turn, posed.object_center, posed.object,
+        )  # fmt: skip
+
+    def collect(self, first: int, last: int) -> None:
+        """Takes what was pulled on to the coordinates of the chart: writes ``gradient`` and ``middle``."""
+        posed, pull = self.posed, self.pull
         self.drawing.pull(pull, first, last)
         self.poser.pull(posed, pull, first, last, self.drawing.on_hand)
         kernels.pull_objects(
