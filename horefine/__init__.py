@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from horefine.objects import embedded_object
     from horefine.refinement import Refinement, refine
     from horefine.scene import Contact, Features, Pose, Scene
+    from horefine.stream import refine_stream
 
 _HOMES = {
     "Camera": "geometry",
@@ -41,6 +42,7 @@ _HOMES = {
     "load_hand": "hand",
     "refine": "refinement",
     "refine_clip": "clip",
+    "refine_stream": "stream",
 }
 
 __all__ = [
@@ -59,6 +61,7 @@ __all__ = [
     "load_hand",
     "refine",
     "refine_clip",
+    "refine_stream",
 ]
 
 

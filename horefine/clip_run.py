@@ -154,7 +154,7 @@ def _refined(job: Job, items: list[Item], failed: list[Outcome], digest: str) ->
     written = []
     for row, item in enumerate(items):
         item.sample = dataclasses.replace(item.sample, image=job.dataset[item.index].image)
-        for outcome in write_all(job, [item], _row(found, row), [abouts[row]]):
+        for outcome in write_all(job, [item], found.frames[row], [abouts[row]]):
             (failed if outcome.status == "failed" else written).append(outcome)
             yield outcome
         item.sample = dataclasses.replace(item.sample, image=item.sample.image[:, :1, :1].clone())
@@ -195,17 +195,6 @@ def _refine(job: Job, items: Sequence[Item], seconds: Tensor) -> ClipRefinement:
             times=seconds, hand_model=job.model, renderer=job.renderer, seed=job.seed, batch=max(job.batch_size, 8),
             progress=lambda done, total: job.check(), complete=completion(job, features),
         )  # fmt: skip
-
-
-def _row(found: ClipRefinement, row: int) -> Any:
-    """One frame's result, as a batch of one."""
-    whole = found.frames
-    sigma = None if whole.sigma is None else whole.sigma.map(lambda value: value[row : row + 1])
-    return dataclasses.replace(
-        whole, pose=whole.pose[row], initial=whole.initial[row], best_step=whole.best_step[row : row + 1],
-        history={name: values[:, row : row + 1] for name, values in whole.history.items()},
-        status=whole.status[row : row + 1], reason=whole.reason[row : row + 1], sigma=sigma,
-    )  # fmt: skip
 
 
 def _motion(job: Job, items: Sequence[Item], found: ClipRefinement, frames: Tensor) -> dict[str, Any]:

@@ -52,6 +52,18 @@ class Refinement:
     sigma: Sigmas | None = None
     """How sure ``pose`` is by the objective's curvature; None on a GPU."""
 
+    def __len__(self) -> int:
+        return len(self.pose)
+
+    def __getitem__(self, image: int) -> Refinement:
+        """One image's result (B = 1)."""
+        rows = slice(image, image + 1 or None)
+        return Refinement(
+            self.pose[image], self.initial[image], {name: values[:, rows] for name, values in self.history.items()},
+            self.best_step[rows], self.status[rows], self.reason[rows],
+            None if self.sigma is None else self.sigma.map(lambda value: value[rows]),
+        )  # fmt: skip
+
 
 def refine(
     pose: Pose,
