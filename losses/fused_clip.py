@@ -17,7 +17,8 @@ from horefine.scene import Neighbours, Scene
 
 __all__ = ["FusedClip", "temporal_maker"]
 
-_jit = njit(cache=True, nogil=True, error_model="numpy", fastmath={"nsz", "arcp", "contract", "reassoc"})
+_WAYS = {"nogil": True, "error_model": "numpy", "fastmath": {"nsz", "arcp", "contract", "reassoc"}}
+_jit, _inline_jit = njit(cache=True, **_WAYS), njit(forceinline=True, **_WAYS)
 
 
 @_jit
@@ -31,7 +32,7 @@ def _apart(points, expected):
     return total / points.shape[0]
 
 
-@_jit
+@_inline_jit
 def _cost(square, kernel):
     """Robust cost of a square, and its slope."""
     share = 1 / (1 + square * kernel)

@@ -13,11 +13,12 @@ from numba import njit
 
 __all__ = ["pull_contact", "pull_fields", "pull_penetration"]
 
-_jit = njit(cache=True, nogil=True, error_model="numpy", fastmath={"nsz", "arcp", "contract", "reassoc"})
+_WAYS = {"nogil": True, "error_model": "numpy", "fastmath": {"nsz", "arcp", "contract", "reassoc"}}
+_jit, _inline_jit = njit(cache=True, **_WAYS), njit(forceinline=True, **_WAYS)
 ZERO, ONE, TWO, TINY = np.float32(0), np.float32(1), np.float32(2), np.float32(1e-12)
 
 
-@_jit
+@_inline_jit
 def _between(grid, i, j, k, x, y, z):
     """Value and slopes, per node, at a place within the cell (i, j, k)."""
     a, b = grid[i, j, k], grid[i, j, k + 1]
@@ -31,13 +32,13 @@ def _between(grid, i, j, k, x, y, z):
     return low + x * (high - low), high - low, by_y, low_z + x * (high_z - low_z)
 
 
-@_jit
+@_inline_jit
 def _node(index, last):
     """The node before a place along an axis; one that is there even where the place is not a number."""
     return max(min(int(index), last - 1), 0)
 
 
-@_jit
+@_inline_jit
 def _sample(grid, origin, spacing, x, y, z):
     """Signed distance, its slopes, and how far outside the grid the point is (``DistanceGrid.sample``)."""
     last = grid.shape[0] - 1
@@ -60,7 +61,7 @@ def _sample(grid, origin, spacing, x, y, z):
     return value, sx * inverse, sy * inverse, sz * inverse, ZERO, ZERO, ZERO
 
 
-@_jit
+@_inline_jit
 def _local(turn, transl, x, y, z):
     """A camera-frame point in the object's frame."""
     x, y, z = x - transl[0], y - transl[1], z - transl[2]
@@ -71,7 +72,7 @@ def _local(turn, transl, x, y, z):
     )
 
 
-@_jit
+@_inline_jit
 def _turned(turn, x, y, z):
     """A direction of the object's frame in the camera frame."""
     return (
@@ -81,7 +82,7 @@ def _turned(turn, x, y, z):
     )
 
 
-@_jit
+@_inline_jit
 def _push(x, y, z, gx, gy, gz, center, force, torque):
     """What pulls with (gx, gy, gz) on the point pulls on the object the other way."""
     rx, ry, rz = x - center[0], y - center[1], z - center[2]
@@ -211,7 +212,7 @@ def pull_contact(
         values[b] += total
 
 
-@_jit
+@_inline_jit
 def _miss(grid, origin, spacing, x, y, z, per_sigma, per_margin):
     """How far a point is off the zero level, 0 to 1, and its slope; one over sigma and margin, squared."""
     value, sx, sy, sz, ox, oy, oz = _sample(grid, origin, spacing, x, y, z)

@@ -26,82 +26,121 @@ from horefine.scene import Scene
 
 __all__ = ["FusedPairs", "surface_maker", "vertex_maker"]
 
-_jit = njit(cache=True, nogil=True, error_model="numpy", fastmath={"nsz", "arcp", "contract", "reassoc"})
+_WAYS = {"nogil": True, "error_model": "numpy", "fastmath": {"nsz", "arcp", "contract", "reassoc"}}
+_jit, _inline_jit = njit(cache=True, **_WAYS), njit(forceinline=True, **_WAYS)
 ZERO, ONE, TWO = np.float32(0), np.float32(1), np.float32(2)
 X, Y, Z, U, V, DEPTH, PIXEL_SCALE, DEPTH_SCALE = range(8)
 """Columns of the table: shares of three vertices (hand) or place in the object's frame, pixel, depth, scales."""
 
 
-@_jit
-def _told(x, y, z, root, camera, table, n, bounds, weights):
-    """Cost of a point and its slope: x, y, z, and that along z which is the depth's."""
-    cost, gx, gy, gz, deep = ZERO, ZERO, ZERO, ZERO, ZERO
-    scale = table[n, PIXEL_SCALE]
+@_inline_jit
+def _row(table, n):
+    """A row as numbers: an array that is handed on to where branches are is counted in and out at every row."""
+    return (
+        table[n, 0], table[n, 1], table[n, 2], table[n, 3], table[n, 4], table[n, 5], table[n, 6], table[n, 7],
+    )  # fmt: skip
+
+
+@_inline_jit
+def _told(x, y, z, root, camera, row, bounds, weights):
+    """Costs of a point, in the picture and in depth, and its slope: x, y, z, and that along z which is the depth's."""
+    pixels, depths, gx, gy, gz, deep = ZERO, ZERO, ZERO, ZERO, ZERO, ZERO
+    scale = row[PIXEL_SCALE]
     if scale > ZERO:
         inverse = ONE / z
         px, py = x * inverse, y * inverse
-        du, dv = px * camera[0] + camera[2] - table[n, U], py * camera[1] + camera[3] - table[n, V]
+        du, dv = px * camera[0] + camera[2] - row[U], py * camera[1] + camera[3] - row[V]
         square = scale * (du * du + dv * dv)
         share = ONE / (ONE + square * bounds[0])
-        cost = weights[0] * square * share
+        pixels = weights[0] * square * share
         slope = TWO * weights[0] * scale * share * share * inverse
         gx, gy = slope * du * camera[0], slope * dv * camera[1]
         gz = -(gx * px + gy * py)
-    scale = table[n, DEPTH_SCALE]
+    scale = row[DEPTH_SCALE]
     if scale > ZERO:
-        gap = z - root - table[n, DEPTH]
+        gap = z - root - row[DEPTH]
         square = scale * gap * gap
         share = ONE / (ONE + square * bounds[1])
-        cost += weights[1] * square * share
+        depths = weights[1] * square * share
         deep = TWO * weights[1] * scale * share * share * gap
-    return cost, gx, gy, gz + deep, deep
+    return pixels, depths, gx, gy, gz + deep, deep
+
+
+@_jit
+def _pull_hand(points, corners, table, first, last, root, camera, bounds, weights, pull):
+    """Costs of rows ``first`` to ``last - 1``, in the picture and in depth, and their slope to the root's depth."""
+    flat, deep, rooted = 0.0, 0.0, 0.0
+    for place in range(first, last):
+        n = np.uintp(place)
+        row = _row(table, n)
+        a, b, c = np.uintp(corners[n, 0]), np.uintp(corners[n, 1]), np.uintp(corners[n, 2])
+        one, two, three = row[X], row[Y], row[Z]
+        x = one * points[a, 0] + two * points[b, 0] + three * points[c, 0]
+        y = one * points[a, 1] + two * points[b, 1] + three * points[c, 1]
+        z = one * points[a, 2] + two * points[b, 2] + three * points[c, 2]
+        pixels, depths, gx, gy, gz, slope = _told(x, y, z, root, camera, row, bounds, weights)
+        flat, deep, rooted = flat + pixels, deep + depths, rooted + slope
+        pull[a, 0] += one * gx
+        pull[a, 1] += one * gy
+        pull[a, 2] += one * gz
+        pull[b, 0] += two * gx
+        pull[b, 1] += two * gy
+        pull[b, 2] += two * gz
+        pull[c, 0] += three * gx
+        pull[c, 1] += three * gy
+        pull[c, 2] += three * gz
+    return flat, deep, rooted
+
+
+@_jit
+def _pull_object(turn, transl, table, first, last, center, camera, bounds, weights, force, torque):
+    """The same for the object, which is pulled on as a whole."""
+    flat, deep, rooted = 0.0, 0.0, 0.0
+    fx, fy, fz, tx, ty, tz = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+    for place in range(first, last):
+        n = np.uintp(place)
+        row = _row(table, n)
+        one, two, three = row[X], row[Y], row[Z]
+        x = turn[0, 0] * one + turn[0, 1] * two + turn[0, 2] * three + transl[0]
+        y = turn[1, 0] * one + turn[1, 1] * two + turn[1, 2] * three + transl[1]
+        z = turn[2, 0] * one + turn[2, 1] * two + turn[2, 2] * three + transl[2]
+        pixels, depths, gx, gy, gz, slope = _told(x, y, z, center[2], camera, row, bounds, weights)
+        flat, deep, rooted = flat + pixels, deep + depths, rooted + slope
+        ax, ay, az = x - center[0], y - center[1], z - center[2]
+        fx, fy, fz = fx + gx, fy + gy, fz + gz
+        tx, ty, tz = tx + (ay * gz - az * gy), ty + (az * gx - ax * gz), tz + (ax * gy - ay * gx)
+    force[0] += fx
+    force[1] += fy
+    force[2] += fz
+    torque[0] += tx
+    torque[1] += ty
+    torque[2] += tz
+    return flat, deep, rooted
 
 
 @_jit
 def _pull_pairs(
     first, last, hand, turn, transl, center, camera, start, corners, table, bounds, weights,
-    values, pull, force, torque,
+    pixel_values, depth_values, pull, force, torque,
 ):  # fmt: skip
     """Adds cost and gradient of images ``first`` to ``last - 1``.
 
     Rows ``start[b, 0]`` to ``start[b, 1]`` of ``corners`` and ``table`` are the hand's, those up to ``start[b, 2]`` the
     object's. ``bounds``: one over the squares of the kernels of pixels and of depths; 0 for plain squares.
     """
+    bound, weight = (bounds[0], bounds[1]), (weights[0], weights[1])
     for b in range(first, last):
-        root, total, rooted = center[b, 2], 0.0, 0.0
-        for n in range(start[b, 0], start[b, 1]):
-            i, j, k = corners[n, 0], corners[n, 1], corners[n, 2]
-            one, two, three = table[n, X], table[n, Y], table[n, Z]
-            x = one * hand[b, i, 0] + two * hand[b, j, 0] + three * hand[b, k, 0]
-            y = one * hand[b, i, 1] + two * hand[b, j, 1] + three * hand[b, k, 1]
-            z = one * hand[b, i, 2] + two * hand[b, j, 2] + three * hand[b, k, 2]
-            cost, gx, gy, gz, deep = _told(x, y, z, root, camera[b], table, n, bounds, weights)
-            total += cost
-            rooted += deep
-            for v, share in ((i, one), (j, two), (k, three)):
-                pull[b, v, 0] += share * gx
-                pull[b, v, 1] += share * gy
-                pull[b, v, 2] += share * gz
-        fx, fy, fz, tx, ty, tz = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
-        own = turn[b]
-        for n in range(start[b, 1], start[b, 2]):
-            one, two, three = table[n, X], table[n, Y], table[n, Z]
-            x = own[0, 0] * one + own[0, 1] * two + own[0, 2] * three + transl[b, 0]
-            y = own[1, 0] * one + own[1, 1] * two + own[1, 2] * three + transl[b, 1]
-            z = own[2, 0] * one + own[2, 1] * two + own[2, 2] * three + transl[b, 2]
-            cost, gx, gy, gz, deep = _told(x, y, z, root, camera[b], table, n, bounds, weights)
-            total += cost
-            rooted += deep
-            ax, ay, az = x - center[b, 0], y - center[b, 1], z - root
-            fx, fy, fz = fx + gx, fy + gy, fz + gz
-            tx, ty, tz = tx + (ay * gz - az * gy), ty + (az * gx - ax * gz), tz + (ax * gy - ay * gx)
-        values[b] += total
-        force[b, 0] += fx
-        force[b, 1] += fy
-        force[b, 2] += fz - rooted
-        torque[b, 0] += tx
-        torque[b, 1] += ty
-        torque[b, 2] += tz
+        lens = camera[b, 0], camera[b, 1], camera[b, 2], camera[b, 3]
+        flat, deep, rooted = _pull_hand(
+            hand[b], corners, table, start[b, 0], start[b, 1], center[b, 2], lens, bound, weight, pull[b]
+        )
+        more_flat, more_deep, more_rooted = _pull_object(
+            turn[b], transl[b], table, start[b, 1], start[b, 2], center[b], lens, bound, weight,
+            force[b], torque[b],
+        )  # fmt: skip
+        pixel_values[b] += flat + more_flat
+        depth_values[b] += deep + more_deep
+        force[b, 2] -= rooted + more_rooted
 
 
 @dataclass(frozen=True)
@@ -125,7 +164,7 @@ class FusedPairs:
         _pull_pairs(
             first, last, posed.hand, posed.object_turn, posed.object_transl, posed.object_center, self.camera,
             self.start, self.corners, self.table, self.bounds, self.weights,
-            values, pull.hand, pull.force, pull.torque,
+            values, values, pull.hand, pull.force, pull.torque,
         )  # fmt: skip
 
 

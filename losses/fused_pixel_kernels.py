@@ -23,7 +23,8 @@ __all__ = [
     "pull_pixels",
 ]
 
-_jit = njit(cache=True, nogil=True, error_model="numpy", fastmath={"nsz", "arcp", "contract", "reassoc"})
+_WAYS = {"nogil": True, "error_model": "numpy", "fastmath": {"nsz", "arcp", "contract", "reassoc"}}
+_jit, _inline_jit = njit(cache=True, **_WAYS), njit(forceinline=True, **_WAYS)
 ZERO, ONE, TWO = np.float32(0), np.float32(1), np.float32(2)
 THIRD = np.float32(1 / 3)
 GRAZING = np.float32(1e-3)
@@ -35,9 +36,21 @@ CODE_BOUND, DEPTH_BOUND, CODE_UNSEEN, DEPTH_UNSEEN, ROOTED, FARTHEST = range(6)
 below the object's centre, the depth of the empty background (0: none)."""
 
 
-@_jit
+# An array that is handed on to where branches are is counted in and out at every pixel, which costs more than the
+# arithmetic: helpers with branches take numbers and tuples of numbers.
+
+
+@_inline_jit
+def _row(table, n):
+    """A row of the table as numbers."""
+    return (
+        table[n, 0], table[n, 1], table[n, 2], table[n, 3], table[n, 4], table[n, 5], table[n, 6], table[n, 7],
+    )  # fmt: skip
+
+
+@_inline_jit
 def _hit(points, a, b, c, dx, dy):
-    """Two sides of the face at its corner A, A, the normal n, n.d and the barycentrics of B and C."""
+    """Corner A, two sides of the face there, the normal n, n.d, the barycentrics of B and C, and the ray's x and y."""
     ax, ay, az = points[a, 0], points[a, 1], points[a, 2]
     ux, uy, uz = points[b, 0] - ax, points[b, 1] - ay, points[b, 2] - az
     wx, wy, wz = points[c, 0] - ax, points[c, 1] - ay, points[c, 2] - az
@@ -46,52 +59,53 @@ def _hit(points, a, b, c, dx, dy):
     ex, ey, ez = ay - az * dy, az * dx - ax, ax * dy - ay * dx
     one = (wx * ex + wy * ey + wz * ez) / along
     two = -(ux * ex + uy * ey + uz * ez) / along
-    return ax, ay, az, ux, uy, uz, wx, wy, wz, nx, ny, nz, along, one, two
+    return ax, ay, az, ux, uy, uz, wx, wy, wz, nx, ny, nz, along, one, two, dx, dy
 
 
-@_jit
-def _painted(one, two):
-    """Shares of the three corners in what is painted."""
+@_inline_jit
+def _painted(values, a, b, c, one, two):
+    """Three values at the hit, as painted, and how they differ at the second and the third corner from the first."""
     second, third = min(max(one, ZERO), ONE), min(max(two, ZERO), ONE)
-    return max(ONE - second - third, ZERO), second, third
+    first = max(ONE - second - third, ZERO)
+    v0, v1, v2 = values[a, 0], values[a, 1], values[a, 2]
+    s0, s1, s2 = values[b, 0], values[b, 1], values[b, 2]
+    t0, t1, t2 = values[c, 0], values[c, 1], values[c, 2]
+    seen = (
+        first * v0 + second * s0 + third * t0, first * v1 + second * s1 + third * t1,
+        first * v2 + second * s2 + third * t2,
+    )  # fmt: skip
+    return seen, (s0 - v0, s1 - v1, s2 - v2), (t0 - v0, t1 - v1, t2 - v2)
 
 
-@_jit
-def _code_pull(codes, a, b, c, one, two, table, n, settings, weight):
+@_inline_jit
+def _code_pull(painted, row, settings, weight):
     """Cost of the code seen, and its slope to the barycentrics of the second and the third corner."""
-    scale = table[n, CODE_SCALE]
-    if scale <= ZERO:
-        return ZERO, ZERO, ZERO
-    first, second, third = _painted(one, two)
-    r0 = first * codes[a, 0] + second * codes[b, 0] + third * codes[c, 0] - table[n, RED]
-    r1 = first * codes[a, 1] + second * codes[b, 1] + third * codes[c, 1] - table[n, GREEN]
-    r2 = first * codes[a, 2] + second * codes[b, 2] + third * codes[c, 2] - table[n, BLUE]
+    seen, second, third = painted
+    scale, r0, r1, r2 = row[CODE_SCALE], seen[0] - row[RED], seen[1] - row[GREEN], seen[2] - row[BLUE]
     square = scale * (r0 * r0 + r1 * r1 + r2 * r2)
     share = ONE / (ONE + square * settings[CODE_BOUND])
     slope = TWO * weight * scale * share * share
-    by_second = r0 * (codes[b, 0] - codes[a, 0]) + r1 * (codes[b, 1] - codes[a, 1]) + r2 * (codes[b, 2] - codes[a, 2])
-    by_third = r0 * (codes[c, 0] - codes[a, 0]) + r1 * (codes[c, 1] - codes[a, 1]) + r2 * (codes[c, 2] - codes[a, 2])
-    return weight * square * share, slope * by_second, slope * by_third
+    by_second = slope * (r0 * second[0] + r1 * second[1] + r2 * second[2])
+    by_third = slope * (r0 * third[0] + r1 * third[1] + r2 * third[2])
+    return weight * square * share, by_second, by_third
 
 
-@_jit
-def _depth_pull(z, table, n, settings, weight):
-    """Cost of a depth and its slope."""
-    scale = table[n, DEPTH_SCALE]
-    if scale <= ZERO:
-        return ZERO, ZERO
-    gap = z - table[n, DEPTH]
+@_inline_jit
+def _depth_pull(z, row, settings, weight):
+    """Cost of a depth and its slope; nothing where the row has none."""
+    scale, gap = row[DEPTH_SCALE], z - row[DEPTH]
     square = scale * gap * gap
     share = ONE / (ONE + square * settings[DEPTH_BOUND])
     return weight * square * share, TWO * weight * scale * share * share * gap
 
 
-@_jit
-def _face_pull(ax, ay, az, ux, uy, uz, wx, wy, wz, nx, ny, nz, along, one, two, dx, dy, by_one, by_two, deep):
+@_inline_jit
+def _face_pull(hit, by_one, by_two, deep):
     """What pulls on a face's corners together, from the slopes to two barycentrics and to depth.
 
     From dw = -M^-1 dM w, M the corners as columns (:mod:`horefine.render.kernels`). Its parts are the barycentrics.
     """
+    ax, ay, az, ux, uy, uz, wx, wy, wz, nx, ny, nz, along, one, two, dx, dy = hit
     if along * along < GRAZING * GRAZING * (nx * nx + ny * ny + nz * nz) * (dx * dx + dy * dy + ONE):
         return ZERO, ZERO, ZERO
     det = nx * ax + ny * ay + nz * az
@@ -104,42 +118,92 @@ def _face_pull(ax, ay, az, ux, uy, uz, wx, wy, wz, nx, ny, nz, along, one, two, 
     )
 
 
-@_jit
-def _look(points, faces, codes, k, z, table, n, settings, code_weight, depth_weight):
-    """Cost of a pixel that sees face k at depth z (below the root), its slope there, and what pulls on the face.
-
-    The pull on the face is that on its three corners together, and their shares in it.
-    """
-    a, b, c = faces[k, 0], faces[k, 1], faces[k, 2]
-    dx, dy = table[n, X], table[n, Y]
-    ax, ay, az, ux, uy, uz, wx, wy, wz, nx, ny, nz, along, one, two = _hit(points, a, b, c, dx, dy)
-    cost, by_one, by_two = _code_pull(codes, a, b, c, one, two, table, n, settings, code_weight)
-    more, deep = _depth_pull(z, table, n, settings, depth_weight)
-    cost += more
-    gx, gy, gz = _face_pull(
-        ax, ay, az, ux, uy, uz, wx, wy, wz, nx, ny, nz, along, one, two, dx, dy, by_one, by_two, deep
-    )  # fmt: skip
-    return cost, deep, gx, gy, gz, one, two
+@_inline_jit
+def _unseen(root, row, settings, weights):
+    """Costs of a pixel where nothing is rendered, code's and depth's, and the slope to the depth there."""
+    code = weights[0] * settings[CODE_UNSEEN] if row[CODE_SCALE] > ZERO else ZERO
+    if settings[FARTHEST] > ZERO:
+        cost, deep = _depth_pull(settings[FARTHEST] - root, row, settings, weights[1])
+        return code, cost, deep
+    return code, weights[1] * settings[DEPTH_UNSEEN] if row[DEPTH_SCALE] > ZERO else ZERO, ZERO
 
 
 @_jit
-def _unseen(root, table, n, settings, code_weight, depth_weight):
-    """Cost of a pixel where nothing is rendered, and its slope to the depth there."""
-    cost = ZERO
-    if table[n, CODE_SCALE] > ZERO:
-        cost += code_weight * settings[CODE_UNSEEN]
-    if table[n, DEPTH_SCALE] > ZERO:
-        cost += depth_weight * settings[DEPTH_UNSEEN]
-        if settings[FARTHEST] > ZERO:
-            more, deep = _depth_pull(settings[FARTHEST] - root, table, n, settings, depth_weight)
-            return cost + more, deep
-    return cost, ZERO
+def _pull_hand(points, faces, codes, ids, depth, index, table, first, last, root, settings, weights, pull):
+    """Cost of codes and of depths in rows ``first`` to ``last - 1``, and their slope to the root's depth."""
+    code, deep, rooted = 0.0, 0.0, 0.0
+    for number in range(first, last):
+        n = np.uintp(number)
+        row, place = _row(table, n), np.uintp(index[n])
+        k = ids[place]
+        if k < 0:
+            cost, more, slope = _unseen(root, row, settings, weights)
+            code, deep, rooted = code + cost, deep + more, rooted + slope
+            continue
+        a, b, c = np.uintp(faces[k, 0]), np.uintp(faces[k, 1]), np.uintp(faces[k, 2])
+        hit = _hit(points, a, b, c, row[X], row[Y])
+        one, two = hit[13], hit[14]
+        by_one, by_two = ZERO, ZERO
+        if row[CODE_SCALE] > ZERO:
+            cost, by_one, by_two = _code_pull(_painted(codes, a, b, c, one, two), row, settings, weights[0])
+            code += cost
+        more, slope = _depth_pull(depth[place] - root, row, settings, weights[1])
+        deep, rooted = deep + more, rooted + slope
+        gx, gy, gz = _face_pull(hit, by_one, by_two, slope)
+        rest = ONE - one - two
+        pull[a, 0] += rest * gx
+        pull[a, 1] += rest * gy
+        pull[a, 2] += rest * gz
+        pull[b, 0] += one * gx
+        pull[b, 1] += one * gy
+        pull[b, 2] += one * gz
+        pull[c, 0] += two * gx
+        pull[c, 1] += two * gy
+        pull[c, 2] += two * gz
+    return code, deep, rooted
+
+
+@_jit
+def _pull_object(
+    points, faces, codes, ids, depth, index, table, first, last, root, settings, weights, center, force, torque
+):
+    """The same for the object, which is pulled on as a whole."""
+    code, deep, rooted = 0.0, 0.0, 0.0
+    fx, fy, fz, tx, ty, tz = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+    x, y, z = center[0], center[1], center[2]
+    for number in range(first, last):
+        n = np.uintp(number)
+        row, place = _row(table, n), np.uintp(index[n])
+        k = ids[place]
+        if k < 0:
+            cost, more, slope = _unseen(root, row, settings, weights)
+            code, deep, rooted = code + cost, deep + more, rooted + slope
+            continue
+        a, b, c, far = np.uintp(faces[k, 0]), np.uintp(faces[k, 1]), np.uintp(faces[k, 2]), depth[place]
+        hit = _hit(points, a, b, c, row[X], row[Y])
+        by_one, by_two = ZERO, ZERO
+        if row[CODE_SCALE] > ZERO:
+            cost, by_one, by_two = _code_pull(_painted(codes, a, b, c, hit[13], hit[14]), row, settings, weights[0])
+            code += cost
+        more, slope = _depth_pull(far - root, row, settings, weights[1])
+        deep, rooted = deep + more, rooted + slope
+        gx, gy, gz = _face_pull(hit, by_one, by_two, slope)
+        rx, ry, rz = far * row[X] - x, far * row[Y] - y, far - z
+        fx, fy, fz = fx + gx, fy + gy, fz + gz
+        tx, ty, tz = tx + (ry * gz - rz * gy), ty + (rz * gx - rx * gz), tz + (rx * gy - ry * gx)
+    force[0] += fx
+    force[1] += fy
+    force[2] += fz
+    torque[0] += tx
+    torque[1] += ty
+    torque[2] += tz
+    return code, deep, rooted
 
 
 @_jit
 def pull_pixels(
     first, last, hand, thing, ids, depth, center, hand_faces, faces, hand_codes, codes,
-    start, index, table, weights, settings, values, pull, force, torque,
+    start, index, table, weights, settings, code_values, depth_values, pull, force, torque,
 ):  # fmt: skip
     """Adds cost and gradient of images ``first`` to ``last - 1``.
 
@@ -148,79 +212,115 @@ def pull_pixels(
     """
     shape = (ids.shape[0], 2, ids.shape[2] * ids.shape[3])
     ids, depth = ids.reshape(shape), depth.reshape(shape)
+    numbers = settings[0], settings[1], settings[2], settings[3], settings[4], settings[5]
     for b in range(first, last):
-        root, total, rooted = settings[ROOTED] * center[b, 2], 0.0, 0.0
-        w0, w1 = weights[b, 0, 0], weights[b, 0, 1]
-        for n in range(start[b, 0], start[b, 1]):
-            k = ids[b, 0, index[n]]
-            if k < 0:
-                cost, deep = _unseen(root, table, n, settings, w0, w1)
-            else:
-                z = depth[b, 0, index[n]] - root
-                cost, deep, gx, gy, gz, one, two = _look(
-                    hand[b], hand_faces, hand_codes, k, z, table, n, settings, w0, w1
-                )  # fmt: skip
-                for v, share in ((0, ONE - one - two), (1, one), (2, two)):
-                    corner = hand_faces[k, v]
-                    pull[b, corner, 0] += share * gx
-                    pull[b, corner, 1] += share * gy
-                    pull[b, corner, 2] += share * gz
-            total += cost
-            rooted += deep
-        fx, fy, fz, tx, ty, tz = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
-        w0, w1 = weights[b, 1, 0], weights[b, 1, 1]
-        for n in range(start[b, 1], start[b, 2]):
-            k = ids[b, 1, index[n]]
-            if k < 0:
-                cost, deep = _unseen(root, table, n, settings, w0, w1)
-            else:
-                far = depth[b, 1, index[n]]
-                cost, deep, gx, gy, gz, _, _ = _look(
-                    thing[b], faces[b], codes[b], k, far - root, table, n, settings, w0, w1
-                )  # fmt: skip
-                rx, ry, rz = far * table[n, X] - center[b, 0], far * table[n, Y] - center[b, 1], far - center[b, 2]
-                fx, fy, fz = fx + gx, fy + gy, fz + gz
-                tx, ty, tz = tx + (ry * gz - rz * gy), ty + (rz * gx - rx * gz), tz + (rx * gy - ry * gx)
-            total += cost
-            rooted += deep
-        values[b] += total
-        force[b, 0] += fx
-        force[b, 1] += fy
-        force[b, 2] += fz - settings[ROOTED] * rooted
-        torque[b, 0] += tx
-        torque[b, 1] += ty
-        torque[b, 2] += tz
+        root = settings[ROOTED] * center[b, 2]
+        code, deep, rooted = _pull_hand(
+            hand[b], hand_faces, hand_codes, ids[b, 0], depth[b, 0], index, table, start[b, 0], start[b, 1],
+            root, numbers, (weights[b, 0, 0], weights[b, 0, 1]), pull[b],
+        )  # fmt: skip
+        more_code, more_deep, more_rooted = _pull_object(
+            thing[b], faces[b], codes[b], ids[b, 1], depth[b, 1], index, table, start[b, 1], start[b, 2],
+            root, numbers, (weights[b, 1, 0], weights[b, 1, 1]), center[b], force[b], torque[b],
+        )  # fmt: skip
+        code_values[b] += code + more_code
+        depth_values[b] += deep + more_deep
+        force[b, 2] -= settings[ROOTED] * (rooted + more_rooted)
+
+
+@_inline_jit
+def _logs(seen, dark):
+    """Red and blue chroma and luminance (``appearance.log_color``), and the values that have logarithms."""
+    red, green, blue = max(seen[0], ZERO) + dark, max(seen[1], ZERO) + dark, max(seen[2], ZERO) + dark
+    logs = np.float32(math.log(red)), np.float32(math.log(green)), np.float32(math.log(blue))
+    mean = (logs[0] + logs[1] + logs[2]) * THIRD
+    return logs[0] - mean, logs[2] - mean, mean, red, green, blue
 
 
 @_jit
-def _colors(thing, faces, albedo, ids, start, end, index, table, scratch, dark, offset):
+def _colors(points, faces, albedo, ids, index, table, first, last, dark, scratch):
     """First pass over an image's pixels: what colours are off by, and the values that have logarithms, in ``scratch``.
 
-    The mean of the former is the light, ``offset``; returns how many pixels show the object.
+    Returns how many pixels show the object, and the mean of what colours are off by: the light.
     """
-    offset[:] = 0.0
-    count = 0
-    for n in range(start, end):
-        k = ids[index[n]]
+    count, o0, o1, o2 = 0, 0.0, 0.0, 0.0
+    for number in range(first, last):
+        n = np.uintp(number)
+        k = ids[np.uintp(index[n])]
         if k < 0:
             continue
-        a, b, c = faces[k, 0], faces[k, 1], faces[k, 2]
-        hit = _hit(thing, a, b, c, table[n, X], table[n, Y])
-        first, second, third = _painted(hit[13], hit[14])
-        for i in range(3):
-            scratch[n, 3 + i] = max(first * albedo[a, i] + second * albedo[b, i] + third * albedo[c, i], ZERO) + dark
-        red = np.float32(math.log(scratch[n, 3]))
-        green = np.float32(math.log(scratch[n, 4]))
-        blue = np.float32(math.log(scratch[n, 5]))
-        mean = (red + green + blue) * THIRD
-        scratch[n, 0] = table[n, RED] - (red - mean)
-        scratch[n, 1] = table[n, GREEN] - (blue - mean)
-        scratch[n, 2] = table[n, BLUE] - mean
-        for i in range(3):
-            offset[i] += scratch[n, i]
-        count += 1
-    offset /= max(count, 1)
-    return count
+        a, b, c = np.uintp(faces[k, 0]), np.uintp(faces[k, 1]), np.uintp(faces[k, 2])
+        hit = _hit(points, a, b, c, table[n, X], table[n, Y])
+        seen, _, _ = _painted(albedo, a, b, c, hit[13], hit[14])
+        own = _logs(seen, dark)
+        r0, r1, r2 = table[n, RED] - own[0], table[n, GREEN] - own[1], table[n, BLUE] - own[2]
+        scratch[n, 0], scratch[n, 1], scratch[n, 2] = r0, r1, r2
+        scratch[n, 3], scratch[n, 4], scratch[n, 5] = own[3], own[4], own[5]
+        count, o0, o1, o2 = count + 1, o0 + r0, o1 + r1, o2 + r2
+    some = max(count, 1)
+    return count, np.float32(o0 / some), np.float32(o1 / some), np.float32(o2 / some)
+
+
+@_inline_jit
+def _color_pull(r0, r1, r2, red, green, blue, second, third, scales, kernel):
+    """Cost of a colour, and its slope to the barycentrics of the second and the third corner."""
+    square = (r0 * r0 + r1 * r1) * scales[0] + r2 * r2 * scales[1]
+    share = ONE / (ONE + square * kernel)
+    slope = -TWO * share * share
+    g0, g1, g2 = slope * scales[0] * r0, slope * scales[0] * r1, slope * scales[1] * r2
+    mean = (g2 - g0 - g1) * THIRD
+    by_red, by_green, by_blue = (g0 + mean) / red, mean / green, (g1 + mean) / blue
+    by_one = by_red * second[0] + by_green * second[1] + by_blue * second[2]
+    return square * share, by_one, by_red * third[0] + by_green * third[1] + by_blue * third[2]
+
+
+@_jit
+def _pull_colors(
+    points,
+    faces,
+    albedo,
+    ids,
+    index,
+    table,
+    scratch,
+    first,
+    last,
+    center,
+    offset,
+    scales,
+    kernel,
+    weight,
+    force,
+    torque,
+):
+    """Second pass: the cost of an image's pixels that show the object, and what pulls on it."""
+    total, fx, fy, fz, tx, ty, tz = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+    for number in range(first, last):
+        n = np.uintp(number)
+        k = ids[np.uintp(index[n])]
+        if k < 0:
+            continue
+        a, b, c = np.uintp(faces[k, 0]), np.uintp(faces[k, 1]), np.uintp(faces[k, 2])
+        dx, dy = table[n, X], table[n, Y]
+        hit = _hit(points, a, b, c, dx, dy)
+        _, second, third = _painted(albedo, a, b, c, hit[13], hit[14])
+        cost, by_one, by_two = _color_pull(
+            scratch[n, 0] - offset[0], scratch[n, 1] - offset[1], scratch[n, 2] - offset[2],
+            scratch[n, 3], scratch[n, 4], scratch[n, 5], second, third, scales, kernel,
+        )  # fmt: skip
+        total += cost
+        gx, gy, gz = _face_pull(hit, weight * by_one, weight * by_two, ZERO)
+        far = (hit[9] * hit[0] + hit[10] * hit[1] + hit[11] * hit[2]) / hit[12]
+        rx, ry, rz = far * dx - center[0], far * dy - center[1], far - center[2]
+        fx, fy, fz = fx + gx, fy + gy, fz + gz
+        tx, ty, tz = tx + (ry * gz - rz * gy), ty + (rz * gx - rx * gz), tz + (rx * gy - ry * gx)
+    force[0] += fx
+    force[1] += fy
+    force[2] += fz
+    torque[0] += tx
+    torque[1] += ty
+    torque[2] += tz
+    return total
 
 
 @_jit
@@ -234,46 +334,14 @@ def pull_colors(
     ``kernel``: one over its square. ``light``: what the square of the light's chroma costs for each pixel.
     """
     ids = ids.reshape((ids.shape[0], 2, ids.shape[2] * ids.shape[3]))
-    offset = np.empty(3)
     for b in range(first, last):
-        count = _colors(
-            thing[b], faces[b], albedo[b], ids[b, 1], start[b, 0], start[b, 1], index, table, scratch, scales[2], offset
+        begin, end = start[b, 0], start[b, 1]
+        count, o0, o1, o2 = _colors(
+            thing[b], faces[b], albedo[b], ids[b, 1], index, table, begin, end, scales[2], scratch
         )
-        o0, o1, o2 = np.float32(offset[0]), np.float32(offset[1]), np.float32(offset[2])
-        total = (start[b, 1] - start[b, 0] - count) / np.float64(kernel)
-        total += light * max(count, 1) * (o0 * o0 + o1 * o1)
-        fx, fy, fz, tx, ty, tz = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
-        for n in range(start[b, 0], start[b, 1]):
-            k = ids[b, 1, index[n]]
-            if k < 0:
-                continue
-            r0, r1, r2 = scratch[n, 0] - o0, scratch[n, 1] - o1, scratch[n, 2] - o2
-            square = (r0 * r0 + r1 * r1) * scales[0] + r2 * r2 * scales[1]
-            share = ONE / (ONE + square * kernel)
-            total += square * share
-            slope = -TWO * weight * share * share
-            g0, g1, g2 = slope * scales[0] * r0, slope * scales[0] * r1, slope * scales[1] * r2
-            mean = (g2 - g0 - g1) * THIRD
-            by_red, by_green, by_blue = (g0 + mean) / scratch[n, 3], mean / scratch[n, 4], (g1 + mean) / scratch[n, 5]
-            a, at, c = faces[b, k, 0], faces[b, k, 1], faces[b, k, 2]
-            own = albedo[b]
-            by_one = by_red * (own[at, 0] - own[a, 0]) + by_green * (own[at, 1] - own[a, 1])
-            by_one += by_blue * (own[at, 2] - own[a, 2])
-            by_two = by_red * (own[c, 0] - own[a, 0]) + by_green * (own[c, 1] - own[a, 1])
-            by_two += by_blue * (own[c, 2] - own[a, 2])
-            dx, dy = table[n, X], table[n, Y]
-            ax, ay, az, ux, uy, uz, wx, wy, wz, nx, ny, nz, along, one, two = _hit(thing[b], a, at, c, dx, dy)
-            gx, gy, gz = _face_pull(
-                ax, ay, az, ux, uy, uz, wx, wy, wz, nx, ny, nz, along, one, two, dx, dy, by_one, by_two, ZERO
-            )  # fmt: skip
-            far = (nx * ax + ny * ay + nz * az) / along
-            rx, ry, rz = far * dx - center[b, 0], far * dy - center[b, 1], far - center[b, 2]
-            fx, fy, fz = fx + gx, fy + gy, fz + gz
-            tx, ty, tz = tx + (ry * gz - rz * gy), ty + (rz * gx - rx * gz), tz + (rx * gy - ry * gx)
+        total = _pull_colors(
+            thing[b], faces[b], albedo[b], ids[b, 1], index, table, scratch, begin, end, center[b], (o0, o1, o2),
+            (scales[0], scales[1]), kernel, weight, force[b], torque[b],
+        )  # fmt: skip
+        total += (end - begin - count) / np.float64(kernel) + light * max(count, 1) * (o0 * o0 + o1 * o1)
         values[b] += weight * total
-        force[b, 0] += fx
-        force[b, 1] += fy
-        force[b, 2] += fz
-        torque[b, 0] += tx
-        torque[b, 1] += ty
-        torque[b, 2] += tz

@@ -61,7 +61,7 @@ class FusedPixels:
             first, last, posed.hand, posed.object, posed.ids, posed.depth, posed.object_center,
             self.hand_faces, self.faces, self.hand_codes, self.codes,
             self.start, self.index, self.table, self.weights, self.settings,
-            values, pull.hand, pull.force, pull.torque,
+            values, values, pull.hand, pull.force, pull.torque,
         )  # fmt: skip
 
 

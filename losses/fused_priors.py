@@ -33,12 +33,13 @@ __all__ = [
     "shape_maker",
 ]
 
-_jit = njit(cache=True, nogil=True, error_model="numpy", fastmath={"nsz", "arcp", "contract", "reassoc"})
+_WAYS = {"nogil": True, "error_model": "numpy", "fastmath": {"nsz", "arcp", "contract", "reassoc"}}
+_jit, _inline_jit = njit(cache=True, **_WAYS), njit(forceinline=True, **_WAYS)
 FINGERS, SHAPE, HAND, OBJECT, OBJECT_TURN, WRIST = range(6)
 """Weights of ties."""
 
 
-@_jit
+@_inline_jit
 def _beyond(angle, low, high, scale):
     """Cost and slope of an angle that should lie between two numbers."""
     excess = max(angle - high, 0.0) - max(low - angle, 0.0)
@@ -126,7 +127,7 @@ def anatomy_maker(scene: Scene, weight: float, *, variant: str, sigma: float, **
     return _angles(scene, low, high, torch.full((15, 3), weight / sigma**2))
 
 
-@_jit
+@_inline_jit
 def _half_turn(x, y, z):
     """Unit quaternion w, x, y, z of a rotation vector."""
     angle = math.sqrt(x * x + y * y + z * z)
