@@ -12,9 +12,12 @@ import dataclasses
 import json
 import logging
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from itertools import chain
 from typing import Any
+
+import torch
 
 from horefine import outcome as outcomes
 from horefine.batching import cat_features
@@ -85,9 +88,18 @@ def tidy(job: Job) -> Iterator[None]:
 
 
 def _batches(job: Job) -> Iterator[Outcome]:
-    """Batches prepared in a thread of their own, refined in this one (which Ctrl-C ends at once), written by others."""
-    with closing(beside(_prepared(job), min(job.threads, 1))) as prepared:
-        yield from ahead(_finish, _refined(job, prepared), job.threads, max(job.batch_size, 2 * job.threads))
+    """Batches prepared in a thread of their own, refined and written in others; this one waits (and heeds Ctrl-C)."""
+    with (
+        closing(beside(_prepared(job), min(job.threads, 1))) as prepared,
+        closing(ahead(lambda found: _refined(job, found), prepared, _refiners(job), job.threads)) as refined,
+    ):
+        tasks = chain.from_iterable(refined)
+        yield from ahead(_finish, tasks, job.threads, max(job.batch_size, 2 * job.threads))
+
+
+def _refiners(job: Job) -> int:
+    """Batches refined beside one another: a core each; a GPU has enough in one, and one is best left to this thread."""
+    return job.threads if job.threads > 1 and torch.device(job.device).type == "cpu" else 0
 
 
 def _prepared(job: Job) -> Iterator[Outcome | list[Item]]:
@@ -206,13 +218,11 @@ def _groups(job: Job, items: Sequence[Item]) -> Iterator[Outcome | list[Item]]:
     yield from (alike for kind in _by_recipe(ready) for alike in same_kind(kind, _recipe(job, kind[0])))
 
 
-def _refined(job: Job, prepared: Iterable[Outcome | list[Item]]) -> Iterator[Outcome | Callable[[], Outcome]]:
-    """Outcomes as they are; for each item refined the writing of its files, still to be done."""
-    for found in prepared:
-        if isinstance(found, Outcome):
-            yield found
-        else:
-            yield from _together(job, found, lambda chosen: _refine(job, chosen), deliver=True)
+def _refined(job: Job, found: Outcome | list[Item]) -> list[Outcome | Callable[[], Outcome]]:
+    """An outcome as it is; of items that are refined now the writing of each one's files, still to be done."""
+    if isinstance(found, Outcome):
+        return [found]
+    return list(_together(job, found, lambda chosen: _refine(job, chosen), deliver=True))
 
 
 def _finish(task: Outcome | Callable[[], Outcome]) -> Outcome:
