@@ -5,7 +5,8 @@
 
 Stages are timed in processor time (both threads count), eager and fused in turns within one run, medians, milliseconds
 an image. ``a step`` is one of many in a row, with all that belongs to it; ``300 steps`` is the whole call of ``refine``
-(fused alone). Eager losses are timed forward alone (their way back is in ``forward and backward``), fused ones give both.
+(fused alone). Eager losses are timed forward alone (``forward and backward`` has their way back), fused ones give both.
+Torch has one thread, or its threads would spin and count as work; fused steps take ``--threads`` from four images on.
 """
 
 from __future__ import annotations
@@ -158,6 +159,7 @@ def whole(case: Case, steps: int) -> tuple[float, float]:
 
 def take_apart(name: str, batch: int, options: argparse.Namespace) -> list[dict[str, object]]:
     """Rows of one recipe and batch, milliseconds an image."""
+    torch.set_num_threads(1)
     case, rows = Case.of(name, batch), []
     eager, fused = eager_stages(case), fused_stages(case)
     parts = {}
@@ -166,7 +168,9 @@ def take_apart(name: str, batch: int, options: argparse.Namespace) -> list[dict[
         parts[part] = in_turns(ways, options.repeats, max(1, 8 // batch))
     for part, found in parts.items():
         rows.append({"recipe": name, "batch": batch, "part": part, **_row(found, batch)})
-    step = {way: steps_in_a_row(case, count, way == "fused") for way, count in (("eager", 4), ("fused", 60))}
+    step = {"eager": steps_in_a_row(case, 4, fused=False)}
+    torch.set_num_threads(options.threads)
+    step["fused"] = steps_in_a_row(case, 60, fused=True)
     call = {"fused": whole(case, options.steps)}
     for part, found in (("a step", step), (f"{options.steps} steps", call)):
         rows.append({
@@ -194,7 +198,6 @@ def main() -> None:
     for name in options.config:
         if load_config(name).optimizer.name != "adam":
             parser.error(f"--config {name}: takes no steps of Adam, which is what is taken apart here; try adam")
-    torch.set_num_threads(options.threads)
     rows = []
     for name in options.config:
         for batch in options.batch:

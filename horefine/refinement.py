@@ -353,8 +353,8 @@ def _conclude(setting: _Setting, walk: _Walk, history: list[dict[str, Tensor]], 
     rows = zip(begin.tolist(), end.tolist(), unseen.tolist(), skipped.tolist(), strict=True)
     verdicts = [_verdict(*row, setting.config) for row in rows]
     names = dict.fromkeys(key for entry in history for key in entry)
-    missing = torch.full_like(first, 0, dtype=torch.float32).fill_(torch.nan)
-    table = {n: torch.stack([e[n][chosen] if n in e else missing for e in history]) for n in names}
+    missing = torch.full_like(ends, torch.nan)
+    table = {n: torch.stack([e.get(n, missing) for e in history])[:, chosen] for n in names}
     best = torch.where(improved, walk.best_step[chosen], 0)
     status, reason = tuple(v[0] for v in verdicts), tuple(v[1] for v in verdicts)
     sure = _sureness(setting, walk.pose, objective, chosen, torch.tensor([s == "rejected" for s in status]))
