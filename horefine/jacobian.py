@@ -31,6 +31,8 @@ class HandTables:
 
     template: Float[np.ndarray, "V3"]
     basis: Float[np.ndarray, "145 V3"]
+    directions: Float[np.ndarray, "V 3 10"]
+    """How each shape value moves a vertex of the flat hand: the first rows of ``basis``, by vertex."""
     flat_joints: Float[np.ndarray, "16 3"]
     shape_joints: Float[np.ndarray, "10 16 3"]
     parents: Int[np.ndarray, "16"]
@@ -64,7 +66,8 @@ def hand_tables(model: HandModel) -> HandTables:
     corrected = np.argwhere((correctives != 0).any((2, 3)))
     parents = np.asarray(model.parents, np.int64)
     return HandTables(
-        array(model.template).reshape(-1), basis, array(model.flat_joints),
+        array(model.template).reshape(-1), basis,
+        np.ascontiguousarray(basis[:10].reshape(10, -1, 3).transpose(1, 2, 0)), array(model.flat_joints),
         array(model.shape_joints).reshape(10, 16, 3), parents,
         np.ascontiguousarray(np.take_along_axis(weights, bones, 1)), np.ascontiguousarray(bones.astype(np.int64)),
         corrected.astype(np.int64), np.ascontiguousarray(correctives[tuple(corrected.T)]),
@@ -97,7 +100,8 @@ def hand_jacobian(
     """
     wanted = np.ones(len(points), np.bool_) if wanted is None else wanted
     kernels.hand_jacobian(
-        rotations, shape, transl, tables.template, tables.basis, tables.flat_joints, tables.shape_joints,
+        rotations, shape, transl, tables.template, tables.basis, tables.directions,
+        tables.flat_joints, tables.shape_joints,
         tables.parents, tables.weights, tables.bones, tables.corrected, tables.correctives, wanted,
         points, out,
     )  # fmt: skip

@@ -137,6 +137,7 @@ def hand_jacobian(
     transl,
     template,
     basis,
+    directions,
     flat_joints,
     shape_joints,
     parents,
@@ -150,7 +151,8 @@ def hand_jacobian(
 ):
     """Positions and slopes of the 778 vertices and the 16 joints of one hand.
 
-    ``rotations`` 16x3x3; ``template`` 3V and ``basis`` 145x3V as in HandModel; ``bones``, ``weights`` VxQ the bones of
+    ``rotations`` 16x3x3; ``template`` 3V and ``basis`` 145x3V as in HandModel, its first ten rows also
+    as ``directions`` Vx3x10; ``bones``, ``weights`` VxQ the bones of
     each vertex; ``correctives`` Nx9x3 the pose correctives that are not zero, ``corrected`` Nx2 their vertex and finger
     joint (0 to 14), by vertex. Writes ``points`` (V+16)x3, camera frame, and ``out`` (V+16)x3x61: translation, turn of
     the whole hand about the centroid of its vertices (camera axes), 15 finger turns (each in its own frame), shape.
@@ -203,10 +205,11 @@ def hand_jacobian(
                     for a in range(3):
                         chain[j, a] += y[a]
                     j = parents[j]
+            grown = directions[v]
             for a in range(3):
                 b0, b1, b2 = blend[a, 0], blend[a, 1], blend[a, 2]
                 for k in range(10):
-                    own[a, 51 + k] += b0 * basis[k, 3 * v] + b1 * basis[k, 3 * v + 1] + b2 * basis[k, 3 * v + 2]
+                    own[a, 51 + k] += b0 * grown[0, k] + b1 * grown[1, k] + b2 * grown[2, k]
             while pair < corrected.shape[0] and corrected[pair, 0] < v:
                 pair += 1
             while pair < corrected.shape[0] and corrected[pair, 0] == v:

@@ -148,7 +148,8 @@ class _Walker:
         total = torch.stack(list(self.values.values())).sum(0)
         delta = _solve(self.normal, self.right, self.damping, self.done, self.options)
         tried = posed(scene_of(moved(self.scene, delta, self.variables)))
-        smooth = torch.stack([form.cost(tried) for form in self.forms.values()]).sum(0)
+        costs = {name: form.cost(tried) for name, form in self.forms.items()}
+        smooth = torch.stack(list(costs.values())).sum(0)
         taken = (smooth < total) & ~self.done
         damping = torch.where(taken, (self.damping * EASE).clamp(min=LEAST), self.damping * self.harder)
         harder = torch.where(taken, torch.full_like(self.harder, 4.0), self.harder * 2)
@@ -157,7 +158,10 @@ class _Walker:
             return replace(self, damping=damping, harder=harder, done=done, improved=taken)
         scene = tried if taken.all() else _chosen(taken, tried, self.scene)
         forms = {name: form.freeze(scene) for name, form in self.forms.items()}
-        values = {name: form.cost(scene) for name, form in forms.items()}
+        values = {
+            name: _where(taken, costs[name], self.values[name]) if form is self.forms[name] else form.cost(scene)
+            for name, form in forms.items()  # a form that stays the same has no other cost than the step was tried with
+        }
         total = torch.stack(list(values.values())).sum(0)
         normal_equations(scene, forms, taken & ~done, self.work, self.normal, self.right, self.variables)
         improved = taken & (total < self.lowest)

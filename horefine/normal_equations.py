@@ -16,12 +16,15 @@ from horefine import jacobian_kernels as kernels
 from horefine import normal_kernels
 from horefine.factors import border, dense_border, value_slopes
 from horefine.geometry import axis_angle_to_matrix
-from horefine.jacobian import chart_matrix, hand_jacobian, hand_tables
+from horefine.jacobian import HandTables, chart_matrix, hand_jacobian, hand_tables
 from horefine.losses.forms import DenseRows, EdgeRows, Form, PointRows, Rows
 from horefine.scene import Scene
 from horefine.tangent import middles, ray
 
 __all__ = ["Workspace", "normal_equations"]
+
+CORNERS = 3
+"""Of a face: what is seen of a surface is a point of one."""
 
 
 class Workspace:
@@ -79,13 +82,31 @@ def _summed(
             normal_kernels.mark_points(point[i], share[i], weight[i], work.wanted)
         if work.wanted.any():
             hand_jacobian(tables, rotations[i], shape[i], transl[i], work.points, work.jacobian, work.wanted)
-        for values, slope, wrench, point, share, weight in points:
-            normal_kernels.add_points(
-                work.jacobian, tables.reach, values[i], slope[i], wrench[i], point[i], share[i], weight[i], work.whole
-            )
+        _add_points([tuple(part[i] for part in own) for own in points], tables, work)
         for values, matrix in dense:
             normal_kernels.add_dense(values[i], matrix[i], work.whole)
         normal_kernels.take_to_chart(work.whole, hand_ray[i], object_ray[i], normal[i], right[i])
+
+
+def _add_points(points: list[tuple[np.ndarray, ...]], tables: HandTables, work: Workspace) -> None:
+    """Adds one image's observations, two lists at once where they may be of the same points."""
+    waiting = list(points)
+    while waiting:
+        own = waiting.pop(0)
+        values, slope, wrench, point, share, weight = own
+        other = next((o for o in waiting if o[3].shape == point.shape and point.shape[1] == CORNERS), None)
+        if other is None:
+            other, matched = tuple(part[:0] for part in own), np.zeros(0, np.bool_)
+        else:
+            waiting = [o for o in waiting if o is not other]
+            matched = np.zeros(len(point), np.bool_)
+        normal_kernels.add_points(
+            work.jacobian, tables.reach, values, slope, wrench, point, share, weight,
+            other[0], other[1], other[2], other[3], other[5], matched, work.whole,
+        )  # fmt: skip
+        left = other[5] * ~matched
+        if left.any():
+            waiting.append((*other[:5], left))
 
 
 def _hand_numbers(scene: Scene) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -119,48 +119,95 @@ def _rigid(wrench, weight):
 
 
 @_jit
-def add_points(jacobian, reach, values, slope, wrench, point, share, weight, whole):
+def _add_point(own, share, fingers, moved):
+    """Adds a hand point's slopes (3x61) on the columns of ``_columns``; runs of fixed length are quick."""
+    for a in range(3):
+        for p in range(6):
+            moved[a, p] += share * own[a, p]
+        at = 6
+        for f in range(5):
+            if fingers >> f & 1:
+                first = 6 + 9 * f
+                for p in range(9):
+                    moved[a, at + p] += share * own[a, first + p]
+                at += 9
+        for p in range(10):
+            moved[a, at + p] += share * own[a, 51 + p]
+
+
+@_jit
+def _alike(point, share, n, before):
+    """Whether two observations are made of the same points."""
+    if before < 0:
+        return False
+    for m in range(point.shape[1]):
+        if point[n, m] != point[before, m] or share[n, m] != share[before, m]:
+            return False
+    return True
+
+
+@_jit
+def _add_rows(n, values, slope, wrench, weight, moved, columns, inner, size, block, filled, whole):
+    """Writes the rows of one observation to ``block``; returns how many it holds after that."""
+    root = math.sqrt(np.float64(weight[n]))
+    for k in range(values.shape[1]):
+        if inner > 0:
+            s0, s1, s2 = root * slope[n, k, 0], root * slope[n, k, 1], root * slope[n, k, 2]
+            for p in range(inner):
+                block[p, filled] = s0 * moved[0, p] + s1 * moved[1, p] + s2 * moved[2, p]
+        for p in range(inner, size - 1):
+            block[p, filled] = root * wrench[n, k, columns[p] - HAND]
+        block[size - 1, filled] = root * values[n, k]
+        filled += 1
+        if filled == TALL:
+            _flush(block, columns, size + size % 2, TALL, whole)
+            filled = 0
+    return filled
+
+
+@_jit
+def add_points(
+    jacobian, reach, values, slope, wrench, point, share, weight,
+    more_values, more_slope, more_wrench, more_point, more_weight, matched, whole,
+):  # fmt: skip
     """Adds observations (``forms.PointRows`` of one image) to the normal equations.
 
-    ``jacobian`` Px3x61 and ``reach`` P as ``jacobian_kernels.hand_jacobian`` and ``HandTables`` have them.
+    ``jacobian`` Px3x61 and ``reach`` P as ``jacobian_kernels.hand_jacobian`` and ``HandTables`` have them. ``more_*``:
+    other values at (mostly) the same points, or none; ``matched`` becomes 1 for those that were added with these.
     """
-    channels, corners = values.shape[1], point.shape[1]
+    corners = point.shape[1]
     order, first = np.empty(values.shape[0], np.int64), np.zeros(FINGERS + 1, np.int64)
-    columns, block = np.zeros(COLUMNS + 3, np.int64), np.zeros((COLUMNS + 3, TALL))
+    columns, block = np.zeros(COLUMNS + 3, np.int64), np.zeros((COLUMNS + 3, TALL + 8))  # no power of 2: caches
     moved = np.empty((3, COLUMNS))
     _sorted(reach, point, share, weight, order, first)
-    rigid = _rigid(wrench, weight)
+    rigid, both = _rigid(wrench, weight), more_values.shape[0] == values.shape[0]
+    rigid = rigid | _rigid(more_wrench, more_weight) if both else rigid
     for fingers in range(FINGERS):
         if first[fingers] == first[fingers + 1]:
             continue
         inner, size = _columns(fingers, rigid, corners > 0, columns)
         even = size + size % 2
         block[even - 1] = 0.0
-        filled = 0
+        filled, before = 0, -1
         for place in range(first[fingers], first[fingers + 1]):
             n = order[place]
-            moved[:, :inner] = 0.0
-            for m in range(corners):
-                s = np.float64(share[n, m])
-                if s == 0.0:
-                    continue
-                own = jacobian[point[n, m]]
-                for a in range(3):
-                    for p in range(inner):
-                        moved[a, p] += s * own[a, columns[p]]
-            root = math.sqrt(np.float64(weight[n]))
-            for k in range(channels):
-                if inner > 0:
-                    s0, s1, s2 = root * slope[n, k, 0], root * slope[n, k, 1], root * slope[n, k, 2]
-                    for p in range(inner):
-                        block[p, filled] = s0 * moved[0, p] + s1 * moved[1, p] + s2 * moved[2, p]
-                for p in range(inner, size - 1):
-                    block[p, filled] = root * wrench[n, k, columns[p] - HAND]
-                block[size - 1, filled] = root * values[n, k]
-                filled += 1
-                if filled == TALL:
-                    _flush(block, columns, even, TALL, whole)
-                    filled = 0
+            if not _alike(point, share, n, before):
+                moved[:, :inner] = 0.0
+                for m in range(corners):
+                    if share[n, m] != 0:
+                        _add_point(jacobian[point[n, m]], np.float64(share[n, m]), fingers, moved)
+            before = n
+            filled = _add_rows(n, values, slope, wrench, weight, moved, columns, inner, size, block, filled, whole)
+            if both and more_weight[n] > 0:
+                same = True
+                for m in range(corners):
+                    same &= point[n, m] == more_point[n, m]
+                if same:
+                    matched[n] = 1
+                    filled = _add_rows(
+                        n, more_values, more_slope, more_wrench, more_weight, moved, columns, inner, size, block,
+                        filled, whole,
+                    )  # fmt: skip
         if filled:
             full = (filled + 7) // 8 * 8
             block[:even, filled:full] = 0.0

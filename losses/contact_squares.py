@@ -80,7 +80,8 @@ def spring_squares(
     used = (chosen != NO_ANCHOR) & (contact.elasticity > firm) & (contact.probability > threshold)[..., None]
     flat = used.flatten(1)
     count = max(1, int(flat.sum(1).max()))
-    order = flat.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :count]
+    by_anchor = torch.where(used, chosen, NO_ANCHOR).to(torch.int8).flatten(1)  # neighbours pull on the same points
+    order = by_anchor.argsort(dim=1, stable=True)[:, :count]
     told = torch.arccos((2 * contact.elasticity - 1).clamp(-1, 1)) * (reach / torch.pi)
     valid = flat.gather(1, order).to(told.dtype)
     weights = weight * valid / flat.sum(1, keepdim=True).clamp(min=1)

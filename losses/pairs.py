@@ -7,18 +7,20 @@ a frozen dataclass of tensors whose first dimension is the image. No image looks
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from horefine.distance import closest_points
+from horefine import distance_kernels
 from horefine.hand import HandModel
+from horefine.losses import row_kernels
 from horefine.losses.appearance import find_appearance
-from horefine.losses.sampling import closest_on_triangles
 from horefine.losses.surfaces import find_object_points
 from horefine.mesh import Mesh
 
@@ -198,19 +200,29 @@ def _pair(
     depth: Float[Tensor, "H W"],
 ) -> dict[str, Tensor]:
     """The rows of one surface in one image."""
-    width = depth.shape[-1]
-    wanted = coords.flatten(1).mT[pixels]
-    points, corners, faces_ = (x.detach().cpu().numpy() for x in (wanted.double(), codes.double(), faces))
-    distance, _, face = closest_points(points, corners, faces_)
-    weights = closest_on_triangles(points, corners[faces_[face]])
+    width, wanted = depth.shape[-1], coords.flatten(1)[:, pixels].T
+    points = np.ascontiguousarray(wanted.detach().cpu().double().numpy())
+    corners, triangles_of = codes.detach().cpu().numpy(), faces.cpu().numpy()
+    tree, order = _tree(corners.astype(np.float64).tobytes(), triangles_of.tobytes())
+    distance, _, which = distance_kernels.closest(points, *tree)
+    weights = row_kernels.weights_on_triangles(points, tree[0][which])
     return {
-        "vertices": faces[torch.as_tensor(face, device=faces.device)],
+        "vertices": faces[torch.as_tensor(order[which], device=faces.device)],
         "barycentric": torch.as_tensor(weights).to(wanted),
         "pixel": torch.stack([pixels % width, pixels // width], -1).to(depth.dtype),
         "distance": torch.as_tensor(distance).to(wanted),
         "depth": depth.flatten()[pixels],
         "valid": torch.ones_like(wanted[:, 0]),
     }
+
+
+@functools.lru_cache(maxsize=64)
+def _tree(codes: bytes, faces: bytes) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], np.ndarray]:
+    """Triangles, children and boxes of the tree over a surface in code space, and its order of the faces; kept."""
+    corners = np.frombuffer(codes).reshape(-1, 3)
+    found = distance_kernels.build_tree(corners, np.frombuffer(faces, np.int64).reshape(-1, 3))
+    triangles, order, children, boxes, _ = found
+    return (triangles, children, boxes), order
 
 
 def _pad(name: str, values: Tensor, count: int) -> Tensor:

@@ -10,7 +10,9 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-__all__ = ["list_pixels", "robust_cost", "see_pairs", "sight", "split_by_grazing", "write_rows"]
+from horefine.distance_kernels import _to_triangle
+
+__all__ = ["list_pixels", "robust_cost", "see_pairs", "sight", "split_by_grazing", "weights_on_triangles", "write_rows"]
 
 _jit = njit(cache=True, nogil=True, error_model="numpy", fastmath={"nsz", "arcp", "contract", "reassoc"})
 
@@ -199,3 +201,13 @@ def list_pixels(shown, count, index, valid):
                 if shown[b, s, p] > 0 and found < count:
                     index[b, s, found], valid[b, s, found] = p, 1
                     found += 1
+
+
+@_jit
+def weights_on_triangles(points, triangles):
+    """Barycentric weights (N 3) of the point on each triangle (N 9) that is nearest to the point (N 3); double."""
+    found = np.empty((points.shape[0], 3))
+    for n in range(points.shape[0]):
+        _, v, w = _to_triangle(points[n, 0], points[n, 1], points[n, 2], triangles[n])
+        found[n, 0], found[n, 1], found[n, 2] = 1 - v - w, v, w
+    return found
