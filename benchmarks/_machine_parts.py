@@ -1,0 +1,302 @@
+"""What ``benchmarks.machine`` measures: functions that give figures. Each stands alone, in the order of the table."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import trimesh
+
+from benchmarks import iteration as stages
+from benchmarks import refine as accuracy
+from benchmarks import render as renderer
+from benchmarks._common import ROOT
+from benchmarks._figures import Figure, Times, apart, figure, in_turns, peak_megabytes
+from horefine import Config, Features, Mesh, Pose, load_config, load_hand, refine
+from horefine.config import Optimizer, Stage
+from horefine.data.maps import disturb
+from horefine.data.synthetic import benchmark_scenes
+
+__all__ = ["PARTS", "Plan"]
+
+SEED = 4000
+GROWTH = {
+    "batch": (1, 2, 4, 8, 16, 32, 64),
+    "map side": (32, 64, 128, 256),
+    "object faces": (500, 2000, 8000, 20000),
+}
+"""What is varied, the rest being a batch of 4, maps of 64x64 and the embedded objects."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is measured."""
+
+    quick: bool = False
+    threads: int = 2
+
+    def rounds(self, count: int) -> int:
+        """Fewer where it must be quick."""
+        return 1 if self.quick else count
+
+    def some(self, values: tuple[int, ...]) -> tuple[int, ...]:
+        """The first and a middle one where it must be quick."""
+        return (values[0], values[2]) if self.quick else values
+
+
+# --- the renderer ------------------------------------------------------------------------------------------------
+
+
+def rendering(plan: Plan) -> Iterator[Figure]:
+    """The hand at 64x64, mask and depth, forward and backward, one thread; others in the same rounds."""
+    torch.set_num_threads(1)
+    vertices, faces = renderer.meshes()["hand"]
+    poses, view = renderer.poses(vertices), renderer.camera((64, 64))
+    for batch, target in ((1, 0.30), (16, 0.15)):
+        runs = {"cpu": renderer.ours(poses, faces, view, batch)} | _others(poses, faces, view, batch)
+        times = renderer.interleaved(runs, plan.rounds(25), 4 if plan.quick else max(1, 64 // batch))
+        wall = times["cpu"][:, 0] * 1e3 / batch
+        yield figure("renderer", f"hand, 64x64, batch {batch}", wall, "ms/image", target)
+        for name in set(runs) - {"cpu"}:
+            ratio = times[name][:, 1] / times["cpu"][:, 1]
+            goal = 4.0 if name == "deodr" else None
+            yield figure("renderer", f"{name} / ours, batch {batch}", ratio, "times", goal, more=True)
+
+
+def _others(poses: list, faces: torch.Tensor, view: object, batch: int) -> dict[str, renderer.Run]:
+    """Renderers that are installed and work here."""
+    found: dict[str, renderer.Run] = {}
+    if importlib.util.find_spec("deodr"):
+        found["deodr"] = renderer.deodr(poses, faces, view, batch)  # type: ignore[arg-type]
+    for name in ("pytorch3d", "nvdiffrast"):
+        if importlib.util.find_spec(name):
+            run = renderer.ours(poses, faces, view, batch, name)  # type: ignore[arg-type]
+            try:
+                run(0)
+            except Exception as error:  # a renderer without its device is no reason to stop
+                print(f"{name} is installed, and does not render here: {error}", file=sys.stderr)
+            else:
+                found[name] = run
+    return found
+
+
+# --- Adam --------------------------------------------------------------------------------------------------------
+
+
+def scenes(batch: int, size: int = 64) -> tuple[Pose, Features]:
+    """Disturbed starts and exact maps of held-out synthetic scenes."""
+    truth, features = benchmark_scenes(batch, SEED, size=size)
+    return disturb(truth, 1, model=load_hand(), object_center=features.object.center), features
+
+
+def adam_config(steps: int, fused: bool = True) -> Config:
+    """The recipe ``adam`` with all its losses in every step."""
+    recipe = load_config("adam")
+    assert isinstance(recipe.optimizer, Optimizer)
+    update = {
+        "stages": {"all": Stage(steps=steps, losses=list(recipe.terms()))},
+        "optimizer": recipe.optimizer.model_copy(update={"fused": fused}),
+    }
+    return recipe.model_copy(update=update)
+
+
+def steps_of(pose: Pose, features: Features, rounds: int, ways: tuple[bool, ...], steps: int = 40) -> dict[bool, Times]:
+    """Seconds of one step of the whole batch, fused or not: many steps less few, to drop what is done once."""
+    works = {
+        (fused, count): (lambda fused=fused, count=count: refine(pose, features, adam_config(count, fused)))
+        for fused in ways
+        for count in (4, 4 + steps)
+    }
+    found = in_turns({f"{fused} {count}": work for (fused, count), work in works.items()}, rounds)
+
+    def one(fused: bool, kind: str) -> np.ndarray:
+        few, many = (getattr(found[f"{fused} {count}"], kind) for count in (4, 4 + steps))
+        return (many - few) / steps
+
+    return {fused: Times(one(fused, "wall"), one(fused, "processor")) for fused in ways}
+
+
+def iterating(plan: Plan) -> Iterator[Figure]:
+    """A full fused iteration, 300 of them, and eager ones beside it on one thread: threads that wait spin."""
+    for batch, target, total in ((1, 1.2, 500.0), (16, 0.35, 150.0)):
+        pose, features = scenes(batch)
+        torch.set_num_threads(plan.threads)
+        found = steps_of(pose, features, plan.rounds(7), (True,), 20 if plan.quick else 100)
+        wall = found[True].wall * 1e3 / batch
+        yield figure("iteration", f"all losses of adam, batch {batch}", wall, "ms/image", target)
+        count = 30 if plan.quick else 300
+        times = in_turns({"": lambda pose=pose, f=features, c=count: refine(pose, f, adam_config(c))}, plan.rounds(3))
+        goal = None if plan.quick else total
+        yield figure("refine", f"{count} steps of Adam, batch {batch}", times[""].wall * 1e3 / batch, "ms/image", goal)
+        torch.set_num_threads(1)
+        found = steps_of(pose, features, plan.rounds(5), (True, False), 5 if plan.quick else 30)
+        ratio = found[False].processor / found[True].processor
+        yield figure("iteration", f"eager / fused, batch {batch}, one thread", ratio, "times", None, more=True)
+
+
+def by_stage(plan: Plan) -> Iterator[Figure]:
+    """Where an iteration goes: processor time of each stage of a fused and an eager one, on one thread."""
+    torch.set_num_threads(1)
+    for batch in (1,) if plan.quick else (1, 16):
+        case = stages.Case.of("adam", batch)
+        eager, fused = stages.eager_stages(case), stages.fused_stages(case)
+        for name in dict.fromkeys([*fused, *eager]):
+            works = {way: own[name] for way, own in (("fused", fused), ("eager", eager)) if name in own}
+            for way, times in in_turns(works, plan.rounds(9), max(1, 16 // batch)).items():
+                case_name = f"{way}: {name}, batch {batch}"
+                yield figure("stage", case_name, times.processor * 1e3 / batch, "ms/image", note="processor time")
+
+
+# --- the second-order solver -------------------------------------------------------------------------------------
+
+
+def solving(plan: Plan) -> Iterator[Figure]:
+    """``default`` image by image on one thread, and in batches on all; how well it ends beside it."""
+    config, model = load_config("default"), load_hand()
+    count = 2 if plan.quick else 16
+    truth, features = benchmark_scenes(count, SEED)
+    pose = disturb(truth, 1, model=model, object_center=features.object.center)
+    torch.set_num_threads(1)
+    refine(pose[:1], features[:1], config, hand_model=model)
+    times = []
+    for k in range(count):
+        begin = time.perf_counter()
+        refine(pose[k : k + 1], features[k : k + 1], config, hand_model=model)
+        times.append(time.perf_counter() - begin)
+    yield figure("refine", "default, batch 1, one thread", np.array(times) * 1e3, "ms/image", 50.0)
+    torch.set_num_threads(plan.threads)
+    ends: list[Pose] = []
+    batch = in_turns({"": lambda: ends.append(refine(pose, features, config, hand_model=model).pose)}, plan.rounds(5))
+    rate = count / batch[""].wall
+    name = f"default, batch {count}, {plan.threads} threads"
+    yield figure("refine", name, rate, "images/s", None if plan.quick else 20.0, more=True)
+    found = accuracy.errors(ends[-1], truth, features)
+    for key in ("HE", "OE"):
+        note = "exact maps; 100 scenes: benchmarks.refine"
+        yield figure("accuracy", f"default, {count} scenes, {key}", found[key].numpy(), "mm", note=note)
+
+
+# --- from photographs to files -----------------------------------------------------------------------------------
+
+
+def photographs(plan: Plan) -> Iterator[Figure]:
+    """``horefine run`` as a process of its own: what each further photograph costs, and the start."""
+    images = sorted((ROOT / "examples" / "images").glob("*.jpg"))
+    with tempfile.TemporaryDirectory() as place:
+        if plan.quick:
+            spent = _run(images[:1], 1, Path(place), plan.threads)
+            yield figure("photographs", "the whole command, one photograph", [spent], "s")
+            return
+        _run(images[:1], 1, Path(place) / "warm", plan.threads)  # compiles what is not compiled yet
+        few, many = (_run(images, copies, Path(place) / f"{copies}", plan.threads) for copies in (1, 4))
+    each = (many - few) / (3 * len(images))
+    yield figure("photographs", f"from photo to files, {3 * len(images)} further ones", [each], "s/image", 1.5)
+    yield figure("photographs", "start of the command", [few - each * len(images)], "s")
+
+
+def _run(images: list[Path], copies: int, folder: Path, threads: int) -> float:
+    """Seconds of a run of every photograph ``copies`` times."""
+    (folder / "images").mkdir(parents=True)
+    for image in images:
+        for copy in range(copies):
+            for file in (image, image.with_suffix(".json")):
+                if file.is_file():
+                    shutil.copy(file, folder / "images" / f"{file.stem}_{copy}{file.suffix}")
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    words = ["run", str(folder / "images"), "--init", "hoisdf", "--out", str(folder / "out"), "--quiet"]
+    begin = time.perf_counter()
+    done = subprocess.run([sys.executable, "-m", "horefine", *words], cwd=ROOT, env=environment, check=False)
+    if done.returncode not in (0, 4):  # 4: some image failed, and was paid for
+        raise RuntimeError(f"horefine {' '.join(words)} ended with {done.returncode}")
+    return time.perf_counter() - begin
+
+
+# --- growth ------------------------------------------------------------------------------------------------------
+
+
+def growing(plan: Plan) -> Iterator[Figure]:
+    """Time and memory against the size of the batch, of the maps and of the object; each point in a fresh process
+    (memory is its own; a quick look measures all in this one)."""
+    torch.set_num_threads(plan.threads)
+    for what, values in GROWTH.items():
+        for value in plan.some(values):
+            found = _grown(what, value, plan) if plan.quick else apart(_grown, what, value, plan)
+            for name, (numbers, unit) in found.items():
+                yield figure("growth", f"{name} by {what}: {value}", numbers, unit)
+
+
+def _grown(what: str, value: int, plan: Plan) -> dict[str, tuple[list[float], str]]:
+    batch = value if what == "batch" else 4
+    pose, features = scenes(batch, value if what == "map side" else 64)
+    if what == "object faces":
+        features = dataclasses.replace(features, object=_egg(features.object, value), contact=None)
+    rounds, before = plan.rounds(3), peak_megabytes()
+    vertices, faces = renderer.meshes()["hand"] if what != "object faces" else features.object.trimmed(0)
+    side = value if what == "map side" else 64
+    view = renderer.camera((side, side))
+    drawn = renderer.poses(vertices - vertices.mean(0), max(batch, 16))
+    run = renderer.ours(drawn, faces, view, batch)
+    drawing = in_turns({"": _counting(run)}, rounds + 2, max(1, 8 // batch))[""]
+    step = steps_of(pose, features, rounds, (True,), 10 if plan.quick else 40)[True]
+    config = load_config("default")
+    solved = in_turns({"": lambda: refine(pose, features, config)}, 1 if plan.quick else 2)[""]
+    return {
+        "render": ((drawing.wall * 1e3 / batch).tolist(), "ms/image"),
+        "iteration of adam": ((step.wall * 1e3 / batch).tolist(), "ms/image"),
+        "default": ((solved.wall * 1e3 / batch).tolist(), "ms/image"),
+        "memory": ([peak_megabytes() - before], "MB"),
+    }
+
+
+def _counting(run: Callable[[int], object]) -> Callable[[], object]:
+    """Calls with 0, 1, 2, ..."""
+    number = iter(range(10**9))
+    return lambda: run(next(number))
+
+
+def _egg(like: Mesh, faces: int) -> Mesh:
+    """An ellipsoid in the box of each object, of about as many faces: only the time of it means anything."""
+    side = max(4, round((faces / 2) ** 0.5))
+    ball = trimesh.creation.uv_sphere(count=[side, side])
+    points = torch.tensor(np.asarray(ball.vertices), dtype=torch.float32)
+    spread = [v.amax(0) - v.amin(0) for v in (like.trimmed(k)[0] for k in range(len(like)))]
+    made = [
+        Mesh.from_arrays((points * (extent / 2) + center).numpy(), np.asarray(ball.faces), name="egg")
+        for extent, center in zip(spread, like.center, strict=True)
+    ]
+    return Mesh.cat(made)
+
+
+def on_a_gpu(plan: Plan) -> Iterator[Figure]:
+    """300 steps of Adam by batch, where there is a GPU."""
+    if not torch.cuda.is_available():
+        return
+    for batch in plan.some((1, 16, 64, 256, 1024)):
+        pose, features = scenes(batch)
+        pose, features = pose.to("cuda"), features.to("cuda")
+
+        def work(pose: Pose = pose, features: Features = features) -> None:
+            refine(pose, features, adam_config(300))
+            torch.cuda.synchronize()
+
+        rate = batch / in_turns({"": work}, plan.rounds(3))[""].wall
+        target = 300.0 if batch == 256 else None
+        yield figure("GPU", f"300 steps of Adam, batch {batch}", rate, "images/s", target, more=True)
+
+
+PARTS: dict[str, Callable[[Plan], Iterator[Figure]]] = {
+    "renderer": rendering, "iteration": iterating, "stages": by_stage, "solver": solving, "photographs": photographs,
+    "growth": growing, "gpu": on_a_gpu,
+}  # fmt: skip
+"""By the names of ``--only``."""
