@@ -15,6 +15,8 @@ from loss_scenes import can, hand_model, make_scene, objective_of, true_features
 
 from horefine.contact_truth import contact_from_pose
 from horefine.distance import build_grid
+from horefine.fused import Posed
+from horefine.geometry import axis_angle_to_matrix
 from horefine.losses import LOSSES
 from horefine.losses.fused import FUSED
 from horefine.mesh import Mesh
@@ -160,3 +162,45 @@ def test_what_was_there_is_added_to(name: str) -> None:
     np.testing.assert_allclose(twice, 2 * once, rtol=1e-12)
     for field, value in vars(pull).items():
         np.testing.assert_allclose(getattr(doubled, field), 2 * value, rtol=1e-5, atol=1e-6 * np.abs(value).max())
+
+
+def shaken(posed: Posed, motion: dict[str, np.ndarray], far: float) -> Posed:
+    """The hand's points moved each by its own vector, the object as a whole, joints turned; pictures stay."""
+    w = far * motion["torque"].astype(np.float64)
+    turn = axis_angle_to_matrix(torch.from_numpy(w)).numpy()
+    own = axis_angle_to_matrix(torch.from_numpy(far * motion["turns"].astype(np.float64))).numpy()
+    center = posed.object_center.astype(np.float64)
+    placed = center + far * motion["force"]
+    about = (posed.object_transl - center)[:, None] @ turn.swapaxes(1, 2)
+    moved = {
+        "hand": posed.hand + far * motion["hand"], "joints": posed.joints + far * motion["joints"],
+        "turns": posed.turns @ own, "shape": posed.shape + far * motion["shape"],
+        "object_turn": turn @ posed.object_turn, "object_transl": placed + about[:, 0], "object_center": placed,
+        "object": placed[:, None] + (posed.object - center[:, None]) @ turn.swapaxes(1, 2),
+        "masks": posed.masks + far * motion["masks"],
+    }  # fmt: skip
+    return dataclasses.replace(posed, **{name: np.ascontiguousarray(v, np.float32) for name, v in moved.items()})
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["surface_reprojection", "surface_depth", "rendered_code", "silhouette", "spring_length", "penetration",
+      "contact", "sdf_consistency", "pose_prior", "shape_prior", "orientation", "temporal"],
+)  # fmt: skip
+def test_what_pulls_is_the_slope_of_the_value(name: str) -> None:
+    """Differences of the fused value itself, no eager code: pictures are held still, so nothing jumps."""
+    scene, fused, _, _ = both(name, CASES[name][0], "things", seed=6)
+    posed = posed_of(scene)
+    _, pull = asked([fused], posed)
+    generator = np.random.default_rng(1)
+    size = {"hand": 1.0, "joints": 1.0, "turns": 3.0, "shape": 3.0, "force": 1.0, "torque": 3.0, "masks": 30.0}
+    # hand and joints as a whole: what single vertices add up to would be lost among rounding
+    motion = {field: (s * generator.normal(size=getattr(pull, field).shape)) for field, s in size.items()}
+    motion["hand"] = motion["hand"][:, :1] + 0.3 * motion["hand"]
+    # what is painted ends at the edge of its face, so that longer steps see no slope there
+    step, loose = (1e-5, 0.04) if name == "rendered_code" else (3e-4, 0.01)
+    ahead, behind = (asked([fused], shaken(posed, motion, sign * step))[0] for sign in (1, -1))
+    expected = sum((getattr(pull, f) * motion[f]).reshape(3, -1).sum(1) for f in size)
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose((ahead - behind) / (2 * step), expected, rtol=2e-2, atol=loose * scale)
+    assert scale > 0
