@@ -43,6 +43,8 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q $(PIP_ARGS) -c constraints.txt -e '.[dev,train,video]' $(NODE)
 	@$(BIN)/python -m pip install -q $(PIP_ARGS) -c constraints.txt --only-binary pybullet -e '.[sim]' || \
 	  echo "simulation displacement is left out: its packages did not install (pybullet has wheels up to Python 3.11)"
+	@$(BIN)/python -m pip install -q $(PIP_ARGS) -c constraints.txt --only-binary ray -e '.[ray]' || \
+	  echo "--engine ray is left out: Ray has no wheel for this machine"
 	@touch $@
 
 install: $(STAMP)

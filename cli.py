@@ -5,6 +5,7 @@ Exit codes: :mod:`horefine.console`.
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from rich.console import Console
 
 from horefine.console import FAILED, INTERRUPTED, MISSING, guarded, log, one_thread, stoppable
 from horefine.data_command import app as data_app
-from horefine.run_command import drive, make_job, merge_shards, show_plan
+from horefine.run_command import drive, engine_of, make_job, make_jobs, merge_shards, show_plan
 
 __all__ = ["app", "main"]
 
@@ -102,6 +103,14 @@ Part = Annotated[
         "Only the i-th of n parts, for batch schedulers (docs/distribute.md); then: horefine merge.", metavar="I/N"
     ),
 ]
+EngineName = Annotated[
+    str, _option("local (this process), or ray: worker processes, also of many machines.", "--engine")
+]
+Address = Annotated[str | None, _option("Of a Ray cluster: auto or HOST:PORT (default: this machine alone).")]
+RayWorkers = Annotated[int | None, _option("Processes of --engine ray (default: all that fit).", "--workers", min=1)]
+Gpus = Annotated[
+    float | None, _option("Of each process of --engine ray; 0.5: two share one.", "--gpus-per-worker", min=0)
+]
 Pictures = Annotated[bool, _option("Draw overlays and loss curves.", "--pictures/--no-pictures")]
 DryRun = Annotated[bool, _option("Say what would be done and what is missing.", "--dry-run")]
 Verbose = Annotated[bool, _option("Say more; show tracebacks.", "--verbose", "-v")]
@@ -146,31 +155,38 @@ def run(
     pictures: Pictures = True,
     threads: Threads = None,
     shard: Part = None,
+    engine: EngineName = "local",
+    address: Address = None,
+    workers: RayWorkers = None,
+    gpus: Gpus = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
     """Refines hand and object in every image of a folder; writes poses, overlays, 3D scenes and a report."""
+    from horefine import distribute
     from horefine.config import load_config
     from horefine.processes import cores
     from horefine.shards import cut, parse_shard
 
     part = None if shard is None else parse_shard(shard)
+    ray = engine_of(engine, address, workers, gpus, threads or 0)
     seen = "rgbd" if init == "c2fsdf" else "pixels"
     chosen = config if config != "auto" else seen if features is None else "default"
-    job = make_job(
-        images, out, load_config(chosen, overrides or ()), init=init, detector=detector, checkpoint=checkpoint,
-        trained_on=trained_on, features=features, object_name=object_name, object_unit=object_unit,
-        intrinsics=intrinsics, fov=fov, side=side, boxes=boxes, wrist=wrist, dataset_name=dataset, root=root,
-        split=split, mano_dir=mano_dir, hand=hand, device=device, renderer=renderer, seed=seed, batch_size=batch_size,
+    make = functools.partial(
+        make_job, images, out, load_config(chosen, overrides or ()), init=init, detector=detector,
+        checkpoint=checkpoint, trained_on=trained_on, features=features, object_name=object_name,
+        object_unit=object_unit, intrinsics=intrinsics, fov=fov, side=side, boxes=boxes, wrist=wrist,
+        dataset_name=dataset, root=root, split=split, mano_dir=mano_dir, hand=hand, seed=seed, batch_size=batch_size,
         limit=limit, overwrite=overwrite, strict=strict, pictures=pictures, clip=clip, every=every, fps=fps,
-        threads=cores() if threads is None else threads,
+        threads=threads if threads is not None else 0 if ray else cores(),
     )  # fmt: skip
+    job, there = make_jobs(make, ray, device, renderer)
     if dry_run:
         show_plan(job if part is None else cut(job, part), as_json)
     else:
-        drive(job, as_json, quiet, part)
+        drive(job, as_json, quiet, part, None if ray is None else lambda own: distribute.run(own, there, ray))
 
 
 @app.command()

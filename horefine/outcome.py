@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
+import functools
 import io
 import math
 import time
@@ -291,10 +293,14 @@ def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:
 
 def versions() -> dict[str, str]:
     """Of this package and of those that decide numbers."""
+    return dict(_versions())
+
+
+@functools.cache
+def _versions() -> tuple[tuple[str, str], ...]:
+    """Looked up once: what is installed is said in files that take milliseconds to read."""
     found = {"horefine": __version__}
     for name in ("torch", "numpy", "numba", "trimesh"):
-        try:
+        with contextlib.suppress(PackageNotFoundError):
             found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    return tuple(found.items())

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +16,14 @@ import typer
 from horefine.console import FAILED, log, one_thread, progress, stoppable
 
 if TYPE_CHECKING:
+    from horefine.cluster import Engine
     from horefine.config import Config
     from horefine.data.folder import FolderOptions
     from horefine.job import ClipSettings, Job
     from horefine.outcome import Outcome
     from horefine.shards import Record, Shard
 
-__all__ = ["drive", "make_job", "merge_shards", "show_plan"]
+__all__ = ["drive", "engine_of", "make_job", "make_jobs", "merge_shards", "show_plan"]
 
 
 def make_job(
@@ -102,6 +104,57 @@ def make_job(
     )  # fmt: skip
 
 
+def engine_of(
+    name: str, address: str | None = None, workers: int | None = None, gpus: float | None = None, threads: int = 1
+) -> Engine | None:
+    """What ``--engine`` and its options say; None: this process does the work.
+
+    Raises:
+        ConfigError: no such engine, or an option that goes with ray. AssetError: Ray is not installed.
+    """
+    from horefine.cluster import Engine, load_ray
+    from horefine.errors import ConfigError
+
+    given = {"--address": address, "--workers": workers, "--gpus-per-worker": gpus}
+    odd = [option for option, value in given.items() if value is not None]
+    if name == "local" and odd:
+        raise ConfigError(f"{odd[0]}: goes with --engine ray")
+    if name not in ("local", "ray"):
+        raise ConfigError(f"--engine {name}: known: local (this process), ray (docs/distribute.md)")
+    if name == "local":
+        return None
+    load_ray()
+    return Engine(address, workers, gpus or 0.0, max(threads, 1))
+
+
+def make_jobs(
+    make: Callable[..., Job], engine: Engine | None, device: str, renderer: str
+) -> tuple[Job, Callable[[], Job]]:
+    """The job here, and what makes it in a worker of ``engine``, on the device there.
+
+    Args:
+        make: :func:`make_job` but for device and renderer.
+
+    Raises:
+        ConfigError: as that; a clip, or a device that workers do not have, with an engine.
+    """
+    from horefine.errors import ConfigError
+
+    if engine is None:
+        return make(device=device, renderer=renderer), make
+    there = "cuda:0" if engine.gpus else "cpu"
+    if device not in ("auto", there):
+        way_out = "leave out --device" if engine.gpus else "--gpus-per-worker 1 gives each worker a GPU"
+        raise ConfigError(f"--device {device}: workers of --engine ray use {there}; {way_out}")
+    if not engine.gpus:
+        job = make(device=there, renderer=renderer)
+    else:  # perhaps there is no GPU here: only the workers refine
+        job = dataclasses.replace(make(device="cpu", renderer="auto"), device=there, renderer=renderer)
+    if job.clip is not None:
+        raise ConfigError("--engine ray: a clip is refined as a whole, by one process; leave out --engine")
+    return job, functools.partial(make, device=there, renderer=renderer)
+
+
 def _clip_of(
     images: Path | None, out: Path, clip: bool, every: int, fps: float | None
 ) -> tuple[Path | None, ClipSettings | None]:
@@ -168,11 +221,14 @@ def show_plan(job: Job, as_json: bool) -> None:
         raise typer.Exit(FAILED)
 
 
-def drive(job: Job, as_json: bool, quiet: bool, shard: Shard | None = None) -> None:
+def drive(
+    job: Job, as_json: bool, quiet: bool, shard: Shard | None = None, by: Callable[[Job], Any] | None = None
+) -> None:
     """Runs the job with a progress bar; writes summary and report of what was finished, however it ends.
 
     Args:
         shard: Only this part of it; a record is written and no summary.
+        by: What yields the outcomes of a job instead of this process' pipeline.
     """
     from horefine.clip_run import run as refine_clip
     from horefine.pipeline import run as refine_images
@@ -182,7 +238,7 @@ def drive(job: Job, as_json: bool, quiet: bool, shard: Shard | None = None) -> N
     if shard is not None:
         whole, job = job, cut(job, shard)
         record = begin(whole, shard, _about(whole), ["horefine", *sys.argv[1:]] if "run" in sys.argv else ())
-    refine_all = refine_images if job.clip is None else refine_clip
+    refine_all = by or (refine_images if job.clip is None else refine_clip)
     done: list[Outcome] = []
     stopped = True
     try:
