@@ -9,6 +9,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = (  # lowest first; modules of one package (losses, render, ...) may import one another
     ("errors", "processes", "overlap"),
+    ("cluster",),
     ("geometry", "adam"),
     ("assets", "cache", "distance_kernels", "draw_kernels", "jacobian_kernels", "normal_kernels", "hand_kernels", "anatomy"),
     ("repair", "mano", "iteration_kernels"),
