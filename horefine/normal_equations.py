@@ -15,16 +15,12 @@ from torch import Tensor
 from horefine import jacobian_kernels as kernels
 from horefine import normal_kernels
 from horefine.factors import border, dense_border, value_slopes
-from horefine.geometry import axis_angle_to_matrix
 from horefine.jacobian import HandTables, chart_matrix, hand_jacobian, hand_tables
 from horefine.losses.forms import DenseRows, EdgeRows, Form, PointRows, Rows
 from horefine.scene import Scene
 from horefine.tangent import middles, ray
 
 __all__ = ["Workspace", "normal_equations"]
-
-CORNERS = 3
-"""Of a face: what is seen of a surface is a point of one."""
 
 
 class Workspace:
@@ -79,7 +75,8 @@ def _summed(
     for i in wanted.nonzero().flatten().tolist():
         work.wanted[:], work.whole[:] = False, 0.0
         for _, _, _, point, share, weight in points:
-            normal_kernels.mark_points(point[i], share[i], weight[i], work.wanted)
+            if point.shape[2]:
+                normal_kernels.mark_points(point[i], share[i], weight[i], work.wanted)
         if work.wanted.any():
             hand_jacobian(tables, rotations[i], shape[i], transl[i], work.points, work.jacobian, work.wanted)
         _add_points([tuple(part[i] for part in own) for own in points], tables, work)
@@ -90,11 +87,13 @@ def _summed(
 
 def _add_points(points: list[tuple[np.ndarray, ...]], tables: HandTables, work: Workspace) -> None:
     """Adds one image's observations, two lists at once where they may be of the same points."""
-    waiting = list(points)
+    for values, _, wrench, _, _, weight in (p for p in points if not p[3].shape[1]):
+        normal_kernels.add_rigid(values, wrench, weight, work.whole)
+    waiting = [p for p in points if p[3].shape[1]]
     while waiting:
         own = waiting.pop(0)
         values, slope, wrench, point, share, weight = own
-        other = next((o for o in waiting if o[3].shape == point.shape and point.shape[1] == CORNERS), None)
+        other = next((o for o in waiting if o[3].shape == point.shape), None)
         if other is None:
             other, matched = tuple(part[:0] for part in own), np.zeros(0, np.bool_)
         else:
@@ -112,7 +111,8 @@ def _add_points(points: list[tuple[np.ndarray, ...]], tables: HandTables, work: 
 def _hand_numbers(scene: Scene) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Local rotations "B 16 3 3", shape "B 10" and translation "B 3" of the hands, double."""
     pose = scene.pose
-    rotations = axis_angle_to_matrix(pose.hand_rotvec.double()).numpy()
+    rotations = np.empty((*pose.hand_rotvec.shape, 3))
+    normal_kernels.turn_matrices(pose.hand_rotvec.contiguous().numpy(), rotations)
     return rotations, pose.hand_shape.double().numpy(), pose.hand_transl.double().numpy()
 
 

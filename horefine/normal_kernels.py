@@ -14,7 +14,9 @@ import math
 import numpy as np
 from numba import njit
 
-__all__ = ["add_dense", "add_points", "damped_steps", "mark_points", "take_to_chart"]
+from horefine.hand_kernels import turn_matrix
+
+__all__ = ["add_dense", "add_points", "add_rigid", "damped_steps", "mark_points", "take_to_chart", "turn_matrices"]
 
 _jit = njit(cache=True, nogil=True, error_model="numpy", fastmath={"nsz", "arcp", "contract", "reassoc"})
 HAND, COLUMNS = 61, 67
@@ -62,14 +64,14 @@ def _columns(fingers, rigid, hand, columns):
         for p in range(6):
             columns[size] = p
             size += 1
+        for p in range(51, HAND):
+            columns[size] = p
+            size += 1
         for f in range(5):
             if fingers >> f & 1:
                 for p in range(9):
                     columns[size] = 6 + 9 * f + p
                     size += 1
-        for p in range(51, HAND):
-            columns[size] = p
-            size += 1
     inner = size
     for p in range(6):
         if rigid >> p & 1:
@@ -119,20 +121,35 @@ def _rigid(wrench, weight):
 
 
 @_jit
-def _add_point(own, share, fingers, moved):
-    """Adds a hand point's slopes (3x61) on the columns of ``_columns``; runs of fixed length are quick."""
-    for a in range(3):
-        for p in range(6):
-            moved[a, p] += share * own[a, p]
-        at = 6
-        for f in range(5):
-            if fingers >> f & 1:
-                first = 6 + 9 * f
-                for p in range(9):
-                    moved[a, at + p] += share * own[a, first + p]
-                at += 9
-        for p in range(10):
-            moved[a, at + p] += share * own[a, 51 + p]
+def _blend(jacobian, point, share, n, fingers, moved):
+    """Writes how an observed point moves: shares of its hand points' slopes on the columns of ``_columns``.
+
+    Three points at a time, in runs of fixed length, and no views: that is what the compiler makes quick.
+    """
+    corners = point.shape[1]
+    for m in range(0, corners, 3):
+        second, third = min(m + 1, corners - 1), min(m + 2, corners - 1)
+        i, j, k = np.uintp(point[n, m]), np.uintp(point[n, second]), np.uintp(point[n, third])
+        u = np.float64(share[n, m])
+        v = np.float64(share[n, second]) if m + 1 < corners else 0.0
+        w = np.float64(share[n, third]) if m + 2 < corners else 0.0
+        keep = 1.0 if m > 0 else 0.0
+        for a in range(3):
+            for p in range(6):
+                own = u * jacobian[i, a, p] + v * jacobian[j, a, p] + w * jacobian[k, a, p]
+                moved[a, p] = keep * moved[a, p] + own
+            for p in range(10):
+                own = u * jacobian[i, a, 51 + p] + v * jacobian[j, a, 51 + p] + w * jacobian[k, a, 51 + p]
+                moved[a, 6 + p] = keep * moved[a, 6 + p] + own
+            at = 16
+            for f in range(5):
+                if fingers >> f & 1:
+                    first = 6 + 9 * f
+                    for p in range(9):
+                        own = u * jacobian[i, a, first + p] + v * jacobian[j, a, first + p]
+                        own += w * jacobian[k, a, first + p]
+                        moved[a, at + p] = keep * moved[a, at + p] + own
+                    at += 9
 
 
 @_jit
@@ -178,7 +195,7 @@ def add_points(
     corners = point.shape[1]
     order, first = np.empty(values.shape[0], np.int64), np.zeros(FINGERS + 1, np.int64)
     columns, block = np.zeros(COLUMNS + 3, np.int64), np.zeros((COLUMNS + 3, TALL + 8))  # no power of 2: caches
-    moved = np.empty((3, COLUMNS))
+    moved = np.zeros((3, COLUMNS))
     _sorted(reach, point, share, weight, order, first)
     rigid, both = _rigid(wrench, weight), more_values.shape[0] == values.shape[0]
     rigid = rigid | _rigid(more_wrench, more_weight) if both else rigid
@@ -192,10 +209,7 @@ def add_points(
         for place in range(first[fingers], first[fingers + 1]):
             n = order[place]
             if not _alike(point, share, n, before):
-                moved[:, :inner] = 0.0
-                for m in range(corners):
-                    if share[n, m] != 0:
-                        _add_point(jacobian[point[n, m]], np.float64(share[n, m]), fingers, moved)
+                _blend(jacobian, point, share, n, fingers, moved)
             before = n
             filled = _add_rows(n, values, slope, wrench, weight, moved, columns, inner, size, block, filled, whole)
             if both and more_weight[n] > 0:
@@ -212,6 +226,35 @@ def add_points(
             full = (filled + 7) // 8 * 8
             block[:even, filled:full] = 0.0
             _flush(block, columns, even, full, whole)
+
+
+@_jit
+def add_rigid(values, wrench, weight, whole):
+    """Adds observations of the object alone: six columns."""
+    found, row = np.zeros((7, 8)), np.zeros(8)
+    for n in range(values.shape[0]):
+        if not weight[n] > 0:
+            continue
+        w = np.float64(weight[n])
+        for k in range(values.shape[1]):
+            for p in range(6):
+                row[p] = wrench[n, k, p]
+            row[6] = values[n, k]
+            for a in range(7):
+                own = w * row[a]
+                for b in range(8):
+                    found[a, b] += own * row[b]
+    for a in range(7):
+        for b in range(a + 1):
+            whole[HAND + a, HAND + b] += found[a, b]
+
+
+@_jit
+def turn_matrices(rotvec, out):
+    """Rotation matrices (B J 3 3, double) of axis-angles (B J 3)."""
+    for b in range(rotvec.shape[0]):
+        for j in range(rotvec.shape[1]):
+            turn_matrix(rotvec[b, j], out[b, j])
 
 
 @_jit
