@@ -9,7 +9,7 @@ with. Readable twins: ``robust.surface_reprojection``, ``robust.surface_depth``,
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from numba import njit
 from torch import Tensor
 
-from horefine.fused import Posed, Pull
+from horefine.fused import FusedLoss, Posed, Pull
 from horefine.losses.forms import gather, spread_of
 from horefine.losses.fused_lists import bound, intrinsics, listed, single
 from horefine.losses.pairs import SurfacePairs, VertexPairs
@@ -161,11 +161,30 @@ class FusedPairs:
 
     def add(self, posed: Posed, pull: Pull, values: Float[np.ndarray, "B"], first: int, last: int) -> None:
         """See :class:`horefine.fused.FusedLoss`."""
+        self.add_both(posed, pull, values, values, first, last)
+
+    def add_both(self, posed: Posed, pull: Pull, pixels: np.ndarray, depths: np.ndarray, first: int, last: int) -> None:
+        """The same with the values of pixels and of depths apart."""
         _pull_pairs(
             first, last, posed.hand, posed.object_turn, posed.object_transl, posed.object_center, self.camera,
             self.start, self.corners, self.table, self.bounds, self.weights,
-            values, values, pull.hand, pull.force, pull.torque,
+            pixels, depths, pull.hand, pull.force, pull.torque,
         )  # fmt: skip
+
+    def joined(self, other: FusedLoss) -> FusedPairs | None:
+        """This one's pixels and the other's depths of the same pairs, in one pass; None where that cannot be."""
+        if not isinstance(other, FusedPairs):
+            return None
+        places, table = slice(X, V + 1), other.table
+        same = np.array_equal(self.start, other.start) and np.array_equal(self.corners, other.corners)
+        if not (same and np.array_equal(self.table[:, places], table[:, places])):
+            return None
+        if self.table[:, DEPTH_SCALE].any() or table[:, PIXEL_SCALE].any():
+            return None
+        found = replace(self, table=self.table.copy(), bounds=self.bounds.copy(), weights=self.weights.copy())
+        found.table[:, [DEPTH, DEPTH_SCALE]] = table[:, [DEPTH, DEPTH_SCALE]]
+        found.bounds[1], found.weights[1] = other.bounds[1], other.weights[1]
+        return found
 
 
 def surface_maker(of_depth: bool) -> Callable[..., FusedPairs]:

@@ -14,8 +14,11 @@ from numba import njit
 
 __all__ = [
     "CODE_BOUND",
+    "CODE_SCALE",
     "CODE_UNSEEN",
+    "DEPTH",
     "DEPTH_BOUND",
+    "DEPTH_SCALE",
     "DEPTH_UNSEEN",
     "FARTHEST",
     "ROOTED",

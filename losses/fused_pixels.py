@@ -7,7 +7,7 @@ Only the pixels that a map speaks of are looked at, and nothing is written back 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,15 +15,18 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from horefine.fused import Posed, Pull
+from horefine.fused import FusedLoss, Posed, Pull
 from horefine.losses import fused_pixel_kernels as kernels
 from horefine.losses.appearance import DARK, LIGHT_WEIGHT, Appearance
 from horefine.losses.forms import spread_of
 from horefine.losses.fused_lists import bound, listed, rays, single
 from horefine.losses.fused_pixel_kernels import (
     CODE_BOUND,
+    CODE_SCALE,
     CODE_UNSEEN,
+    DEPTH,
     DEPTH_BOUND,
+    DEPTH_SCALE,
     DEPTH_UNSEEN,
     FARTHEST,
     ROOTED,
@@ -57,12 +60,31 @@ class FusedPixels:
 
     def add(self, posed: Posed, pull: Pull, values: Float[np.ndarray, "B"], first: int, last: int) -> None:
         """See :class:`horefine.fused.FusedLoss`."""
+        self.add_both(posed, pull, values, values, first, last)
+
+    def add_both(self, posed: Posed, pull: Pull, codes: np.ndarray, depths: np.ndarray, first: int, last: int) -> None:
+        """The same with the values of codes and of depths apart."""
         kernels.pull_pixels(
             first, last, posed.hand, posed.object, posed.ids, posed.depth, posed.object_center,
             self.hand_faces, self.faces, self.hand_codes, self.codes,
             self.start, self.index, self.table, self.weights, self.settings,
-            values, values, pull.hand, pull.force, pull.torque,
+            codes, depths, pull.hand, pull.force, pull.torque,
         )  # fmt: skip
+
+    def joined(self, other: FusedLoss) -> FusedPixels | None:
+        """This one's codes and the other's depths at the same pixels, in one pass; None where that cannot be."""
+        if not isinstance(other, FusedPixels):
+            return None
+        table = other.table
+        if not (np.array_equal(self.start, other.start) and np.array_equal(self.index, other.index)):
+            return None
+        if self.table[:, DEPTH_SCALE].any() or table[:, CODE_SCALE].any():
+            return None
+        columns, settings = [DEPTH, DEPTH_SCALE], [DEPTH_BOUND, DEPTH_UNSEEN, ROOTED, FARTHEST]
+        found = replace(self, table=self.table.copy(), settings=self.settings.copy(), weights=self.weights.copy())
+        found.table[:, columns], found.settings[settings] = table[:, columns], other.settings[settings]
+        found.weights[..., 1] = other.weights[..., 1]
+        return found
 
 
 def _made(

@@ -18,7 +18,7 @@ from horefine.distance import build_grid
 from horefine.fused import Posed
 from horefine.geometry import axis_angle_to_matrix
 from horefine.losses import LOSSES
-from horefine.losses.fused import FUSED
+from horefine.losses.fused import FUSED, joined
 from horefine.mesh import Mesh
 from horefine.scene import Features, Pose
 
@@ -162,6 +162,28 @@ def test_what_was_there_is_added_to(name: str) -> None:
     np.testing.assert_allclose(twice, 2 * once, rtol=1e-12)
     for field, value in vars(pull).items():
         np.testing.assert_allclose(getattr(doubled, field), 2 * value, rtol=1e-5, atol=1e-6 * np.abs(value).max())
+
+
+@pytest.mark.parametrize(
+    ("names", "passes"),
+    [(("rendered_depth", "shape_prior", "rendered_code"), 2), (("surface_reprojection", "surface_depth"), 1),
+     (("rendered_code", "measured_depth"), 2), (("dense_mapping", "correspondence_depth", "surface_depth"), 2),
+     (("rendered_code", "rendered_depth", "relative_depth", "surface_reprojection"), 3)],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", ["things", "trusted"])
+def test_joined_losses_are_the_same_losses(names: tuple[str, ...], passes: int, kind: str) -> None:
+    made = [both(name, CASES[name][0], kind, seed=5) for name in names]
+    posed, losses = posed_of(made[0][0]), {row: fused for row, (_, fused, _, _) in enumerate(made)}
+    found = joined(losses)
+    assert sorted(row for joint in found for row in joint.rows) == list(losses)
+    if kind == "things":
+        assert len(found) == passes and found[0].wants == made[found[0].rows[0]][1].wants
+    values, pull = np.zeros((len(names), 3)), asked([], posed)[1]
+    for joint in found:
+        for first, last in ((0, 1), (1, 3)):
+            joint.add(posed, pull, values, first, last)
+    np.testing.assert_allclose(values, np.stack([m[2] for m in made]), rtol=3e-5)
+    assert_same(on_the_pose(pull, made[0][0]), on_the_pose(asked(list(losses.values()), posed)[1], made[0][0]))
 
 
 def shaken(posed: Posed, motion: dict[str, np.ndarray], far: float) -> Posed:
