@@ -70,38 +70,45 @@ def _tick(chart: Chart, begin: tuple[float, float], end: tuple[float, float], te
 
 
 def stages(figures: Sequence[Figure]) -> bytes | None:
-    """Bars of the stages of an iteration, fused beside eager, a panel for each batch; None without such figures."""
+    """Bars of the stages: an iteration of Adam, fused beside eager, and ``default``; a panel for each batch; None
+    without such figures."""
     panels: dict[str, dict[str, dict[str, float]]] = {}
     for found in figures:
+        name, _, batch = found.case.rpartition(", ")
         if found.part == "stage":
-            way, _, rest = found.case.partition(": ")
-            name, _, batch = rest.rpartition(", ")
-            panels.setdefault(batch, {}).setdefault(name, {})[way] = found.value
+            way, _, name = name.partition(": ")
+            panels.setdefault(f"an iteration of adam, {batch}", {}).setdefault(name, {})[way] = found.value
+        elif found.part == "stage of default" and name != "whole":
+            panels.setdefault(f"default, {batch}", {}).setdefault(name, {})["all its steps"] = found.value
     if not panels:
         return None
-    drawn = [_bars(f"an iteration of adam, {batch}: processor time", rows) for batch, rows in panels.items()]
-    page = Image.new("RGB", (sum(panel.width for panel in drawn), max(panel.height for panel in drawn)), "white")
+    drawn = [_bars(f"{title}: processor time", rows) for title, rows in panels.items()]
+    page = Image.new("RGB", (drawn[0].width * min(2, len(drawn)), _height(drawn[:2]) + _height(drawn[2:])), "white")
     for k, panel in enumerate(drawn):
-        page.paste(panel, (sum(before.width for before in drawn[:k]), 0))
+        page.paste(panel, (panel.width * (k % 2), _height(drawn[:2]) * (k // 2)))
     return _png(page)
 
 
+def _height(panels: Sequence[Image.Image]) -> int:
+    return max((panel.height for panel in panels), default=0)
+
+
 def _bars(title: str, rows: Mapping[str, Mapping[str, float]]) -> Image.Image:
+    ways = list(dict.fromkeys(way for own in rows.values() for way in own))
     high = max(value for own in rows.values() for value in own.values()) * 1.05
-    bottom = 76 + 34 * len(rows)
-    chart = Chart((560, bottom + 60), (210, 76, 500, bottom), (0, high), (len(rows), 0))
-    chart.ticks(steps_to(high), "x")
+    bottom = 86 + 34 * len(rows)
+    chart = Chart((560, bottom + 60), (210, 86, 500, bottom), (0, high), (len(rows), 0))
+    chart.ticks(steps_to(high, 4), "x")
     chart.names(title, "ms an image")
     for row, (name, own) in enumerate(rows.items()):
         chart.text((chart.frame[0] - 12, chart.at(0, row + 0.5)[1]), name[:30], "rm", size=11)
-        for place, way in enumerate(("fused", "eager")):
+        for place, way in enumerate(ways):
             if way in own:
-                (x0, y0), (x1, y1) = (
-                    chart.at(x, row + 0.15 + 0.35 * (place + k)) for k, x in enumerate((0.0, own[way]))
-                )
+                top, thick = row + 0.15 + 0.7 * place / len(ways), 0.7 / len(ways)
+                (x0, y0), (x1, y1) = chart.at(0, top), chart.at(own[way], top + thick)
                 chart.pen.rectangle([x0, y0, x1, y1], fill=LINES[place])
                 chart.text((x1 + 8, (y0 + y1) / 2), f"{own[way]:.3g}", "lm", faint=True, size=9)
-    for place, way in enumerate(("fused", "eager")):
+    for place, way in enumerate(ways if len(ways) > 1 else ()):
         x = chart.frame[2] - 240 + 130 * place
         chart.pen.rectangle([x, chart.frame[1] - 34, x + 20, chart.frame[1] - 18], fill=LINES[place])
         chart.text((x + 28, chart.frame[1] - 26), way, "lm", size=11)

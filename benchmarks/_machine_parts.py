@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import json
+import math
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,10 +23,11 @@ import trimesh
 from benchmarks import iteration as stages
 from benchmarks import refine as accuracy
 from benchmarks import render as renderer
-from benchmarks._common import ROOT
+from benchmarks import second_order as solver
+from benchmarks._common import RESULTS, ROOT
 from benchmarks._figures import Figure, Times, apart, figure, in_turns, peak_megabytes
 from horefine import Config, Features, Mesh, Pose, load_config, load_hand, refine
-from horefine.config import Optimizer, Stage
+from horefine.config import Stage
 from horefine.data.maps import disturb
 from horefine.data.synthetic import benchmark_scenes
 
@@ -100,39 +103,30 @@ def scenes(batch: int, size: int = 64) -> tuple[Pose, Features]:
     return disturb(truth, 1, model=load_hand(), object_center=features.object.center), features
 
 
-def adam_config(steps: int, fused: bool = True) -> Config:
+def adam_config(steps: int) -> Config:
     """The recipe ``adam`` with all its losses in every step."""
     recipe = load_config("adam")
-    assert isinstance(recipe.optimizer, Optimizer)
-    update = {
-        "stages": {"all": Stage(steps=steps, losses=list(recipe.terms()))},
-        "optimizer": recipe.optimizer.model_copy(update={"fused": fused}),
-    }
-    return recipe.model_copy(update=update)
+    return recipe.model_copy(update={"stages": {"all": Stage(steps=steps, losses=list(recipe.terms()))}})
 
 
-def steps_of(pose: Pose, features: Features, rounds: int, ways: tuple[bool, ...], steps: int = 40) -> dict[bool, Times]:
-    """Seconds of one step of the whole batch, fused or not: many steps less few, to drop what is done once."""
-    works = {
-        (fused, count): (lambda fused=fused, count=count: refine(pose, features, adam_config(count, fused)))
-        for fused in ways
-        for count in (4, 4 + steps)
-    }
-    found = in_turns({f"{fused} {count}": work for (fused, count), work in works.items()}, rounds)
-
-    def one(fused: bool, kind: str) -> np.ndarray:
-        few, many = (getattr(found[f"{fused} {count}"], kind) for count in (4, 4 + steps))
-        return (many - few) / steps
-
-    return {fused: Times(one(fused, "wall"), one(fused, "processor")) for fused in ways}
+def steps_of(case: stages.Case, rounds: int, steps: Mapping[bool, int]) -> dict[bool, Times]:
+    """Seconds of a step of the whole batch, fused (True) or eager; ``steps`` in a row are timed, in turns."""
+    found: dict[bool, list[tuple[float, float]]] = {fused: [] for fused in steps}
+    for turn in range(rounds + 1):
+        for fused, count in steps.items():
+            spent = stages.steps_in_a_row(case, count, fused)
+            if turn:
+                found[fused].append(spent)
+    return {fused: Times(*np.array(spent).T / 1e3) for fused, spent in found.items()}
 
 
 def iterating(plan: Plan) -> Iterator[Figure]:
     """A full fused iteration, 300 of them, and eager ones beside it on one thread: threads that wait spin."""
     for batch, target, total in ((1, 1.2, 500.0), (16, 0.35, 150.0)):
         pose, features = scenes(batch)
+        case = stages.Case.on("adam", pose, features)
         torch.set_num_threads(plan.threads)
-        found = steps_of(pose, features, plan.rounds(7), (True,), 20 if plan.quick else 100)
+        found = steps_of(case, plan.rounds(7), {True: 20 if plan.quick else 100})
         wall = found[True].wall * 1e3 / batch
         yield figure("iteration", f"all losses of adam, batch {batch}", wall, "ms/image", target)
         count = 30 if plan.quick else 300
@@ -140,7 +134,7 @@ def iterating(plan: Plan) -> Iterator[Figure]:
         goal = None if plan.quick else total
         yield figure("refine", f"{count} steps of Adam, batch {batch}", times[""].wall * 1e3 / batch, "ms/image", goal)
         torch.set_num_threads(1)
-        found = steps_of(pose, features, plan.rounds(5), (True, False), 5 if plan.quick else 30)
+        found = steps_of(case, plan.rounds(5), {True: 20 if plan.quick else 100, False: 4 if plan.quick else 20})
         ratio = found[False].processor / found[True].processor
         yield figure("iteration", f"eager / fused, batch {batch}, one thread", ratio, "times", None, more=True)
 
@@ -156,6 +150,10 @@ def by_stage(plan: Plan) -> Iterator[Figure]:
             for way, times in in_turns(works, plan.rounds(9), max(1, 16 // batch)).items():
                 case_name = f"{way}: {name}, batch {batch}"
                 yield figure("stage", case_name, times.processor * 1e3 / batch, "ms/image", note="processor time")
+    for batch in (1,) if plan.quick else (1, 16):
+        spent = solver.measure(load_config("default"), 1 if plan.quick else 16, "n02", batch, 1 if plan.quick else 3)
+        for name, value in spent.items():
+            yield figure("stage of default", f"{name}, batch {batch}", [value], "ms/image", note="processor time")
 
 
 # --- the second-order solver -------------------------------------------------------------------------------------
@@ -208,6 +206,8 @@ def photographs(plan: Plan) -> Iterator[Figure]:
 def _run(images: list[Path], copies: int, folder: Path, threads: int) -> float:
     """Seconds of a run of every photograph ``copies`` times."""
     (folder / "images").mkdir(parents=True)
+    for part in ("truth", "depth"):  # sidecars point there
+        shutil.copytree(ROOT / "examples" / part, folder / part)
     for image in images:
         for copy in range(copies):
             for file in (image, image.with_suffix(".json")):
@@ -220,6 +220,17 @@ def _run(images: list[Path], copies: int, folder: Path, threads: int) -> float:
     if done.returncode not in (0, 4):  # 4: some image failed, and was paid for
         raise RuntimeError(f"horefine {' '.join(words)} ended with {done.returncode}")
     return time.perf_counter() - begin
+
+
+def memory(plan: Plan) -> Iterator[Figure]:
+    """How memory grows over many images, as ``benchmarks.memory`` (an hour) has left it in ``results/memory.json``."""
+    path = RESULTS / "memory.json"
+    rows = json.loads(path.read_text(encoding="utf-8"))["rows"][:-1] if path.is_file() else []
+    rows = [row for row in rows if math.isfinite(row["of the first"])]
+    if len(rows) > 1:
+        first, last = rows[0]["image"], rows[-1]["image"]
+        change, target = abs(rows[-1]["of the first"] - 1) * 100, 5.0 if last >= 5000 else None
+        yield figure("memory", f"image {first} to {last}: change (benchmarks.memory)", [change], "%", target)
 
 
 # --- growth ------------------------------------------------------------------------------------------------------
@@ -248,7 +259,7 @@ def _grown(what: str, value: int, plan: Plan) -> dict[str, tuple[list[float], st
     drawn = renderer.poses(vertices - vertices.mean(0), max(batch, 16))
     run = renderer.ours(drawn, faces, view, batch)
     drawing = in_turns({"": _counting(run)}, rounds + 2, max(1, 8 // batch))[""]
-    step = steps_of(pose, features, rounds, (True,), 10 if plan.quick else 40)[True]
+    step = steps_of(stages.Case.on("adam", pose, features), rounds, {True: 10 if plan.quick else 40})[True]
     config = load_config("default")
     solved = in_turns({"": lambda: refine(pose, features, config)}, 1 if plan.quick else 2)[""]
     return {
@@ -297,6 +308,6 @@ def on_a_gpu(plan: Plan) -> Iterator[Figure]:
 
 PARTS: dict[str, Callable[[Plan], Iterator[Figure]]] = {
     "renderer": rendering, "iteration": iterating, "stages": by_stage, "solver": solving, "photographs": photographs,
-    "growth": growing, "gpu": on_a_gpu,
+    "memory": memory, "growth": growing, "gpu": on_a_gpu,
 }  # fmt: skip
 """By the names of ``--only``."""

@@ -6,7 +6,7 @@
 Stages are timed in processor time (both threads count), eager and fused in turns within one run, medians, milliseconds
 an image. ``a step`` is one of many in a row, with all that belongs to it; ``300 steps`` is the whole call of ``refine``
 (fused alone). Eager losses are timed forward alone (``forward and backward`` has their way back), fused ones give both.
-Torch has one thread, or its threads would spin and count as work; fused steps take ``--threads`` from four images on.
+Torch has one thread (others spin and count as work); the last rows have ``--threads`` too, from four images on.
 """
 
 from __future__ import annotations
@@ -31,12 +31,28 @@ from horefine.fused_objective import Fused, fused_losses
 from horefine.iteration import descend
 from horefine.objective import Objective, prepare, usable
 from horefine.render import make_renderer
+from horefine.render.cpu import PARALLEL_FROM
 from horefine.scene import Features, Scene
 from horefine.tangent import flat_rates
 
 TARGETS = {"a step": {1: 1.2, 16: 0.35}, "300 steps": {1: 500.0, 16: 150.0}}
 """Milliseconds an image (wall, two quiet cores) by batch."""
 Work = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Milliseconds."""
+
+    wall: float
+    processor: float
+
+
+def spent(work: Work) -> Spent:
+    """What one call takes."""
+    start = time.perf_counter(), time.process_time()
+    work()
+    return Spent((time.perf_counter() - start[0]) * 1e3, (time.process_time() - start[1]) * 1e3)
 
 
 @dataclass(frozen=True)
@@ -55,9 +71,13 @@ class Case:
     def of(name: str, batch: int) -> Case:
         """On held-out synthetic scenes."""
         truth, features = benchmark_scenes(batch, 4000)
+        return Case.on(name, disturb(truth, 1, model=load_hand(), object_center=features.object.center), features)
+
+    @staticmethod
+    def on(name: str, pose: Pose, features: Features) -> Case:
+        """At that start."""
         model, config = load_hand(), load_config(name)
         assert isinstance(config.optimizer, Optimizer)
-        pose = disturb(truth, 1, model=model, object_center=features.object.center)
         renderer = make_renderer(model.faces, model.codes, features.object, features.camera)
         terms = usable(config.terms(), features)
 
@@ -136,25 +156,27 @@ def search_of(case: Case, steps: int, fused: bool = True) -> Search:
     return Search([0.1] * steps, case.config.rates, options.parameters, options.betas, options.epsilon, fused=fused)
 
 
-def steps_in_a_row(case: Case, steps: int, fused: bool) -> tuple[float, float]:
-    """Wall and processor milliseconds of one step of ``steps``; what a stage begins with is left out."""
-    wall, processor = [], []
-    for count in (2, 2 + steps):
-        start = time.perf_counter(), time.process_time()
-        descend(case.objective, case.pose, case.scene_of, search_of(case, count, fused))
-        wall.append(time.perf_counter() - start[0])
-        processor.append(time.process_time() - start[1])
-    return (wall[1] - wall[0]) / steps * 1e3, (processor[1] - processor[0]) / steps * 1e3
+def steps_in_a_row(case: Case, steps: int, fused: bool) -> Spent:
+    """One step of ``steps``; what a stage begins with is left out."""
+
+    def few() -> object:
+        return descend(case.objective, case.pose, case.scene_of, search_of(case, 1, fused))
+
+    def many() -> object:
+        return descend(case.objective, case.pose, case.scene_of, search_of(case, 1 + steps, fused))
+
+    few()  # compiles
+    pairs = [(spent(few), spent(many)) for _ in range(5 if fused else 1)]
+    wall = np.median([more.wall - less.wall for less, more in pairs])
+    return Spent(float(wall) / steps, float(np.median([m.processor - o.processor for o, m in pairs])) / steps)
 
 
-def whole(case: Case, steps: int) -> tuple[float, float]:
-    """Wall and processor milliseconds of ``refine`` with every loss in every one of ``steps`` steps."""
+def whole(case: Case, steps: int) -> Spent:
+    """``refine`` with every loss in every one of ``steps`` steps."""
     stages = {"all": Stage(steps=steps, losses=list(case.config.terms()))}
     config = case.config.model_copy(update={"stages": stages})
     refine(case.pose, case.features, config.one_step())
-    start = time.perf_counter(), time.process_time()
-    refine(case.pose, case.features, config)
-    return (time.perf_counter() - start[0]) * 1e3, (time.process_time() - start[1]) * 1e3
+    return spent(lambda: refine(case.pose, case.features, config))
 
 
 def take_apart(name: str, batch: int, options: argparse.Namespace) -> list[dict[str, object]]:
@@ -168,15 +190,16 @@ def take_apart(name: str, batch: int, options: argparse.Namespace) -> list[dict[
         parts[part] = in_turns(ways, options.repeats, max(1, 8 // batch))
     for part, found in parts.items():
         rows.append({"recipe": name, "batch": batch, "part": part, **_row(found, batch)})
-    step = {"eager": steps_in_a_row(case, 4, fused=False)}
-    torch.set_num_threads(options.threads)
-    step["fused"] = steps_in_a_row(case, 60, fused=True)
-    call = {"fused": whole(case, options.steps)}
-    for part, found in (("a step", step), (f"{options.steps} steps", call)):
-        rows.append({
-            "recipe": name, "batch": batch, "part": part, **_row({way: ms[1] for way, ms in found.items()}, batch),
-            "fused, wall": found["fused"][0] / batch, "target, wall": TARGETS.get(part, {}).get(batch, ""),
-        })  # fmt: skip
+    eager_step = steps_in_a_row(case, 4, fused=False)
+    for threads in sorted({1, options.threads if batch >= PARALLEL_FROM else 1}):
+        torch.set_num_threads(threads)
+        for part, found in (("a step", steps_in_a_row(case, 60, fused=True)), ("300 steps", whole(case, 300))):
+            both = {"eager": eager_step.processor} if (part, threads) == ("a step", 1) else {}
+            rows.append({
+                "recipe": name, "batch": batch, "part": f"{part}, {threads} thread(s)",
+                **_row(both | {"fused": found.processor}, batch),
+                "fused, wall": found.wall / batch, "target, wall": TARGETS[part].get(batch, ""),
+            })  # fmt: skip
     return rows
 
 
@@ -192,7 +215,6 @@ def main() -> None:
     parser.add_argument("--config", nargs="+", default=["adam", "song2022"])
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 16])
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--repeats", type=int, default=7)
     options = parser.parse_args()
     for name in options.config:
@@ -204,8 +226,8 @@ def main() -> None:
             rows += take_apart(name, batch, options)
             print(f"{name}, batch {batch}: done", flush=True)
     notes = [
-        f"milliseconds an image, processor time unless it says wall; 64x64 maps, {options.threads} thread(s)",
-        "eager losses forward alone, fused ones with their gradient; stages of a fused step on one thread",
+        f"milliseconds an image, processor time unless it says wall; 64x64 maps, stages on one thread",
+        "eager losses forward alone, fused ones with their gradient",
     ]
     write_result("iteration", vars(options), rows=rows, notes=notes)
 
