@@ -53,16 +53,16 @@ def _row(table, n):
 
 @_inline_jit
 def _hit(points, a, b, c, dx, dy):
-    """Corner A, two sides of the face there, the normal n, n.d, the barycentrics of B and C, and the ray's x and y."""
+    """Corner A, two sides of the face there, the normal n, 1 / n.d, barycentrics of B and C, and the ray's x and y."""
     ax, ay, az = points[a, 0], points[a, 1], points[a, 2]
     ux, uy, uz = points[b, 0] - ax, points[b, 1] - ay, points[b, 2] - az
     wx, wy, wz = points[c, 0] - ax, points[c, 1] - ay, points[c, 2] - az
     nx, ny, nz = uy * wz - uz * wy, uz * wx - ux * wz, ux * wy - uy * wx
     along = nx * dx + ny * dy + nz
     ex, ey, ez = ay - az * dy, az * dx - ax, ax * dy - ay * dx
-    one = (wx * ex + wy * ey + wz * ez) / along
-    two = -(ux * ex + uy * ey + uz * ez) / along
-    return ax, ay, az, ux, uy, uz, wx, wy, wz, nx, ny, nz, along, one, two, dx, dy
+    inverse = ONE / along
+    one, two = (wx * ex + wy * ey + wz * ez) * inverse, -(ux * ex + uy * ey + uz * ez) * inverse
+    return ax, ay, az, ux, uy, uz, wx, wy, wz, nx, ny, nz, inverse, one, two, dx, dy
 
 
 @_inline_jit
@@ -108,16 +108,19 @@ def _face_pull(hit, by_one, by_two, deep):
 
     From dw = -M^-1 dM w, M the corners as columns (:mod:`horefine.render.kernels`). Its parts are the barycentrics.
     """
-    ax, ay, az, ux, uy, uz, wx, wy, wz, nx, ny, nz, along, one, two, dx, dy = hit
-    if along * along < GRAZING * GRAZING * (nx * nx + ny * ny + nz * nz) * (dx * dx + dy * dy + ONE):
+    ax, ay, az, ux, uy, uz, wx, wy, wz, nx, ny, nz, inverse, one, two, dx, dy = hit
+    if ONE < GRAZING * GRAZING * inverse * inverse * (nx * nx + ny * ny + nz * nz) * (dx * dx + dy * dy + ONE):
         return ZERO, ZERO, ZERO
-    det = nx * ax + ny * ay + nz * az
-    mean = -(by_one * one + by_two * two) - deep * det / along
-    inverse = -ONE / det
+    along = deep * inverse
+    if by_one == ZERO and by_two == ZERO:
+        return along * nx, along * ny, along * nz
+    det = ONE / (nx * ax + ny * ay + nz * az)
+    along += (by_one * one + by_two * two) * det
+    by_one, by_two = -by_one * det, -by_two * det
     return (
-        (mean * nx + by_one * (wy * az - wz * ay) + by_two * (ay * uz - az * uy)) * inverse,
-        (mean * ny + by_one * (wz * ax - wx * az) + by_two * (az * ux - ax * uz)) * inverse,
-        (mean * nz + by_one * (wx * ay - wy * ax) + by_two * (ax * uy - ay * ux)) * inverse,
+        along * nx + by_one * (wy * az - wz * ay) + by_two * (ay * uz - az * uy),
+        along * ny + by_one * (wz * ax - wx * az) + by_two * (az * ux - ax * uz),
+        along * nz + by_one * (wx * ay - wy * ax) + by_two * (ax * uy - ay * ux),
     )
 
 
@@ -313,7 +316,7 @@ def _pull_colors(
         )  # fmt: skip
         total += cost
         gx, gy, gz = _face_pull(hit, weight * by_one, weight * by_two, ZERO)
-        far = (hit[9] * hit[0] + hit[10] * hit[1] + hit[11] * hit[2]) / hit[12]
+        far = (hit[9] * hit[0] + hit[10] * hit[1] + hit[11] * hit[2]) * hit[12]
         rx, ry, rz = far * dx - center[0], far * dy - center[1], far - center[2]
         fx, fy, fz = fx + gx, fy + gy, fz + gz
         tx, ty, tz = tx + (ry * gz - rz * gy), ty + (rz * gx - rx * gz), tz + (rx * gy - ry * gx)
