@@ -226,7 +226,7 @@ def main() -> None:
             rows += take_apart(name, batch, options)
             print(f"{name}, batch {batch}: done", flush=True)
     notes = [
-        f"milliseconds an image, processor time unless it says wall; 64x64 maps, stages on one thread",
+        "milliseconds an image, processor time unless it says wall; 64x64 maps, stages on one thread",
         "eager losses forward alone, fused ones with their gradient",
     ]
     write_result("iteration", vars(options), rows=rows, notes=notes)
