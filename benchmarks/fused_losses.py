@@ -4,7 +4,7 @@
 
 Processor time of one thread, both ways by turns in one run, medians; the eager backward pass ends at the posed points
 and pictures' faces, where the fused losses pull. ``value`` and ``gradient``: largest relative difference between the
-two, the gradient in the recipe's chart.
+two, the gradient in the recipe's chart. A stage asks losses of the same pixels or pairs in one pass.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from horefine.descent import Eager
 from horefine.factors import chart_for
 from horefine.fused import FusedLoss
 from horefine.fused_objective import Fused, fused_losses
+from horefine.losses.fused import joined
 from horefine.objective import Objective, prepare, usable
 from horefine.render import make_renderer
 from horefine.scene import Pose, Scene
@@ -100,10 +101,11 @@ class Bench:
         state = Fused.of(objective, losses, self.scene_of, self.pose, self.chart)
         state.evaluate(self.pose)
         values, batch = np.zeros((len(losses), len(self.pose))), len(self.pose)
+        passes = joined(dict(enumerate(losses.values())))
 
         def work() -> None:
-            for row, loss in enumerate(losses.values()):
-                loss.add(state.posed, state.pull, values[row], 0, batch)
+            for loss in passes:
+                loss.add(state.posed, state.pull, values, 0, batch)
 
         return work
 
