@@ -30,6 +30,7 @@ from horefine import Config, Features, Mesh, Pose, load_config, load_hand, refin
 from horefine.config import Stage
 from horefine.data.maps import disturb
 from horefine.data.synthetic import benchmark_scenes
+from horefine.iteration import descend
 
 __all__ = ["PARTS", "Plan"]
 
@@ -110,14 +111,19 @@ def adam_config(steps: int) -> Config:
 
 
 def steps_of(case: stages.Case, rounds: int, steps: Mapping[bool, int]) -> dict[bool, Times]:
-    """Seconds of a step of the whole batch, fused (True) or eager; ``steps`` in a row are timed, in turns."""
-    found: dict[bool, list[tuple[float, float]]] = {fused: [] for fused in steps}
-    for turn in range(rounds + 1):
-        for fused, count in steps.items():
-            spent = stages.steps_in_a_row(case, count, fused)
-            if turn:
-                found[fused].append(spent)
-    return {fused: Times(*np.array(spent).T / 1e3) for fused, spent in found.items()}
+    """Seconds of a step of the whole batch, fused (True) or eager: so many in a row, less what a stage begins with."""
+
+    def walk(count: int, fused: bool) -> Callable[[], object]:
+        return lambda: descend(case.objective, case.pose, case.scene_of, stages.search_of(case, count, fused))
+
+    works = {f"{fused} {n}": walk(n, fused) for fused, count in steps.items() for n in (1, 1 + count)}
+    found = in_turns(works, rounds)
+
+    def one(fused: bool, count: int) -> Times:
+        few, many = found[f"{fused} 1"], found[f"{fused} {1 + count}"]
+        return Times((many.wall - few.wall) / count, (many.processor - few.processor) / count)
+
+    return {fused: one(fused, count) for fused, count in steps.items()}
 
 
 def iterating(plan: Plan) -> Iterator[Figure]:
@@ -125,18 +131,24 @@ def iterating(plan: Plan) -> Iterator[Figure]:
     for batch, target, total in ((1, 1.2, 500.0), (16, 0.35, 150.0)):
         pose, features = scenes(batch)
         case = stages.Case.on("adam", pose, features)
-        torch.set_num_threads(plan.threads)
+        torch.set_num_threads(plan.threads if batch > 1 else 1)
         found = steps_of(case, plan.rounds(7), {True: 20 if plan.quick else 100})
         wall = found[True].wall * 1e3 / batch
-        yield figure("iteration", f"all losses of adam, batch {batch}", wall, "ms/image", target)
+        yield figure("iteration", _of("all losses of adam", batch, plan), wall, "ms/image", target)
         count = 30 if plan.quick else 300
         times = in_turns({"": lambda pose=pose, f=features, c=count: refine(pose, f, adam_config(c))}, plan.rounds(3))
         goal = None if plan.quick else total
-        yield figure("refine", f"{count} steps of Adam, batch {batch}", times[""].wall * 1e3 / batch, "ms/image", goal)
+        yield figure(
+            "refine", _of(f"{count} steps of Adam", batch, plan), times[""].wall * 1e3 / batch, "ms/image", goal
+        )
         torch.set_num_threads(1)
         found = steps_of(case, plan.rounds(5), {True: 20 if plan.quick else 100, False: 4 if plan.quick else 20})
         ratio = found[False].processor / found[True].processor
         yield figure("iteration", f"eager / fused, batch {batch}, one thread", ratio, "times", None, more=True)
+
+
+def _of(what: str, batch: int, plan: Plan) -> str:
+    return f"{what}, batch {batch}, {'one thread' if batch == 1 else f'{plan.threads} threads'}"
 
 
 def by_stage(plan: Plan) -> Iterator[Figure]:
@@ -239,7 +251,6 @@ def memory(plan: Plan) -> Iterator[Figure]:
 def growing(plan: Plan) -> Iterator[Figure]:
     """Time and memory against the size of the batch, of the maps and of the object; each point in a fresh process
     (memory is its own; a quick look measures all in this one)."""
-    torch.set_num_threads(plan.threads)
     for what, values in GROWTH.items():
         for value in plan.some(values):
             found = _grown(what, value, plan) if plan.quick else apart(_grown, what, value, plan)
@@ -249,6 +260,7 @@ def growing(plan: Plan) -> Iterator[Figure]:
 
 def _grown(what: str, value: int, plan: Plan) -> dict[str, tuple[list[float], str]]:
     batch = value if what == "batch" else 4
+    torch.set_num_threads(plan.threads if batch > 1 else 1)
     pose, features = scenes(batch, value if what == "map side" else 64)
     if what == "object faces":
         features = dataclasses.replace(features, object=_egg(features.object, value), contact=None)

@@ -58,8 +58,8 @@ def measured(names: Sequence[str], plan: Plan) -> tuple[list[Figure], list[str]]
 def write(figures: Sequence[Figure], failed: Sequence[str], plan: Plan, name: str) -> None:
     """JSON, Markdown and plots; the table of the numbers to reach comes first."""
     notes = [
-        f"{plan.threads} threads unless a case says otherwise; load average at the end: {os.getloadavg()[0]:.1f} (wall "
-        "times suffer from it, ratios little)",
+        f"growth: {plan.threads} threads, one at batch 1; stages: processor time of one thread",
+        f"load average at the end: {os.getloadavg()[0]:.1f} (wall times suffer from it, ratios little)",
         *(f"not measured: {reason}" for reason in failed),
         *(["a quick look: few rounds, short runs; not for comparisons"] if plan.quick else []),
     ]
