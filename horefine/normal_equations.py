@@ -68,7 +68,7 @@ def _summed(
     """The equations without the rows: each observation adds its products."""
     tables = hand_tables(scene.hand_model)
     work.reserve(0, tables.point_count)
-    points = [_arrays(row) for row in rows if isinstance(row, PointRows)]
+    points = [row.arrays for row in rows if isinstance(row, PointRows)]
     dense = [(_array(row.values), _array(row.matrix)) for row in rows if isinstance(row, DenseRows)]
     rotations, shape, transl = _hand_numbers(scene)
     hand_ray, object_ray = (ray(middle).double().numpy() for middle in middles(scene))
@@ -128,7 +128,7 @@ def _written_out(
 ) -> None:
     """The equations from a matrix of all rows."""
     rows = [row for found in by_form.values() for row in found]
-    points = [_arrays(row) for row in rows if isinstance(row, PointRows)]
+    points = [row.arrays for row in rows if isinstance(row, PointRows)]
     edges = [row for row in rows if isinstance(row, EdgeRows)]
     dense = [row for row in rows if isinstance(row, DenseRows)]
     zero = scene.pose.hand_transl.new_zeros(())
@@ -189,11 +189,6 @@ def _add_rows(
     whole += matrix.T @ matrix
     gradient += matrix.T @ work.right[:last]
     return last
-
-
-def _arrays(row: PointRows) -> tuple[np.ndarray, ...]:
-    parts = (row.values, row.slope, row.wrench, row.point, row.share, row.weight)
-    return tuple(map(_array, parts))
 
 
 def _array(value: Tensor) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from horefine.contact_truth import NO_ANCHOR, region_anchors
 from horefine.hand import HandModel
 from horefine.losses import touch_kernels
 from horefine.losses.contact import palmar_distances
-from horefine.losses.forms import PointRows, Rows, array, gather, point_rows, sized_turn
+from horefine.losses.forms import PointRows, Rows, array, gather, places
 from horefine.losses.surfaces import hand_surface
 from horefine.scene import Contact, Scene
 
@@ -45,24 +45,29 @@ class SpringSquares:
     weight: Float[Tensor, "B S"]
     """0 for padding."""
     sigma: float
+    model: HandModel = field(repr=False)
 
     def freeze(self, scene: Scene) -> SpringSquares:
         return self
 
+    @functools.cached_property
+    def _tables(self) -> tuple[np.ndarray, ...]:
+        parts = (self.anchor, self.local, self.length, self.weight, self.model.anchor_faces, self.model.anchor_weights)
+        return tuple(map(array, parts))
+
     def _look(self, scene: Scene, sloped: bool) -> tuple[Tensor, PointRows]:
         """Cost, and rows (0 unless ``sloped``)."""
-        like, model, pose = array(self.weight), scene.hand_model, scene.pose
+        there, (anchor, local, length, like, faces, shares) = places(scene), self._tables
         total, new = np.zeros(len(like)), functools.partial(np.zeros, dtype=like.dtype)
         values, slope = new((*like.shape, 1)), new((*like.shape, 1, 3))
         wrench, share, weight = new((*like.shape, 1, 6)), new((*like.shape, 3)), new(like.shape)
         point = np.zeros((*like.shape, 3), np.int64)
         touch_kernels.springs(
-            array(scene.hand.vertices), array(model.anchor_faces), array(model.anchor_weights), array(self.anchor),
-            array(self.local), sized_turn(scene), array(pose.object_transl), array(scene.object_center),
-            array(self.length), like, float(self.sigma), sloped, total, values, slope, wrench, point, share, weight,
+            there.hand, faces, shares, anchor, local, there.turn, there.transl, there.center, length, like,
+            float(self.sigma), sloped, total, values, slope, wrench, point, share, weight,
         )  # fmt: skip
         parts = (values, slope, wrench, point, share, weight)
-        return torch.from_numpy(total).to(self.weight.dtype), point_rows(*parts)
+        return torch.from_numpy(total).to(self.weight.dtype), PointRows.of(*parts)
 
     def cost(self, scene: Scene) -> Float[Tensor, "B"]:
         return self._look(scene, False)[0]
@@ -88,7 +93,7 @@ def spring_squares(
     anchor = chosen.flatten(1).gather(1, order).clamp(max=NO_ANCHOR - 1)
     end = torch.div(order, chosen.shape[2], rounding_mode="floor")
     local = gather(scene.features.object.vertices, end)
-    return SpringSquares(anchor, local, told.flatten(1).gather(1, order), weights, sigma)
+    return SpringSquares(anchor, local, told.flatten(1).gather(1, order), weights, sigma, scene.hand_model)
 
 
 @dataclass(frozen=True)
@@ -157,35 +162,36 @@ class PenetrationSquares:
 
     def _look(self, scene: Scene, sloped: bool) -> tuple[Tensor, tuple[np.ndarray, ...]]:
         """Cost; and values, slopes, wrenches and weights of the rows (0 unless ``sloped``)."""
-        surface, area, hand = hand_surface(scene.hand_model), sunk_area(scene.hand_model), scene.hand
-        grid, size = scene.features.object.grid, scene.pose.object_scale
-        like, shape = array(hand.vertices), (len(hand.vertices), len(area))
-        total, new = np.zeros(len(like)), functools.partial(np.zeros, dtype=like.dtype)
+        there, (balls, ring, fitting, area) = places(scene), _sunk(scene.hand_model)
+        shape, grid = (len(there.hand), len(area)), scene.features.object.grid
+        total, new = np.zeros(len(there.hand)), functools.partial(np.zeros, dtype=there.hand.dtype)
         rows = (new((*shape, 1)), new((*shape, 1, 3)), new((*shape, 1, 6)), new(shape))
         touch_kernels.penetration(
-            like, array(hand.joints), array(surface.balls), array(surface.ring), array(surface.radius), array(area),
-            array(scene.object_rotation), array(torch.ones_like(hand.joints[:, 0, 0]) if size is None else size),
-            array(scene.pose.object_transl), array(scene.object_center), array(grid.values), array(grid.origin),
-            array(grid.spacing), float(self.sigma), float(self.tolerance), float(self.weight), sloped, total,
+            there.hand, there.joints, balls, ring, fitting, area, there.rotation, there.size, there.transl,
+            there.center, array(grid.values), array(grid.origin), array(grid.spacing),
+            float(self.sigma), float(self.tolerance), float(self.weight), sloped, total,
             rows[0], rows[1], rows[2], rows[3],
         )  # fmt: skip
-        return torch.from_numpy(total).to(hand.vertices.dtype), rows
+        return torch.from_numpy(total.astype(there.hand.dtype)), rows
 
     def cost(self, scene: Scene) -> Float[Tensor, "B"]:
         return self._look(scene, False)[0]
 
     def rows(self, scene: Scene) -> list[Rows]:
-        values, slope, wrench, weight = map(torch.from_numpy, self._look(scene, True)[1])
-        point, share = (part.expand(len(values), -1, -1) for part in hand_points(scene.hand_model))
-        return [PointRows(values, slope, wrench, point, share, weight)]
+        values, slope, wrench, weight = self._look(scene, True)[1]
+        tables = (array(part) for part in hand_points(scene.hand_model))
+        point, share = (np.broadcast_to(part, (len(values), *part.shape)) for part in tables)
+        return [PointRows.of(values, slope, wrench, np.ascontiguousarray(point), np.ascontiguousarray(share), weight)]
 
 
 @functools.lru_cache(maxsize=4)
-def sunk_area(model: HandModel) -> Float[Tensor, "N"]:
-    """Square centimetres of hand that each vertex and each inner ball stands for (``contact.inside_depth``)."""
+def _sunk(model: HandModel) -> tuple[np.ndarray, ...]:
+    """Of the inner balls, centres, rings and radii (``HandSurface``); and the square centimetres of hand that each
+    vertex and each ball stands for (``contact.inside_depth``)."""
     surface = hand_surface(model)
     share = (surface.area.sum() / len(surface.radius)).expand(len(surface.radius))
-    return torch.cat([surface.area, share]) * 1e4
+    area = torch.cat([surface.area, share]) * 1e4
+    return tuple(map(array, (surface.balls, surface.ring, surface.radius, area)))
 
 
 @functools.lru_cache(maxsize=4)

@@ -19,6 +19,7 @@ __all__ = [
     "EdgeRows",
     "Form",
     "Observed",
+    "Places",
     "PointRows",
     "Rows",
     "Values",
@@ -28,11 +29,9 @@ __all__ = [
     "known",
     "observed_rows",
     "packed_vertices",
-    "point_rows",
+    "places",
     "robust_cost",
-    "sized_turn",
     "spread_of",
-    "stretch_of",
     "values_at",
 ]
 
@@ -56,6 +55,20 @@ class PointRows:
     """Their shares."""
     weight: Float[Tensor, "B N"]
     """Of each observation; multiplies squares. 0 leaves it out."""
+
+    @functools.cached_property
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        """The fields in C order, for a kernel."""
+        return tuple(
+            map(array, (self.values, self.slope, self.wrench, self.point, self.share, self.weight)),
+        )
+
+    @staticmethod
+    def of(*parts: np.ndarray) -> PointRows:
+        """Of arrays, in the order of the fields."""
+        rows = PointRows(*map(torch.from_numpy, parts))
+        rows.__dict__["arrays"] = parts
+        return rows
 
 
 @dataclass(frozen=True)
@@ -153,22 +166,24 @@ def observed_rows(
 
     Squares are multiplied by ``confidence``, inside the kernel too (``robust.trusted``).
     """
-    batch, _, count, channels = seen.values.shape
-    new = functools.partial(np.zeros, dtype=array(seen.values).dtype)
+    there, values = places(scene), array(seen.values)
+    batch, _, count, channels = values.shape
+    new = functools.partial(np.zeros, dtype=values.dtype)
     hand, thing = (
         (new((batch, count, channels)), new((batch, count, channels, 6)), new((batch, count))) for _ in range(2)
     )
-    slope, none = new((batch, count, channels, 3)), seen.corners[:, 1, :, :0]
+    slope = new((batch, count, channels, 3))
     row_kernels.write_rows(
-        array(seen.values), array(seen.slope), array(seen.point), array(used), known(confidence, used), array(sigma),
-        float(kernel), float(weight), float(seen.root), array(scene.object_center), stretch_of(scene),
-        hand[0], slope, *hand[1:], *thing,
+        values, array(seen.slope), array(seen.point), array(used), known(confidence, used), array(sigma),
+        float(kernel), float(weight), float(seen.root), there.center, there.stretch,
+        hand[0], slope, hand[1], hand[2], thing[0], thing[1], thing[2],
     )  # fmt: skip
-    values, wrench, weights = map(torch.from_numpy, hand)
-    own = PointRows(values, torch.from_numpy(slope), wrench, seen.corners[:, 0], seen.barycentric[:, 0], weights)
-    values, wrench, weights = map(torch.from_numpy, thing)
-    unused = values[..., None].expand(*values.shape, 3)
-    return [own, PointRows(values, unused, wrench, none, seen.barycentric[:, 1, :, :0], weights)]
+    corners, share = array(seen.corners), array(seen.barycentric)
+    own = PointRows.of(
+        hand[0], slope, hand[1], np.ascontiguousarray(corners[:, 0]), np.ascontiguousarray(share[:, 0]), hand[2]
+    )
+    none, unused = (corners[:, 1, :, :0], share[:, 1, :, :0]), new(slope.shape)
+    return [own, PointRows.of(thing[0], unused, thing[1], *none, thing[2])]
 
 
 def array(value: Tensor) -> np.ndarray:
@@ -176,26 +191,42 @@ def array(value: Tensor) -> np.ndarray:
     return value.numpy() if value.is_contiguous() else value.contiguous().numpy()
 
 
-def point_rows(*parts: np.ndarray) -> PointRows:
-    """Rows of arrays, in the order of the fields."""
-    return PointRows(*map(torch.from_numpy, parts))
-
-
-def sized_turn(scene: Scene) -> Float[np.ndarray, "B 3 3"]:
-    """What takes directions of the mesh to the camera's axes: the object's rotation, times its size."""
-    turn, size = scene.object_rotation, scene.pose.object_scale
-    return array(turn if size is None else turn * size[:, None, None])
-
-
 def known(confidence: Float[Tensor, "B 2 N"] | None, like: Float[Tensor, "B 2 N"]) -> np.ndarray:
     """A confidence as the kernels take it: without a last dimension where there is none."""
     return array(like[..., :0] if confidence is None else confidence)
 
 
-def stretch_of(scene: Scene) -> Float[np.ndarray, "B"]:
+@dataclass(frozen=True)
+class Places:
+    """Where hand and object of a scene are, for kernels."""
+
+    hand: Float[np.ndarray, "B V 3"]
+    joints: Float[np.ndarray, "B 21 3"]
+    rotation: Float[np.ndarray, "B 3 3"]
+    """Of the object."""
+    size: Float[np.ndarray, "B"]
+    """What its mesh is multiplied with."""
+    turn: Float[np.ndarray, "B 3 3"]
+    """Both: what takes directions of the mesh to the camera's axes."""
+    transl: Float[np.ndarray, "B 3"]
+    center: Float[np.ndarray, "B 3"]
+    """Of the object's box."""
+    stretch: Float[np.ndarray, "B"]
     """What the focal length is multiplied with."""
-    factor, transl = scene.pose.focal_factor, scene.pose.hand_transl
-    return array(torch.ones_like(transl[:, 0]) if factor is None else factor)
+
+
+def places(scene: Scene) -> Places:
+    """The arrays of a scene, kept with it."""
+    kept = scene.__dict__
+    if "places" not in kept:
+        pose, rotation = scene.pose, scene.object_rotation
+        one = torch.ones_like(pose.hand_transl[:, 0])
+        size, factor = pose.object_scale, pose.focal_factor
+        turn = rotation if size is None else rotation * size[:, None, None]
+        parts = (scene.hand.vertices, scene.hand.joints, rotation, one if size is None else size, turn)
+        more = (pose.object_transl, scene.object_center, one if factor is None else factor)
+        kept["places"] = Places(*map(array, parts), *map(array, more))
+    return kept["places"]
 
 
 def robust_cost(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -20,10 +21,9 @@ from horefine.losses.forms import (
     known,
     observed_rows,
     packed_vertices,
+    places,
     robust_cost,
-    sized_turn,
     spread_of,
-    stretch_of,
 )
 from horefine.losses.masks import visible
 from horefine.losses.pairs import SurfacePairs, named_points
@@ -60,6 +60,8 @@ class PairSquares:
     pairs: SurfacePairs
     local: Float[Tensor, "B P 3"]
     """The object's points, object frame."""
+    matrix: Float[Tensor, "B 3 3"]
+    """Of the camera."""
     used: Float[Tensor, "B 2 P"]
     sigma: Float[Tensor, "B 2"]
     kernel: float
@@ -69,17 +71,21 @@ class PairSquares:
     def freeze(self, scene: Scene) -> PairSquares:
         return self
 
+    @functools.cached_property
+    def _tables(self) -> tuple[np.ndarray, ...]:
+        pairs = self.pairs
+        parts = (pairs.vertices, pairs.barycentric, self.local, pairs.pixel, pairs.depth, self.used, self.matrix)
+        return tuple(map(array, parts))
+
     def see(self, scene: Scene, sloped: bool) -> Observed:
         """Residuals; their slopes and the points (as the given camera sees them) are 0 unless ``sloped``."""
-        pairs, used = self.pairs, array(self.used)
+        pairs, there = self.pairs, places(scene)
+        vertices, share, local, pixel, depth, used, matrix = self._tables
         values = np.zeros((*used.shape, 2 if self.flat else 1), used.dtype)
         slope, point = np.zeros((*values.shape, 3), used.dtype), np.zeros((*used.shape, 3), used.dtype)
         row_kernels.see_pairs(
-            array(scene.hand.vertices), array(pairs.vertices), array(pairs.barycentric), array(self.local),
-            sized_turn(scene), array(scene.pose.object_transl), stretch_of(scene), array(pairs.pixel),
-            array(pairs.depth),
-            array(scene.features.camera.matrix), array(scene.object_center), used, self.flat, sloped,
-            values, slope, point,
+            there.hand, vertices, share, local, there.turn, there.transl, there.stretch, pixel, depth, matrix,
+            there.center, used, self.flat, sloped, values, slope, point,
         )  # fmt: skip
         found, root = (torch.from_numpy(values), torch.from_numpy(slope)), 0.0 if self.flat else -1.0
         return Observed(found[0], found[1], root, torch.from_numpy(point), pairs.vertices, pairs.barycentric)
@@ -104,7 +110,8 @@ def pair_squares(flat: bool) -> Callable[..., PairSquares]:
         trust = surface_pairs.confidence if flat else surface_pairs.depth_confidence
         local = named_points(scene.features.object.vertices, surface_pairs, 1)
         spread = spread_of(sigma, used)
-        return PairSquares(flat, surface_pairs, local, used, spread, kernel, weight, trust if confidence else None)
+        matrix, trust = scene.features.camera.matrix, trust if confidence else None
+        return PairSquares(flat, surface_pairs, local, matrix, used, spread, kernel, weight, trust)
 
     return make
 
@@ -166,13 +173,17 @@ class Pixels:
         """The same pixels with their weight divided by how often they tell the same."""
         return replace(self, valid=self.valid / spread_of(repeats, self.valid)[..., None])
 
+    @functools.cached_property
+    def tables(self) -> tuple[np.ndarray, ...]:
+        """Rays, codes and targets (hand's and object's pixels in a row), index, valid and faces, for kernels."""
+        parts = (self.ray.flatten(1, 2), self.codes, self.target.flatten(1, 2), self.index, self.valid, self.faces)
+        return tuple(map(array, parts))
+
     def sight(self, scene: Scene, hand_faces: int) -> tuple[Int[Tensor, "B 2 N 3"], Float[Tensor, "B 2 N"]]:
         """Corners of the face that each pixel sees at ``scene``, and ``valid``, or 0 for a pixel that sees none."""
-        corners, seen = np.empty((*self.index.shape, 3), np.int64), np.empty_like(array(self.valid))
-        row_kernels.sight(
-            array(scene.render.ids.flatten(2)), array(self.index), array(self.valid), array(self.faces), hand_faces,
-            corners, seen,
-        )  # fmt: skip
+        corners, seen = np.empty((*self.index.shape, 3), np.int64), np.empty_like(self.tables[4])
+        index, valid, faces = self.tables[3:]
+        row_kernels.sight(array(scene.render.ids.flatten(2)), index, valid, faces, hand_faces, corners, seen)
         return torch.from_numpy(corners), torch.from_numpy(seen)
 
 
@@ -246,9 +257,10 @@ def see(
 
     values, depth, grazing, share = empty(channels), empty(), empty(), empty(3)
     slope = empty(channels, 3) if sloped else vertices.new_zeros(1, 1, 1, 3)
+    ray, codes, target = pixels.tables[:3]
     square_kernels.see_pixels(
-        array(vertices), array(corners.flatten(1, 2)), array(pixels.ray.flatten(1, 2)), array(used.flatten(1)),
-        array(pixels.codes), array(pixels.target.flatten(1, 2)), array(root), code, sloped,
+        array(vertices), array(corners.flatten(1, 2)), ray, array(used.flatten(1)),
+        codes, target, array(root), code, sloped,
         values.numpy(), slope.numpy(), share.numpy(), depth.numpy(), grazing.numpy(),
     )  # fmt: skip
     shape = (2, count)
