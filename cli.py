@@ -5,18 +5,22 @@ Exit codes: :mod:`horefine.console`.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from horefine.console import FAILED, INTERRUPTED, MISSING, guarded, log, one_thread, stoppable
 from horefine.data_command import app as data_app
-from horefine.run_command import drive, engine_of, make_job, make_jobs, merge_shards, show_plan
+from horefine.run_command import device_there, drive, engine_of, make_job, make_jobs, merge_shards, show_plan
+
+if TYPE_CHECKING:
+    from horefine.cluster import Engine
 
 __all__ = ["app", "main"]
 
@@ -288,6 +292,8 @@ def evaluate(
     mano_dir: ManoDir = None,
     hand: HandKind = "auto",
     workers: Annotated[int | None, _option("Processes (default: all cores from 200 items on).", min=1)] = None,
+    engine: EngineName = "local",
+    address: Address = None,
     limit: Limit = None,
     strict: Annotated[bool, _option("Stop at the first item that cannot be measured.", "--strict")] = False,
     as_json: AsJson = False,
@@ -295,20 +301,24 @@ def evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Measures poses against the truth: tables, plots, paired comparison, submission files."""
+    from horefine.cluster import connected
     from horefine.errors import ConfigError
     from horefine.evaluate.command import Request, conclude, hand_for, metrics_of
 
     one_thread()
+    ray = engine_of(engine, address, workers if engine == "ray" else None)
     if suite is not None:
-        _headline(suite, out, config, maps, limit, as_json, quiet)
+        _headline(suite, out, config, maps, limit, as_json, quiet, ray)
         return
     if out is None:
         raise ConfigError("what is to be evaluated? Give OUT, or --suite standard --config NAME")
     request = Request(
         out, hand_for(out, mano_dir, hand), truth, dataset, root, object_name, object_unit,
         metrics_of(metrics, simulate), limit, strict, workers, protocol, official, split, mano_dir,
+        ray,
     )  # fmt: skip
-    found = conclude(request, against, submission, ids)
+    with contextlib.nullcontext() if ray is None else connected(ray):
+        found = conclude(request, against, submission, ids)
     print((found.table.read_text() if as_json else found.text), end="")
     for line in found.warnings:
         log.warning("%s", line)
@@ -318,7 +328,14 @@ def evaluate(
 
 
 def _headline(
-    suite: str, poses: Path | None, config: str, maps: str, limit: int | None, as_json: bool, quiet: bool
+    suite: str,
+    poses: Path | None,
+    config: str,
+    maps: str,
+    limit: int | None,
+    as_json: bool,
+    quiet: bool,
+    engine: Engine | None,
 ) -> None:
     """The project's headline table of a recipe or of a folder's poses, on a suite's scenes."""
     from rich.progress import Progress
@@ -330,7 +347,7 @@ def _headline(
         task = bar.add_task("refining", total=None)
         found = evaluate_suite(
             suite, config=config, maps=maps, poses=poses, out=out, limit=limit,
-            advance=lambda count: bar.advance(task, count), check=check,
+            advance=lambda count: bar.advance(task, count), check=check, engine=engine,
         )  # fmt: skip
     paths = write_headline(found, out)
     print(paths[-1].read_text() if as_json else found.text, end="")
@@ -375,6 +392,10 @@ def ablate(
     batch_size: BatchSize = 8,
     limit: Limit = None,
     seed: Seed = 0,
+    engine: EngineName = "local",
+    address: Address = None,
+    workers: RayWorkers = None,
+    gpus: Gpus = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
@@ -392,6 +413,7 @@ def ablate(
         load_plan,
         make_plan,
         run_study,
+        shared_out,
         suite_inputs,
         to_text,
         write_report,
@@ -401,6 +423,8 @@ def ablate(
 
     if sum(given is not None for given in (images, suite, dataset)) != 1:
         raise ConfigError("give a folder of photographs, --dataset NAME, or --suite standard: one of them")
+    ray = engine_of(engine, address, workers, gpus)
+    there = None if ray is None else device_there(ray, device)
     asked = recipe if recipe != "auto" else None
     usual = "pixels" if suite is None and features is None else "default"
     plan = load_plan(config, asked, overrides or ()) if config else make_plan(asked or usual, overrides or (), drop)
@@ -421,10 +445,11 @@ def ablate(
     with stoppable() as check, Progress(console=Console(stderr=True), transient=True, disable=quiet) as bar:
         task = bar.add_task("refining", total=len(inputs.starts) * len(plan.configs))
         runner = Runner(
-            inputs, out, chosen_metrics(metrics, inputs, simulate=simulate), device, renderer, batch_size, seed,
-            advance=lambda count: bar.advance(task, count), check=check,
+            inputs, out, chosen_metrics(metrics, inputs, simulate=simulate), there or device, renderer, batch_size,
+            seed, advance=lambda count: bar.advance(task, count), check=check,
         )  # fmt: skip
-        result = run_study(plan, runner)
+        with shared_out(runner, ray) as refining:
+            result = run_study(plan, refining)
     paths = write_report(result, out)
     print((out / "ablation.json").read_text() if as_json else to_text(result), end="")
     log.info("table and plot: %s", ", ".join(map(str, paths)))

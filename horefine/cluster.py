@@ -22,7 +22,7 @@ from typing import Any
 from horefine.errors import AssetError, ConfigError
 from horefine.processes import cores
 
-__all__ = ["Engine", "Lost", "Workers", "connected", "load_ray", "open_workers"]
+__all__ = ["Engine", "Lost", "Workers", "all_results", "connected", "load_ray", "open_workers"]
 
 log = logging.getLogger(__name__)
 
@@ -217,6 +217,20 @@ def open_workers(engine: Engine, make: Callable[[Check], Work], check: Check = l
         finally:
             for worker in workers.idle:
                 ray.kill(worker)
+
+
+def all_results(engine: Engine, make: Callable[[Check], Work], tasks: Sequence[Any]) -> list[Any]:
+    """The result of every task, in their order.
+
+    Raises:
+        RuntimeError: one ended every worker that began it. AssetError, ConfigError: as :func:`open_workers`.
+    """
+    with open_workers(engine, make) as workers:
+        found = dict(workers.map(tasks))
+    for place, lost in found.items():
+        if isinstance(lost, Lost):
+            raise RuntimeError(f"{lost.tries} workers died of the same task, number {place}; the last one: {lost.why}")
+    return [found[place] for place in range(len(tasks))]
 
 
 @contextmanager

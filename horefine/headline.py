@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from horefine.ablate.inputs import Inputs, suite_inputs
-from horefine.ablate.runner import Runner, errors_of
+from horefine.ablate.runner import Runner, errors_of, shared_out
 from horefine.ablate.table import cell
 from horefine.ablate.variants import Variant
+from horefine.cluster import Engine
 from horefine.config import load_config
 from horefine.evaluate import METRICS, Scores, metric_rows, to_csv, to_markdown
 from horefine.evaluate.cases import Case
@@ -83,6 +84,7 @@ def evaluate_suite(
     seed: int = 0,
     advance: Callable[[int], None] = lambda count: None,
     check: Callable[[], None] = lambda: None,
+    engine: Engine | None = None,
 ) -> Headline:
     """Refines a suite's wrong first poses and measures; or measures the poses of another method on the same scenes.
 
@@ -92,6 +94,7 @@ def evaluate_suite(
         maps: Level of the maps' noise.
         poses: Folder with NAME.npz or NAME.json (``docs/input.md``) instead of refining.
         overrides: Of the recipe, ``a.b=value``.
+        engine: A Ray cluster that refines and measures; the same numbers.
 
     Raises:
         ConfigError: no such suite, level or recipe; a folder with no pose of these scenes.
@@ -102,7 +105,8 @@ def evaluate_suite(
     if poses is None:
         name = config if not overrides else f"{config} ({', '.join(overrides)})"
         runner = Runner(inputs, out / maps, COLUMNS, device, renderer, batch_size, seed, advance, check)
-        found, seconds = runner.scores(Variant(name, recipe))
+        with shared_out(runner, engine) as refining:
+            found, seconds = refining.scores(Variant(name, recipe))
     else:
         name, seconds = str(poses), {}
         cases = suite_cases(inputs)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from horefine.outcome import Outcome
     from horefine.shards import Record, Shard
 
-__all__ = ["drive", "engine_of", "make_job", "make_jobs", "merge_shards", "show_plan"]
+__all__ = ["device_there", "drive", "engine_of", "make_job", "make_jobs", "merge_shards", "show_plan"]
 
 
 def make_job(
@@ -127,6 +127,21 @@ def engine_of(
     return Engine(address, workers, gpus or 0.0, max(threads, 1))
 
 
+def device_there(engine: Engine, device: str) -> str:
+    """The device that the workers of ``engine`` have.
+
+    Raises:
+        ConfigError: ``--device`` says another.
+    """
+    from horefine.errors import ConfigError
+
+    there = "cuda:0" if engine.gpus else "cpu"
+    if device not in ("auto", there):
+        way_out = "leave out --device" if engine.gpus else "--gpus-per-worker 1 gives each worker a GPU"
+        raise ConfigError(f"--device {device}: workers of --engine ray use {there}; {way_out}")
+    return there
+
+
 def make_jobs(
     make: Callable[..., Job], engine: Engine | None, device: str, renderer: str
 ) -> tuple[Job, Callable[[], Job]]:
@@ -142,10 +157,7 @@ def make_jobs(
 
     if engine is None:
         return make(device=device, renderer=renderer), make
-    there = "cuda:0" if engine.gpus else "cpu"
-    if device not in ("auto", there):
-        way_out = "leave out --device" if engine.gpus else "--gpus-per-worker 1 gives each worker a GPU"
-        raise ConfigError(f"--device {device}: workers of --engine ray use {there}; {way_out}")
+    there = device_there(engine, device)
     if not engine.gpus:
         job = make(device=there, renderer=renderer)
     else:  # perhaps there is no GPU here: only the workers refine

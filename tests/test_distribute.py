@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -193,6 +195,46 @@ def test_a_signal_to_all_processes_ends_the_command_in_order(photos: Path, tmp_p
     assert process.returncode == 130, error
     assert "interrupted: " in error and "Traceback" not in error
     assert not left_over(tmp_path / "out")
+
+
+# --- the other commands ------------------------------------------------------------------------------------------
+
+
+def test_evaluation_by_workers(photos: Path, here: Path, tmp_path: Path) -> None:
+    tables = []
+    for words in ((), ("--engine", "ray", "--workers", 2)):
+        result = horefine("evaluate", here, "--metrics", "HE,OE,PD", "--json", *words)
+        assert result.exit_code == 0, result.stderr
+        tables.append(json.loads(result.stdout))
+    shutil.rmtree(here / "evaluation")
+    assert tables[0] == tables[1] and len(tables[0]["items"]) == len(NAMES)
+
+
+def test_ablation_by_workers(photos: Path, tmp_path: Path) -> None:
+    files = ("--init", photos / "init", "--features", photos / "maps", "--batch-size", 2, "--limit", 3)
+    words = ("ablate", photos / "images", *files, *FEW_STEPS, "--drop", "contact", "--metrics", "HE,OE", "--quiet")
+    for name, how in (("here", ()), ("there", ("--engine", "ray", "--workers", 2))):
+        result = horefine(*words, "--out", tmp_path / name, *how)
+        assert result.exit_code == 0, result.stderr
+    first, second = (json.loads((tmp_path / name / "ablation.json").read_text()) for name in ("here", "there"))
+    assert first == second and [len(own) for own in first["items"].values()] == [3, 3]
+    poses = [
+        [json.loads(path.read_text())["pose"] for path in sorted((tmp_path / name / "variants").glob("*/p*.json"))]
+        for name in ("here", "there")
+    ]
+    assert poses[0] == poses[1] and len(poses[0]) == 6
+
+
+@pytest.mark.slow
+def test_a_suite_by_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tables = []
+    for name, words in (("here", ()), ("there", ("--engine", "ray", "--workers", 2))):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        result = horefine("evaluate", "--suite", "small", "--limit", 3, "--json", "--quiet", *words)
+        assert result.exit_code == 0, result.stderr
+        tables.append(json.loads(result.stdout)["items"])
+    assert tables[0] == tables[1]
 
 
 # --- what cannot be ----------------------------------------------------------------------------------------------

@@ -6,11 +6,14 @@ A run that is stopped leaves whole files; the same command goes on from there. F
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import hashlib
 import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,7 @@ from horefine.ablate.inputs import Inputs, Start, seen_by
 from horefine.ablate.residuals import image_residuals, maps_of
 from horefine.ablate.variants import Variant
 from horefine.batching import alike, cat_features
+from horefine.cluster import Check, Engine, Lost, Workers, open_workers
 from horefine.config import Config
 from horefine.errors import AssetError, ConfigError, InputError
 from horefine.evaluate import METRICS, Scores, score
@@ -33,7 +37,7 @@ from horefine.refinement import Refinement, refine
 from horefine.scene import Pose
 from horefine.suite.arrays import digest, pose_arrays
 
-__all__ = ["Runner", "errors_of"]
+__all__ = ["Runner", "errors_of", "shared_out"]
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +87,8 @@ class Runner:
     """Called with the number of items that were finished."""
     check: Callable[[], None] = lambda: None
     """Called now and then; raises KeyboardInterrupt when the run shall end."""
+    workers: Workers | None = None
+    """What refines and measures instead of this process (:func:`shared_out`)."""
 
     def scores(self, variant: Variant) -> tuple[Scores, dict[str, float]]:
         """Errors of a variant, and the seconds of each item that was refined; what is missing is done now."""
@@ -110,17 +116,45 @@ class Runner:
                 continue
             self.advance(1)
             yield name, found
-        if waiting:
-            self._warm_up(self.inputs.starts[waiting[0]], config)
-        starts = [self.inputs.starts[name] for name in waiting]
-        for group in alike([seen_by(start.features, config) for start in starts], config):
-            for first in range(0, len(group), self.batch_size):
-                self.check()
-                names = [waiting[k] for k in group[first : first + self.batch_size]]
-                for name, record in self._together(names, config):
-                    write_json(folder / f"{name}.json", record)
-                    self.advance(1)
-                    yield name, record
+        for name, record in self._made(self._batches(waiting, config), config):
+            write_json(folder / f"{name}.json", record)
+            self.advance(1)
+            yield name, record
+
+    def _batches(self, names: Sequence[str], config: Config) -> list[list[str]]:
+        """The items in groups that are refined together."""
+        starts = [self.inputs.starts[name] for name in names]
+        groups = alike([seen_by(start.features, config) for start in starts], config)
+        size = self.batch_size
+        return [[names[k] for k in group[n : n + size]] for group in groups for n in range(0, len(group), size)]
+
+    def _made(self, batches: Sequence[Sequence[str]], config: Config) -> Iterator[tuple[str, Record]]:
+        """The records of all batches, made here or by workers."""
+        if self.workers is not None:
+            yield from self._by(self.workers, batches, config)
+            return
+        for number, names in enumerate(batches):
+            self.check()
+            if number == 0:
+                self._warm_up(self.inputs.starts[names[0]], config)
+            yield from self._together(names, config)
+
+    def _by(
+        self, workers: Workers, batches: Sequence[Sequence[str]], config: Config, *, alone: bool = False
+    ) -> Iterator[tuple[str, Record]]:
+        """Records made by workers. The items of a batch that no worker survives are tried alone, then given up."""
+        tasks = [({name: self.inputs.starts[name] for name in names}, config) for names in batches]
+        lost: list[list[str]] = []
+        for place, found in workers.map(tasks):
+            if not isinstance(found, Lost):
+                yield from found
+            elif alone:
+                why = f"every worker that refined it died; the last one: {found.why}"
+                yield batches[place][0], {"key": self._key(batches[place][0], config), "error": why}
+            else:
+                lost += [[name] for name in batches[place]]
+        if lost:
+            yield from self._by(workers, lost, config, alone=True)
 
     def _key(self, name: str, config: Config) -> str:
         parts = [VERSION, config.digest(), self.inputs.starts[name].key, self.seed, self.device, self.renderer]
@@ -191,6 +225,41 @@ class Runner:
             self._refine([start], config.one_step())
         except Exception as error:  # said of each item when it is its turn
             log.debug("warming up: %s", error)
+
+
+@contextmanager
+def shared_out(runner: Runner, engine: Engine | None) -> Iterator[Runner]:
+    """The runner with workers of a Ray cluster, whose records are the same but for the seconds; itself without one.
+
+    Raises:
+        AssetError, ConfigError: :func:`horefine.cluster.open_workers`.
+    """
+    if engine is None:
+        yield runner
+        return
+    none = dataclasses.replace(runner.inputs, names=(), starts={}, failures={})
+    bare = dataclasses.replace(runner, inputs=none, advance=_nothing, check=_nothing)
+    with open_workers(engine, functools.partial(_begin, bare), runner.check) as workers:
+        yield dataclasses.replace(runner, workers=workers)
+
+
+def _begin(runner: Runner, check: Check) -> Callable[[tuple[dict[str, Start], Config]], list[tuple[str, Record]]]:
+    """In a worker: what refines and measures a batch."""
+    warm: set[str] = set()
+
+    def work(task: tuple[dict[str, Start], Config]) -> list[tuple[str, Record]]:
+        starts, config = task
+        own = dataclasses.replace(runner, inputs=dataclasses.replace(runner.inputs, starts=starts), check=check)
+        if config.digest() not in warm:
+            own._warm_up(next(iter(starts.values())), config)
+            warm.add(config.digest())
+        return list(own._together(list(starts), config))
+
+    return work
+
+
+def _nothing(*_: object) -> None:
+    """In the place of a callback that is of the process that shows progress."""
 
 
 def _truth_key(start: Start) -> str:

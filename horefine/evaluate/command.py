@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from horefine.cluster import Engine
 from horefine.data.opened import open_named
 from horefine.errors import ConfigError
 from horefine.evaluate.cases import Case, cases_from, check_truth_hand
@@ -51,6 +52,8 @@ class Request:
     """Of the dataset."""
     mano_dir: Path | None = None
     """For a dataset's truth."""
+    engine: Engine | None = None
+    """A Ray cluster that measures."""
 
     @property
     def measured(self) -> tuple[str, ...]:
@@ -227,7 +230,7 @@ def _evaluate(request: Request, cases: Sequence[Case], folder: Path) -> Evaluati
     predictions = read_predictions(output, cases, request.hand)
     found = evaluate(
         cases, predictions, request.hand, request.measured, strict=request.strict, workers=request.workers,
-        protocol=request.protocol,
+        protocol=request.protocol, engine=request.engine,
     )  # fmt: skip
     if request.official in (None, "bop"):  # BOP's are made of its metrics
         return found

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import pickle
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
+from horefine.cluster import Check, Engine, all_results
 from horefine.errors import ConfigError, InputError, suggestion
 from horefine.evaluate.bop import bop_errors
 from horefine.evaluate.cases import Case, batches, sequence_of, stack
@@ -23,9 +25,13 @@ from horefine.hand import HandModel
 from horefine.mesh import Mesh
 from horefine.processes import cores
 from horefine.scene import Pose
+from horefine.simulation import PROTOCOLS, Displacements, Grasp, SimulationSettings, grasps, simulate_all
+from horefine.simulation.engines import needed
 
 __all__ = ["Evaluation", "evaluate", "groups_of"]
 
+_TOGETHER = 16
+"""Grasps that one worker of a cluster simulates in one task."""
 _WORTH = 200
 """Items from which several processes are faster than one: each takes seconds to start."""
 
@@ -91,6 +97,7 @@ def evaluate(
     strict: bool = False,
     workers: int | None = None,
     protocol: str = "hasson",
+    engine: Engine | None = None,
 ) -> Evaluation:
     """Measures every prediction. Items without a truth are left out; those without a usable pose are failures.
 
@@ -100,6 +107,7 @@ def evaluate(
         strict: Stop at what cannot be measured or was recognised as a mistake.
         workers: Processes (default: the processor's cores for 200 items or more, else one).
         protocol: Of the simulation, where ``metrics`` has it (``simulation.PROTOCOLS``).
+        engine: A Ray cluster that measures and simulates instead of this machine's processes; the same numbers.
 
     Raises:
         InputError: with ``strict``, what is wrong. ConfigError: an unknown protocol; only measures of hands are asked
@@ -119,14 +127,14 @@ def evaluate(
         _stop([*said, *_named(found.failures | leaks | without)])
     work = list(_batches(cases, predictions, frozenset(found.failures)))
     names = tuple(case.name for case in cases)
-    values = _values(_measured(work, hand, metrics, len(cases), workers), work, metrics, len(cases))
+    values = _values(_measured(work, hand, metrics, len(cases), engine or workers), work, metrics, len(cases))
     leaky = np.array([name in leaks for name in names], bool)
     for name in set(metrics) & set(INTERACTION):
         values[name][leaky] = np.nan
     fallen: Mapping[str, str] = {}
     if set(metrics) & set(SIMULATION):
         whole = [batch for batch in work if not batch.object_only]
-        values["sd_mm"], fallen = _simulated(whole, names, hand, protocol, workers)
+        values["sd_mm"], fallen = _simulated(whole, names, hand, protocol, engine or workers)
     bop = bop_errors(cases, predictions, found.failures) if set(metrics) & set(BOP) else None
     if bop is not None:
         values |= {name: column for name, column in bop.columns.items() if name in metrics}
@@ -164,11 +172,9 @@ def _of_objects(metrics: Sequence[str]) -> tuple[str, ...]:
 
 
 def _simulated(
-    work: Sequence[_Work], names: Sequence[str], hand: HandModel, protocol: str, workers: int | None
+    work: Sequence[_Work], names: Sequence[str], hand: HandModel, protocol: str, workers: Engine | int | None
 ) -> tuple[np.ndarray, Mapping[str, str]]:
     """Simulation displacement of every item, mm, NaN where there is none, and why items could not be simulated."""
-    from horefine.simulation import PROTOCOLS, grasps, simulate_all
-
     if protocol not in PROTOCOLS:
         raise ConfigError(f"--sim-protocol {protocol}: there is none of this name{suggestion(protocol, PROTOCOLS)}")
     listed = [
@@ -176,9 +182,21 @@ def _simulated(
         for batch in work
         for grasp in grasps(batch.pose, batch.mesh, hand, tuple(names[place] for place in batch.places))
     ]
-    found = simulate_all(listed, PROTOCOLS[protocol], workers=workers)
-    by_name = dict(zip(found.names, found.millimetres.tolist(), strict=True))
-    return np.array([by_name.get(name, np.nan) for name in names]), found.failures
+    settings = PROTOCOLS[protocol]
+    if isinstance(workers, Engine):
+        needed(settings)
+        parts = [listed[first : first + _TOGETHER] for first in range(0, len(listed), _TOGETHER)]
+        every = all_results(workers, functools.partial(_simulating, settings), parts)
+    else:
+        every = [simulate_all(listed, settings, workers=workers)]
+    by_name = {name: mm for own in every for name, mm in zip(own.names, own.millimetres.tolist(), strict=True)}
+    fallen = {name: why for own in every for name, why in own.failures.items()}
+    return np.array([by_name.get(name, np.nan) for name in names]), fallen
+
+
+def _simulating(settings: SimulationSettings, check: Check) -> Callable[[list[Grasp]], Displacements]:
+    """In a worker: what simulates some grasps, in a process apart that may crash or hang."""
+    return lambda listed: simulate_all(listed, settings, workers=1)
 
 
 def _named(problems: Mapping[str, str]) -> Iterator[str]:
@@ -210,9 +228,12 @@ def _batches(cases: Sequence[Case], predictions: Sequence[Prediction], failed: f
 
 
 def _measured(
-    work: Sequence[_Work], hand: HandModel, metrics: Sequence[str], count: int, workers: int | None
+    work: Sequence[_Work], hand: HandModel, metrics: Sequence[str], count: int, workers: Engine | int | None
 ) -> Iterator[dict[str, np.ndarray]]:
     """The errors of every batch, in order; by several processes where that is worth their start."""
+    if isinstance(workers, Engine):
+        yield from all_results(workers, functools.partial(_measuring, hand, tuple(metrics)), work)
+        return
     workers = workers or (cores() if count >= _WORTH else 1)
     if workers == 1 or len(work) < 2:
         yield from (_measure(batch, hand, metrics) for batch in work)
@@ -225,6 +246,11 @@ def _measured(
 def _measure(batch: _Work, hand: HandModel, metrics: Sequence[str]) -> dict[str, np.ndarray]:
     wanted = [name for name in metrics if name in OBJECT] if batch.object_only else metrics
     return score(batch.pose, batch.truth, batch.mesh, hand, true_mesh=batch.true_mesh, metrics=wanted)
+
+
+def _measuring(hand: HandModel, metrics: tuple[str, ...], check: Check) -> Callable[[_Work], dict[str, np.ndarray]]:
+    """In a worker of a cluster: what measures a batch."""
+    return lambda batch: _measure(batch, hand, metrics)
 
 
 _common: list[tuple[HandModel, tuple[str, ...]]] = []
