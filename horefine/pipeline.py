@@ -105,7 +105,8 @@ def _refiners(job: Job) -> int:
 def _prepared(job: Job) -> Iterator[Outcome | list[Item]]:
     """Items ready to be refined, in groups that fit one batch, and the outcomes of the others as they come."""
     waiting: list[Item] = []
-    with closing(ahead(lambda index: _begin(job, index), job.indices, _readers(job))) as begun:
+    wanted = _wanted(job)
+    with closing(ahead(lambda index: _begin(job, index, wanted), job.indices, _readers(job))) as begun:
         for item in begun:
             if isinstance(item, Outcome):
                 yield item
@@ -122,10 +123,10 @@ def _readers(job: Job) -> int:
     return min(job.threads, 4) if isinstance(job.dataset, FolderDataset) else 0
 
 
-def _begin(job: Job, index: int) -> Outcome | Item:
+def _begin(job: Job, index: int, wanted: Sequence[str]) -> Outcome | Item:
     """What an earlier run left of an image, or the image read."""
     job.check()
-    return finished(job, index) or _guarded(job, index, lambda: _read(job, index, _wanted(job)))
+    return finished(job, index) or _guarded(job, index, lambda: _read(job, index, wanted))
 
 
 def prepare(job: Job, indices: Sequence[int], wanted: Sequence[str] | None = None) -> Iterator[Item | Outcome]:
@@ -365,8 +366,10 @@ def _writings(
 ) -> list[Callable[[], Outcome]]:
     """For each item what writes its files."""
 
+    same = _about(job)
+
     def writing(row: int, item: Item) -> Callable[[], Outcome]:
-        more = {} if abouts is None else abouts[row]
+        more = same if abouts is None else {**same, **abouts[row]}
         return lambda: _guarded(job, item.index, lambda: _write(job, item, found, row, more))
 
     return [writing(row, item) for row, item in enumerate(items)]
@@ -379,22 +382,28 @@ def write_all(
     yield from (writing() for writing in _writings(job, items, found, abouts))
 
 
+def _about(job: Job) -> dict[str, Any]:
+    """What is said of every item alike in its ``result.json``."""
+    return {
+        "hand_model": job.model.name,
+        "first_pose": "file" if job.poses is not None else job.init,
+        "features": "file" if job.maps is not None else "networks",
+        "losses": {name: term.weight for name, term in job.config.terms().items()},
+        "config_hash": job.key(),
+        "seed": job.seed,
+        "device": job.device,
+        "renderer": job.renderer,
+        "versions": outcomes.versions(),
+    }
+
+
 def _write(job: Job, item: Item, found: Refinement, row: int, more: Mapping[str, Any]) -> Outcome:
     model = job.model.to("cpu")
     assert item.sample.mesh is not None
     about = {
         "object": item.sample.mesh.name[0],
-        "hand_model": model.name,
         "camera": {"source": job.dataset.source_of_camera(item.index)},
-        "first_pose": "file" if job.poses is not None else job.init,
-        "features": "file" if job.maps is not None else "networks",
-        "losses": {name: term.weight for name, term in job.config.terms().items()},
-        "config_hash": job.key(),
         "input_hash": item.fingerprint,
-        "seed": job.seed,
-        "device": job.device,
-        "renderer": job.renderer,
-        "versions": outcomes.versions(),
         **more,
     }
     result = outcomes.assemble(item, found, row, model, about)
