@@ -47,9 +47,9 @@ class FusedGrids:
         found = np.empty((len(self.values), 2, 3), np.float32)
         last = self.values.shape[1] - 1
         for image, values in enumerate(self.values):
-            for axis in range(3):
-                others = tuple(other for other in range(3) if other != axis)
-                low = np.flatnonzero((values < below).any(others))
+            front, side = (values < below).any(2), (values < below).any(0)
+            for axis, line in enumerate((front.any(1), front.any(0), side.any(0))):
+                low = np.flatnonzero(line)
                 ends = np.array([low[0] - 1, low[-1] + 1] if len(low) else [1, 0]).clip(0, last)
                 found[image, :, axis] = self.origin[image, axis] + ends * self.spacing[image]
         return found

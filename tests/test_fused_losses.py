@@ -154,6 +154,19 @@ def test_an_image_does_not_depend_on_its_neighbours(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
+def test_a_pose_that_is_not_a_number_harms_no_other_image(name: str) -> None:
+    scene, fused, _, _ = both(name, CASES[name][0], "cans", seed=3)
+    posed = posed_of(scene)
+    values, pull = asked([fused], posed)
+    for field, value in vars(posed).items():
+        if field != "ids":
+            value[1] = (np.nan, np.inf)[field in ("joints", "depth")]
+    broken, torn = asked([fused], posed)
+    assert (broken[::2] == values[::2]).all() and not np.isfinite(broken[1])
+    assert all((value[::2] == getattr(torn, field)[::2]).all() for field, value in vars(pull).items())
+
+
+@pytest.mark.parametrize("name", CASES)
 def test_what_was_there_is_added_to(name: str) -> None:
     scene, fused, _, _ = both(name, CASES[name][0], "cans", seed=4)
     posed = posed_of(scene)
