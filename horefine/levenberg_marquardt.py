@@ -98,7 +98,7 @@ def minimise(
     values, best_step = [], torch.zeros(len(pose), dtype=torch.long)
     for step in range(steps):
         values.append(walk.values)
-        walk = walk.step(scene_of)
+        walk = walk.step(scene_of, step == steps - 1)
         best_step = torch.where(walk.improved, step + 1, best_step)
         report(step + 1)
         if walk.done.all():
@@ -143,8 +143,8 @@ class _Walker:
             torch.full_like(total, 4.0), ~total.isfinite(), scene.pose, total, ~everything, work, variables,
         )  # fmt: skip
 
-    def step(self, scene_of: Callable[[Pose], Scene]) -> _Walker:
-        """Tries one step for every image that is not done."""
+    def step(self, scene_of: Callable[[Pose], Scene], last: bool = False) -> _Walker:
+        """Tries one step for every image that is not done; after the ``last`` the equations are not looked at."""
         total = torch.stack(list(self.values.values())).sum(0)
         delta = _solve(self.normal, self.right, self.damping, self.done, self.options)
         tried = posed(scene_of(moved(self.scene, delta, self.variables)))
@@ -163,7 +163,8 @@ class _Walker:
             for name, form in forms.items()  # a form that stays the same has no other cost than the step was tried with
         }
         total = torch.stack(list(values.values())).sum(0)
-        normal_equations(scene, forms, taken & ~done, self.work, self.normal, self.right, self.variables)
+        if not last:
+            normal_equations(scene, forms, taken & ~done, self.work, self.normal, self.right, self.variables)
         improved = taken & (total < self.lowest)
         return _Walker(
             scene, forms, values, self.normal, self.right, self.options, damping, harder, done,

@@ -14,11 +14,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from horefine import iteration_kernels
+from horefine import hand_kernels, iteration_kernels
 from horefine.factors import chart_for
-from horefine.fused import Posed
 from horefine.hand import Hand
-from horefine.hand_slopes import HandPoser
+from horefine.hand_slopes import hand_lists
 from horefine.losses.forms import array
 from horefine.render.cpu import _over_items as over_images
 from horefine.scene import Pose, Scene
@@ -27,52 +26,56 @@ from horefine.tangent import middles
 __all__ = ["moved", "posed"]
 
 _move: Any = iteration_kernels.move  # compiled: no type checker can count what a star stands for in their arguments
+_pose: Any = hand_kernels.pose_hands
 _place: Any = iteration_kernels.place_objects
 
 
 def _plain(pose: Pose) -> bool:
-    like = pose.hand_transl
-    return like.dtype == torch.float32 and like.device.type == "cpu" and len(list(pose.items())) == len(Pose.names)
+    like, known = pose.hand_transl, pose.focal_factor is None and pose.object_scale is None
+    return known and like.dtype == torch.float32 and like.device.type == "cpu"
 
 
 def moved(scene: Scene, step: Float[Tensor, "B P"], variables: Sequence[str] = ()) -> Pose:
     """The pose reached from ``scene.pose`` by a step in the tangent chart (with a column for each variable)."""
     if variables or not _plain(scene.pose):
         return chart_for("tangent", variables).move(scene, step.to(scene.pose.hand_transl))
-    pose = scene.pose.map(lambda value: value.detach().clone(memory_format=torch.contiguous_format))
-    numbers = [value.numpy() for _, value in pose.items()]
+    numbers = [array(getattr(scene.pose, name)).copy() for name in Pose.names]
     middle, center = map(array, middles(scene))
     joints, delta = array(scene.hand.joints), array(step)
 
     def work(first: int, last: int) -> None:
         _move(first, last, True, delta, middle, joints, center, *numbers)
 
-    over_images(work, len(pose))
-    return pose
+    over_images(work, len(delta))
+    return Pose(*map(torch.from_numpy, numbers))
 
 
 def posed(scene: Scene) -> Scene:
     """The same scene, with hand and object already posed (where cached properties look)."""
     if not _plain(scene.pose) or "hand" in scene.__dict__:
         return scene
-    pose, mesh, model = scene.pose, scene.features.object, scene.hand_model
-    batch, count = len(pose), len(model.template)
-    out, poser = Posed.empty(batch, count, mesh.vertices.shape[1], (0, 0)), HandPoser.of(model, batch)
-    numbers = {name: array(value) for name, value in pose.items()}
-    rotvec, shape, transl = (numbers[name] for name in Pose.names[:3])
-    rigid = [numbers[name] for name in Pose.names[3:]]
-    points, box = array(mesh.vertices), array(mesh.center)
-    for name, value in zip(("rotvec", "shape", "transl"), (rotvec, shape, transl), strict=True):
-        getattr(out, name)[:] = value
+    mesh, model = scene.features.object, scene.hand_model
+    rotvec, shape, transl, turn, place = (array(getattr(scene.pose, name)) for name in Pose.names)
+    points, box, tables = array(mesh.vertices), array(mesh.center), hand_lists(model).arrays
+    batch, count = len(rotvec), len(model.template)
+
+    def new(*size: int) -> np.ndarray:
+        return np.empty((batch, *size), np.float32)
+
+    turns, hand, joints, flat = new(16, 3, 3), new(count, 3), new(21, 3), new(count, 3)
+    rest, turned, placed = np.empty((batch, 16, 3)), np.empty((batch, 16, 3, 3)), np.empty((batch, 16, 3))
+    rotation, center, thing = new(3, 3), new(3), new(points.shape[1], 3)
 
     def work(first: int, last: int) -> None:
-        poser.pose(out, first, last)
-        _place(first, last, *rigid, points, box, out.object_turn, out.object_center, out.object)
+        _pose(first, last, rotvec, shape, transl, *tables, turns, hand, joints, flat, rest, turned, placed)
+        _place(first, last, turn, place, points, box, rotation, center, thing)
 
     over_images(work, batch)
     frames = np.zeros((batch, 16, 4, 4), np.float32)
-    frames[..., :3, :3], frames[..., :3, 3], frames[..., 3, 3] = poser.turned, poser.placed + transl[:, None], 1
-    hand = Hand(*(torch.from_numpy(part) for part in (out.hand, out.joints, frames)))
-    rotation, center, thing = map(torch.from_numpy, (out.object_turn, out.object_center, out.object))
-    scene.__dict__.update(hand=hand, object_rotation=rotation, object_center=center, object=thing)
+    frames[..., :3, :3], frames[..., :3, 3], frames[..., 3, 3] = turned, placed + transl[:, None], 1
+    parts = Hand(*(torch.from_numpy(part) for part in (hand, joints, frames)))
+    scene.__dict__.update(
+        hand=parts, object_rotation=torch.from_numpy(rotation), object_center=torch.from_numpy(center),
+        object=torch.from_numpy(thing),
+    )  # fmt: skip
     return scene

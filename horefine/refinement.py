@@ -26,6 +26,7 @@ from horefine.hand import HandModel, load_hand
 from horefine.iteration import descend
 from horefine.levenberg_marquardt import Damping, minimise
 from horefine.objective import Objective, prepare, usable
+from horefine.posing import posed
 from horefine.render import OUTPUTS, Renderer, make_renderer
 from horefine.scene import CONFIDENCES, FACTORS, MAPS, Features, Pose, Scene
 from horefine.starts import directions, needed
@@ -115,7 +116,7 @@ def refine(
     current = _starts(setting.initial, count, config, setting, seed)
     history: list[dict[str, Tensor]] = []
     total = sum(stage.steps * stage.rounds for stage in config.stages.values())
-    walk = _Walk(current, torch.zeros(len(rows), dtype=torch.long, device=device), setting.objective(current))
+    walk = _Walk(current, torch.zeros(len(rows), dtype=torch.long, device=device), Objective({}, setting.inputs))
     descend = _damped if isinstance(config.optimizer, LevenbergMarquardt) else _descend
     for name, stage in config.stages.items():
         for _ in range(stage.rounds):
@@ -251,10 +252,10 @@ class _Setting:
     def scene(self, pose: Pose) -> Scene:
         return Scene(pose, self.initial, self.features, self.hand_model, self.renderer)
 
-    def objective(self, pose: Pose, stage: str | None = None) -> Objective:
-        """The objective of a stage (the last when not named), its sigmas settled at ``pose``."""
+    def objective(self, at: Pose | Scene, stage: str | None = None) -> Objective:
+        """The objective of a stage (the last when not named), its sigmas settled at a pose."""
         terms = usable(self.config.terms(stage or list(self.config.stages)[-1]), self.features)
-        return Objective(terms, self.inputs).settle(self.scene(pose))
+        return Objective(terms, self.inputs).settle(self.scene(at) if isinstance(at, Pose) else at)
 
 
 @dataclass(frozen=True)
@@ -300,14 +301,15 @@ def _damped(
     report: Callable[[int], Any],
 ) -> _Walk:
     """One stage: at most ``stage.steps`` Levenberg-Marquardt steps from ``pose``."""
-    options, objective = setting.config.optimizer, setting.objective(pose, name)
+    options, first_scene = setting.config.optimizer, posed(setting.scene(pose))
+    objective = setting.objective(first_scene, name)
     assert isinstance(options, LevenbergMarquardt)
     first = len(history)
     still = tuple(column for name in options.still for column in BLOCKS[name])
     damping = Damping(options.damping, options.tolerance, options.turn, still)
     descent = minimise(
-        objective, pose, setting.scene, stage.steps, damping, lambda step: report(first + step),
-        setting.config.variables.names,
+        objective, pose, lambda at: first_scene if at is pose else setting.scene(at), stage.steps, damping,
+        lambda step: report(first + step), setting.config.variables.names,
     )  # fmt: skip
     for values in descent.values:
         history.append({"total": torch.stack(list(values.values())).sum(0), **values})
@@ -340,8 +342,8 @@ def _starts(pose: Pose, count: int, config: Config, setting: _Setting, seed: int
 def _conclude(setting: _Setting, walk: _Walk, history: list[dict[str, Tensor]], count: int) -> Refinement:
     """The best start of each image, and what to say of it."""
     objective = _shared_sigmas(walk.objective, setting, walk.pose, count)
-    ends = torch.stack(list(objective.evaluate(setting.scene(walk.pose)).values())).sum(0)
-    begins = torch.stack(list(objective.evaluate(setting.scene(setting.given)).values())).sum(0)
+    end_scene, first_scene = (posed(setting.scene(at)) for at in (walk.pose, setting.given))
+    ends, begins = (torch.stack(list(objective.evaluate(s).values())).sum(0) for s in (end_scene, first_scene))
     ends = torch.where(ends.isfinite(), ends, torch.inf)
     first = torch.arange(0, len(ends), count, device=ends.device)
     chosen = first + ends.view(-1, count).argmin(1)
@@ -357,17 +359,17 @@ def _conclude(setting: _Setting, walk: _Walk, history: list[dict[str, Tensor]], 
     table = {n: torch.stack([e.get(n, missing) for e in history])[:, chosen] for n in names}
     best = torch.where(improved, walk.best_step[chosen], 0)
     status, reason = tuple(v[0] for v in verdicts), tuple(v[1] for v in verdicts)
-    sure = _sureness(setting, walk.pose, objective, chosen, torch.tensor([s == "rejected" for s in status]))
+    sure = _sureness(setting, end_scene, objective, chosen, torch.tensor([s == "rejected" for s in status]))
     return Refinement(pose, setting.given[first], table, best, status, reason, sure)
 
 
 def _sureness(
-    setting: _Setting, pose: Pose, objective: Objective, chosen: Int[Tensor, "B"], rejected: Bool[Tensor, "B"]
+    setting: _Setting, scene: Scene, objective: Objective, chosen: Int[Tensor, "B"], rejected: Bool[Tensor, "B"]
 ) -> Sigmas | None:
     """Of the chosen rows; infinite for rejected ones."""
     if chosen.device.type != "cpu":
         return None
-    found = sigmas(objective, setting.scene(pose), setting.config.variables.names).map(lambda value: value[chosen])
+    found = sigmas(objective, scene, setting.config.variables.names).map(lambda value: value[chosen])
     return found.map(lambda v: v.masked_fill(rejected.view(-1, *(1,) * (v.dim() - 1)), torch.inf))
 
 

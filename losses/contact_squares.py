@@ -179,9 +179,8 @@ class PenetrationSquares:
 
     def rows(self, scene: Scene) -> list[Rows]:
         values, slope, wrench, weight = self._look(scene, True)[1]
-        tables = (array(part) for part in hand_points(scene.hand_model))
-        point, share = (np.broadcast_to(part, (len(values), *part.shape)) for part in tables)
-        return [PointRows.of(values, slope, wrench, np.ascontiguousarray(point), np.ascontiguousarray(share), weight)]
+        point, share = (np.stack([array(part)] * len(values)) for part in hand_points(scene.hand_model))
+        return [PointRows.of(values, slope, wrench, point, share, weight)]
 
 
 @functools.lru_cache(maxsize=4)

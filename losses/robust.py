@@ -17,7 +17,7 @@ Why not the paper's losses alone (``benchmarks/refine.py`` compares the two reci
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -100,13 +100,23 @@ def both(
     return torch.stack([torch.ones_like(known) if c is None else c for c in (hand, thing)], 1)
 
 
+def _kept(scene: Scene, residuals: Callable[..., Residuals], given: Mapping[str, object]) -> Residuals:
+    """The residuals of a loss at a scene, kept with the scene for whoever asks for them next."""
+    options = ("sigma", "kernel", "inflation", "repeats")
+    wanted = {name: value for name, value in given.items() if name not in options}
+    key = (residuals, *((name, id(value)) for name, value in wanted.items()))
+    kept = scene.__dict__.setdefault("residuals", {})
+    if key not in kept:
+        kept[key] = residuals(scene, **wanted), wanted  # the inputs stay alive, so that no id is given twice
+    return kept[key][0]
+
+
 def measured(residuals: Callable[..., Residuals], floor: float) -> Callable[[Callable], Callable]:
     """Gives a loss its ``spread``: what ``sigma: auto`` stands for, found by the objective when a stage begins."""
 
     def decorate(loss: Callable) -> Callable:
         def spread(scene: Scene, *, inflation: float = 1.0, **given: object) -> Float[Tensor, "B 2"]:
-            given = {name: value for name, value in given.items() if name not in ("sigma", "kernel", "repeats")}
-            return mad(residuals(scene, **given), floor) * inflation
+            return mad(_kept(scene, residuals, given), floor) * inflation
 
         loss.spread = spread  # type: ignore[attr-defined]
         return loss
@@ -119,9 +129,7 @@ def mapped(residuals: Callable[..., Residuals], floor: float) -> Callable[[Calla
 
     def decorate(loss: Callable) -> Callable:
         def repeats(scene: Scene, **given: object) -> Float[Tensor, "B 2"]:
-            options = ("sigma", "kernel", "inflation", "repeats")
-            found = residuals(scene, **{name: value for name, value in given.items() if name not in options})
-            return count_repeats(found, scene.features.camera.size, floor)
+            return count_repeats(_kept(scene, residuals, given), scene.features.camera.size, floor)
 
         loss.repeats = repeats  # type: ignore[attr-defined]
         return loss
