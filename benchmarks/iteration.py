@@ -141,8 +141,8 @@ def fused_stages(case: Case) -> dict[str, Work]:
         "pose hand and object": lambda: fused.place(0, batch),
         "render": lambda: fused.drawing.draw(0, batch),
     }
-    for row, loss in fused.losses:
-        works[f"loss {fused.names[row]}"] = lambda row=row, loss=loss: loss.add(posed, pull, values[row], 0, batch)
+    for name, loss in fused_losses(case.objective, case.scene_of(case.pose)).items():
+        works[f"loss {name}"] = lambda loss=loss: loss.add(posed, pull, values[0], 0, batch)
     return works | {
         "pulls to chart": lambda: fused.collect(0, batch),
         "forward and backward": lambda: (fused.add(values, 0, batch), fused.add_rest(values)),
@@ -227,7 +227,7 @@ def main() -> None:
             print(f"{name}, batch {batch}: done", flush=True)
     notes = [
         "milliseconds an image, processor time unless it says wall; 64x64 maps, stages on one thread",
-        "eager losses forward alone, fused ones with their gradient",
+        "eager losses forward alone, fused ones with their gradient; a step takes losses of the same pixels together",
     ]
     write_result("iteration", vars(options), rows=rows, notes=notes)
 

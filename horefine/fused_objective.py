@@ -19,7 +19,7 @@ from horefine.factors import chart_for
 from horefine.fused import FusedLoss, Posed, Pull
 from horefine.fused_render import Drawing
 from horefine.hand_slopes import HandPoser
-from horefine.losses.fused import FUSED
+from horefine.losses.fused import FUSED, Joint, joined
 from horefine.objective import Objective, options_of
 from horefine.render.cpu import _over_items as over_images
 from horefine.scene import Pose, Scene
@@ -55,8 +55,8 @@ class Fused:
 
     names: tuple[str, ...]
     """Of the losses, in the order of their rows in ``values``."""
-    losses: list[tuple[int, FusedLoss]]
-    """Row and loss."""
+    losses: list[Joint]
+    """With their rows; those that look at the same pixels or pairs in one pass."""
     rest: Eager | None
     """Losses without a fused form."""
     chart: int
@@ -89,7 +89,7 @@ class Fused:
         posed = Posed.empty(batch, count, points.shape[1], size)
         wants = frozenset(want for loss in losses.values() for want in loss.wants)
         return Fused(
-            names, [(names.index(name), loss) for name, loss in losses.items()], rest, CHARTS.index(parameters),
+            names, joined({names.index(name): loss for name, loss in losses.items()}), rest, CHARTS.index(parameters),
             posed, Pull.zeros(batch, count, size), HandPoser.of(scene.hand_model, batch),
             Drawing.of(scene.renderer, posed, wants), points,
             np.ascontiguousarray(scene.features.object.center.numpy(), np.float32),
@@ -120,8 +120,8 @@ class Fused:
             first, last, pull.hand, pull.joints, pull.turns, pull.shape, pull.transl, pull.force, pull.torque,
             pull.object_transl, pull.masks, self.drawing.masks,
         )  # fmt: skip
-        for row, loss in self.losses:
-            loss.add(self.posed, pull, values[row], first, last)
+        for loss in self.losses:
+            loss.add(self.posed, pull, values, first, last)
         self.collect(first, last)
 
     def place(self, first: int, last: int) -> None:
