@@ -33,7 +33,8 @@ THIRD = np.float32(1 / 3)
 GRAZING = np.float32(1e-3)
 """Cosine between ray and face below which nothing pulls on the face, as in the renderer."""
 X, Y, RED, GREEN, BLUE, DEPTH, CODE_SCALE, DEPTH_SCALE = range(8)
-"""Columns of the table: ray (its z is 1), code and depth of the maps (metres), what squares are multiplied with."""
+"""Columns of the table: ray (its z is 1); what the maps say there, metres: the hand's code or the place in the object's
+frame, and the depth; what their squares are multiplied with."""
 CODE_BOUND, DEPTH_BOUND, CODE_UNSEEN, DEPTH_UNSEEN, ROOTED, FARTHEST = range(6)
 """Settings: one over the squares of the kernels, what a pixel costs where nothing is rendered, whether depth is told
 below the object's centre, the depth of the empty background (0: none)."""
@@ -169,14 +170,47 @@ def _pull_hand(points, faces, codes, ids, depth, index, table, first, last, root
     return code, deep, rooted
 
 
+@_inline_jit
+def _place_pull(x, y, z, turn, transl, row, settings, weight):
+    """Cost of a camera-frame point of the object that should be where the map says in its own frame, and the slope.
+
+    A code of the object is a place in its frame, so no corner is looked at. The slope is one of the camera frame.
+    """
+    x, y, z = x - transl[0], y - transl[1], z - transl[2]
+    r0 = turn[0] * x + turn[3] * y + turn[6] * z - row[RED]
+    r1 = turn[1] * x + turn[4] * y + turn[7] * z - row[GREEN]
+    r2 = turn[2] * x + turn[5] * y + turn[8] * z - row[BLUE]
+    scale = row[CODE_SCALE]
+    square = scale * (r0 * r0 + r1 * r1 + r2 * r2)
+    share = ONE / (ONE + square * settings[CODE_BOUND])
+    slope = TWO * weight * scale * share * share
+    r0, r1, r2 = slope * r0, slope * r1, slope * r2
+    return (
+        weight * square * share, turn[0] * r0 + turn[1] * r1 + turn[2] * r2,
+        turn[3] * r0 + turn[4] * r1 + turn[5] * r2, turn[6] * r0 + turn[7] * r1 + turn[8] * r2,
+    )  # fmt: skip
+
+
+@_inline_jit
+def _plane_pull(nx, ny, nz, dx, dy, px, py, pz, deep):
+    """What pulls on a body at the point that a ray sees of it, from the slopes to that place in its frame and to depth.
+
+    A body that moves by u shows the ray a point further along by n.u / n.d, which is the place -(u - d n.u / n.d) away.
+    """
+    along = nx * dx + ny * dy + nz
+    if along * along < GRAZING * GRAZING * (nx * nx + ny * ny + nz * nz) * (dx * dx + dy * dy + ONE):
+        return ZERO, ZERO, ZERO
+    share = (px * dx + py * dy + pz + deep) / along
+    return share * nx - px, share * ny - py, share * nz - pz
+
+
 @_jit
 def _pull_object(
-    points, faces, codes, ids, depth, index, table, first, last, root, settings, weights, center, force, torque
+    normals, turn, transl, ids, depth, index, table, first, last, root, settings, weights, center, force, torque
 ):
     """The same for the object, which is pulled on as a whole."""
     code, deep, rooted = 0.0, 0.0, 0.0
     fx, fy, fz, tx, ty, tz = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
-    x, y, z = center[0], center[1], center[2]
     for number in range(first, last):
         n = np.uintp(number)
         row, place = _row(table, n), np.uintp(index[n])
@@ -185,16 +219,17 @@ def _pull_object(
             cost, more, slope = _unseen(root, row, settings, weights)
             code, deep, rooted = code + cost, deep + more, rooted + slope
             continue
-        a, b, c, far = np.uintp(faces[k, 0]), np.uintp(faces[k, 1]), np.uintp(faces[k, 2]), depth[place]
-        hit = _hit(points, a, b, c, row[X], row[Y])
-        by_one, by_two = ZERO, ZERO
-        if row[CODE_SCALE] > ZERO:
-            cost, by_one, by_two = _code_pull(_painted(codes, a, b, c, hit[13], hit[14]), row, settings, weights[0])
-            code += cost
-        more, slope = _depth_pull(far - root, row, settings, weights[1])
-        deep, rooted = deep + more, rooted + slope
-        gx, gy, gz = _face_pull(hit, by_one, by_two, slope)
-        rx, ry, rz = far * row[X] - x, far * row[Y] - y, far - z
+        a, b, c = normals[k, 0], normals[k, 1], normals[k, 2]
+        nx = turn[0] * a + turn[1] * b + turn[2] * c
+        ny = turn[3] * a + turn[4] * b + turn[5] * c
+        nz = turn[6] * a + turn[7] * b + turn[8] * c
+        z = depth[place]
+        x, y = z * row[X], z * row[Y]
+        cost, px, py, pz = _place_pull(x, y, z, turn, transl, row, settings, weights[0])
+        more, slope = _depth_pull(z - root, row, settings, weights[1])
+        code, deep, rooted = code + cost, deep + more, rooted + slope
+        gx, gy, gz = _plane_pull(nx, ny, nz, row[X], row[Y], px, py, pz, slope)
+        rx, ry, rz = x - center[0], y - center[1], z - center[2]
         fx, fy, fz = fx + gx, fy + gy, fz + gz
         tx, ty, tz = tx + (ry * gz - rz * gy), ty + (rz * gx - rx * gz), tz + (rx * gy - ry * gx)
     force[0] += fx
@@ -208,7 +243,7 @@ def _pull_object(
 
 @_jit
 def pull_pixels(
-    first, last, hand, thing, ids, depth, center, hand_faces, faces, hand_codes, codes,
+    first, last, hand, turn, transl, center, ids, depth, hand_faces, hand_codes, normals,
     start, index, table, weights, settings, code_values, depth_values, pull, force, torque,
 ):  # fmt: skip
     """Adds cost and gradient of images ``first`` to ``last - 1``.
@@ -220,14 +255,16 @@ def pull_pixels(
     ids, depth = ids.reshape(shape), depth.reshape(shape)
     numbers = settings[0], settings[1], settings[2], settings[3], settings[4], settings[5]
     for b in range(first, last):
-        root = settings[ROOTED] * center[b, 2]
+        root, r = settings[ROOTED] * center[b, 2], turn[b]
         code, deep, rooted = _pull_hand(
             hand[b], hand_faces, hand_codes, ids[b, 0], depth[b, 0], index, table, start[b, 0], start[b, 1],
             root, numbers, (weights[b, 0, 0], weights[b, 0, 1]), pull[b],
         )  # fmt: skip
         more_code, more_deep, more_rooted = _pull_object(
-            thing[b], faces[b], codes[b], ids[b, 1], depth[b, 1], index, table, start[b, 1], start[b, 2],
-            root, numbers, (weights[b, 1, 0], weights[b, 1, 1]), center[b], force[b], torque[b],
+            normals[b], (r[0, 0], r[0, 1], r[0, 2], r[1, 0], r[1, 1], r[1, 2], r[2, 0], r[2, 1], r[2, 2]),
+            (transl[b, 0], transl[b, 1], transl[b, 2]), ids[b, 1], depth[b, 1], index, table, start[b, 1], start[b, 2],
+            root, numbers, (weights[b, 1, 0], weights[b, 1, 1]), (center[b, 0], center[b, 1], center[b, 2]),
+            force[b], torque[b],
         )  # fmt: skip
         code_values[b] += code + more_code
         depth_values[b] += deep + more_deep

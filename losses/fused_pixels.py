@@ -18,7 +18,7 @@ from torch import Tensor
 from horefine.fused import FusedLoss, Posed, Pull
 from horefine.losses import fused_pixel_kernels as kernels
 from horefine.losses.appearance import DARK, LIGHT_WEIGHT, Appearance
-from horefine.losses.forms import spread_of
+from horefine.losses.forms import gather, spread_of
 from horefine.losses.fused_lists import bound, listed, rays, single
 from horefine.losses.fused_pixel_kernels import (
     CODE_BOUND,
@@ -44,10 +44,10 @@ class FusedPixels:
     """Robust squares of what rendered codes and depths are off by, at the pixels that a map speaks of."""
 
     hand_faces: Int[np.ndarray, "F 3"]
-    faces: Int[np.ndarray, "B G 3"]
     hand_codes: Float[np.ndarray, "V 3"]
     """Metres; one row where no codes are compared."""
-    codes: Float[np.ndarray, "B W 3"]
+    normals: Float[np.ndarray, "B G 3"]
+    """Of the object's faces, in its frame."""
     start: Int[np.ndarray, "B 3"]
     """First row of each image's hand, of its object, and the end."""
     index: Int[np.ndarray, "N"]
@@ -65,8 +65,8 @@ class FusedPixels:
     def add_both(self, posed: Posed, pull: Pull, codes: np.ndarray, depths: np.ndarray, first: int, last: int) -> None:
         """The same with the values of codes and of depths apart."""
         kernels.pull_pixels(
-            first, last, posed.hand, posed.object, posed.ids, posed.depth, posed.object_center,
-            self.hand_faces, self.faces, self.hand_codes, self.codes,
+            first, last, posed.hand, posed.object_turn, posed.object_transl, posed.object_center,
+            posed.ids, posed.depth, self.hand_faces, self.hand_codes, self.normals,
             self.start, self.index, self.table, self.weights, self.settings,
             codes, depths, pull.hand, pull.force, pull.torque,
         )  # fmt: skip
@@ -94,11 +94,11 @@ def _made(
     repeats: Any,
     settings: dict[int, float],
     *,
-    codes: tuple[Tensor, Tensor] | None = None,
+    hand_codes: Float[Tensor, "V 3"] | None = None,
     target: Float[Tensor, "B 2 3 H W"] | None = None,
     depth: Float[Tensor, "B H W"] | None = None,
 ) -> FusedPixels:
-    """The pixels whose ``scale`` is above 0, with the maps' codes (metres) or depths there."""
+    """The pixels whose ``scale`` is above 0, with what the maps say there: of codes or of depths."""
     batch, size = len(scale), scale.shape[2:]
     none = torch.zeros_like(scale)
     maps = none[:, :, None].expand(-1, -1, 3, -1, -1) if target is None else target
@@ -113,11 +113,12 @@ def _made(
     for name, value in settings.items():
         numbers[name] = value
     shares = (weight / spread_of(repeats, scale))[..., None].expand(-1, -1, 2)
-    hand_codes, thing_codes = codes or (torch.zeros(1, 3), torch.zeros(batch, 1, 3))
-    model, thing = scene.hand_model, scene.features.object
+    hand_codes, thing = torch.zeros(1, 3) if hand_codes is None else hand_codes, scene.features.object
+    one, two, three = gather(thing.vertices, thing.faces).unbind(2)
+    normals = torch.nn.functional.normalize(torch.linalg.cross(two - one, three - one), dim=-1, eps=1e-20)
     return FusedPixels(
-        model.faces.int().contiguous().numpy(), thing.faces.int().contiguous().numpy(), single(hand_codes),
-        single(thing_codes), start, index, single(table), single(shares), single(numbers),
+        scene.hand_model.faces.int().contiguous().numpy(), single(hand_codes), single(normals), start, index,
+        single(table), single(shares), single(numbers),
     )  # fmt: skip
 
 
@@ -128,15 +129,14 @@ def code_maker(
 ) -> FusedPixels:  # fmt: skip
     """Maker of ``rendered_code``."""
     model, thing = scene.hand_model, scene.features.object
-    units = torch.stack([torch.full_like(thing.scale, model.code_scale), thing.scale], 1)
-    target = torch.stack([hand_coords, object_coords], 1) * units[:, :, None, None, None]
-    codes = model.codes * model.code_scale, thing.codes * thing.scale[:, None, None]
+    place = object_coords * thing.scale[:, None, None, None]
+    place = place + (thing.center - thing.scale[:, None] / 2)[:, :, None, None]
+    target = torch.stack([hand_coords * model.code_scale, place], 1)
     scale = visible(hand_mask, object_mask) / spread_of(sigma, hand_mask)[..., None, None].square()
     trust = both(hand_confidence, object_confidence, confidence)
     settings = {CODE_BOUND: bound(kernel), CODE_UNSEEN: max(kernel, 0.0) ** 2}
-    return _made(
-        scene, scale if trust is None else scale * trust, weight, repeats, settings, codes=codes, target=target
-    )
+    scale, codes = scale if trust is None else scale * trust, model.codes * model.code_scale
+    return _made(scene, scale, weight, repeats, settings, hand_codes=codes, target=target)
 
 
 def depth_maker(

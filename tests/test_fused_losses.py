@@ -48,6 +48,7 @@ CASES: dict[str, tuple[dict[str, Any], ...]] = {
 }
 """Options with which each fused loss is compared."""
 WEIGHT = 1.7
+PICTURED = ("rendered_code", "rendered_depth", "measured_depth")
 
 
 @functools.lru_cache(maxsize=1)
@@ -200,7 +201,7 @@ def test_joined_losses_are_the_same_losses(names: tuple[str, ...], passes: int, 
 
 
 def shaken(posed: Posed, motion: dict[str, np.ndarray], far: float) -> Posed:
-    """The hand's points moved each by its own vector, the object as a whole, joints turned; pictures stay."""
+    """The hand's points moved each by its own vector, the object as a whole, joints turned; faces seen stay."""
     w = far * motion["torque"].astype(np.float64)
     turn = axis_angle_to_matrix(torch.from_numpy(w)).numpy()
     own = axis_angle_to_matrix(torch.from_numpy(far * motion["turns"].astype(np.float64))).numpy()
@@ -217,13 +218,29 @@ def shaken(posed: Posed, motion: dict[str, np.ndarray], far: float) -> Posed:
     return dataclasses.replace(posed, **{name: np.ascontiguousarray(v, np.float32) for name, v in moved.items()})
 
 
+def depths(posed: Posed, features: Features) -> np.ndarray:
+    """Depth at which each pixel's ray meets the plane of the face that it is said to see; 0 where it sees none."""
+    rows, columns = np.mgrid[: features.camera.size[0], : features.camera.size[1]]
+    found = np.zeros(posed.ids.shape)
+    for image, matrix in enumerate(features.camera.matrix.double().numpy()):
+        fx, fy, cx, cy = matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2]
+        ray = np.stack([(columns - cx) / fx, (rows - cy) / fy, np.ones(rows.shape)], -1)
+        sides = ((posed.hand, hand_model().faces), (posed.object, features.object.faces[image]))
+        for side, (points, faces) in enumerate(sides):
+            ids = posed.ids[image, side]
+            a, b, c = np.moveaxis(points[image].astype(float)[faces.numpy()[ids.clip(min=0)]], -2, 0)
+            normal = np.cross(b - a, c - a)
+            found[image, side] = np.where(ids >= 0, (normal * a).sum(-1) / (normal * ray).sum(-1), 0)
+    return found
+
+
 @pytest.mark.parametrize(
     "name",
-    ["surface_reprojection", "surface_depth", "rendered_code", "silhouette", "spring_length", "penetration",
-      "contact", "sdf_consistency", "pose_prior", "shape_prior", "orientation", "temporal"],
+    ["surface_reprojection", "surface_depth", "rendered_code", "rendered_depth", "measured_depth",
+     "silhouette", "spring_length", "penetration",  "contact", "sdf_consistency", "pose_prior", "shape_prior", "orientation", "temporal"],
 )  # fmt: skip
 def test_what_pulls_is_the_slope_of_the_value(name: str) -> None:
-    """Differences of the fused value itself, no eager code: pictures are held still, so nothing jumps."""
+    """Differences of the fused value itself, no eager code: each pixel keeps its face, so nothing jumps."""
     scene, fused, _, _ = both(name, CASES[name][0], "things", seed=6)
     posed = posed_of(scene)
     _, pull = asked([fused], posed)
@@ -233,8 +250,10 @@ def test_what_pulls_is_the_slope_of_the_value(name: str) -> None:
     motion = {field: (s * generator.normal(size=getattr(pull, field).shape)) for field, s in size.items()}
     motion["hand"] = motion["hand"][:, :1] + 0.3 * motion["hand"]
     # what is painted ends at the edge of its face, so that longer steps see no slope there
-    step, loose = (1e-5, 0.04) if name == "rendered_code" else (3e-4, 0.01)
-    ahead, behind = (asked([fused], shaken(posed, motion, sign * step))[0] for sign in (1, -1))
+    step, loose = (1e-5, 0.04) if name in PICTURED else (3e-4, 0.01)
+    sides = [shaken(posed, motion, sign * step) for sign in (1, -1)]
+    sides = [dataclasses.replace(s, depth=depths(s, features_of("things")).astype(np.float32)) for s in sides]
+    ahead, behind = (asked([fused], side)[0] for side in sides)
     expected = sum((getattr(pull, f) * motion[f]).reshape(3, -1).sum(1) for f in size)
     scale = np.abs(expected).max()
     np.testing.assert_allclose((ahead - behind) / (2 * step), expected, rtol=2e-2, atol=loose * scale)
