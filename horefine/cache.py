@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import platformdirs
 
+from horefine.overlap import LOADING
+
 __all__ = ["cache_dir", "read_arrays", "write_arrays"]
 
 log = logging.getLogger(__name__)
@@ -26,7 +28,7 @@ def read_arrays(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray] | N
     if not path.exists():
         return None
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with LOADING, np.load(path, allow_pickle=False) as stored:
             return {name: stored[name] for name in names}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         log.warning("cache file %s is damaged (%s): its content is made again", path, error)

@@ -23,6 +23,7 @@ from horefine.geometry import Camera, matrix_to_axis_angle
 from horefine.hand import HandModel
 from horefine.inverse_kinematics.table import pose_from_table
 from horefine.mesh import Mesh
+from horefine.overlap import LOADING
 from horefine.scene import CONFIDENCES, FACTORS, Contact, Features, Pose
 
 __all__ = ["ForeignPose", "find_item", "read_features", "read_pose"]
@@ -204,7 +205,7 @@ def _read(path: Path) -> Mapping[str, Any]:
         raise InputError(f"{path}: no such file")
     try:
         if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as file:
+            with LOADING, np.load(path, allow_pickle=False) as file:
                 return {key: file[key] for key in file.files}
         table = json.loads(path.read_text())
     except (ValueError, OSError, EOFError) as error:

@@ -15,10 +15,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import TypeVar
 
-__all__ = ["ahead", "beside"]
+__all__ = ["LOADING", "ahead", "beside"]
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+LOADING = threading.RLock()
+"""Held while arrays are loaded. numpy reads their headers with Python's parser, and that of CPython 3.11 loses count of
+its depth where two threads parse at once (cpython issue 106905): a sound file would be called damaged."""
 
 
 def ahead(

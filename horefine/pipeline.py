@@ -13,7 +13,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from itertools import chain
 from typing import Any
 
@@ -39,7 +39,7 @@ from horefine.items import (
 )
 from horefine.job import Job, finished, input_hash
 from horefine.outcome import Outcome
-from horefine.overlap import ahead, beside
+from horefine.overlap import LOADING, ahead, beside
 from horefine.reconstruction import codes_seen, recipe_for_reconstructed
 from horefine.refinement import Refinement, refine
 from horefine.scene import Features, Pose
@@ -155,14 +155,15 @@ def _wanted(job: Job) -> tuple[str, ...]:
 def _read(job: Job, index: int, wanted: Sequence[str]) -> Item:
     """The image with its sidecar and the files of other systems."""
     start = time.perf_counter()
-    item = Item(index, job.dataset[index])
-    if item.sample.mesh is not None or not job.reconstructs:
-        item.mesh()
-    if job.poses is not None:
-        item.pose = pose_from_file(item, job.poses, job.model)
-    if job.maps is not None:
-        item.features = features_from_file(item, job.maps, job.dataset, wanted)
-    item.fingerprint = input_hash(job, index)
+    with nullcontext() if isinstance(job.dataset, FolderDataset) else LOADING:  # who knows how others load
+        item = Item(index, job.dataset[index])
+        if item.sample.mesh is not None or not job.reconstructs:
+            item.mesh()
+        if job.poses is not None:
+            item.pose = pose_from_file(item, job.poses, job.model)
+        if job.maps is not None:
+            item.features = features_from_file(item, job.maps, job.dataset, wanted)
+        item.fingerprint = input_hash(job, index)
     item.seconds["read"] = time.perf_counter() - start
     return item
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,14 @@ from horefine.extractors.surface import Surface
 from horefine.report_page import PAGE
 from horefine.surface_files import PARTS, read_surfaces
 
-__all__ = ["EMBEDDED", "write_report"]
+__all__ = ["EMBEDDED", "ROWS", "write_report"]
 
 EMBEDDED = 60
 """Images with pictures and meshes inside the page; further ones are listed in the table and linked."""
+ROWS = 500
+"""Of the table on one page; of more, the page keeps the numbers and shows so many at a time."""
+FAILURES = 200
+"""Told in the page with their reasons; ``summary.json`` has all."""
 _WIDTH = 1240
 _FACES = 20_000
 """Of a reconstructed surface in the page."""
@@ -76,8 +80,9 @@ def write_report(out: Path, title: str = "horefine report", *, embedded: int = E
         lead=escape(_lead(summary)),
         tiles="".join(_tile(value, label) for value, label in _tiles(summary)),
         heads="".join(f'<th class="{"" if key in _TEXT else "n"}">{escape(_HEADS[key])}</th>' for key in columns),
-        rows="".join(_row(item, columns) for item in items),
-        failures=f"<h2>Not refined</h2><dl>{''.join(map(_failure, failed))}</dl>" if failed else "",
+        rows="".join(_row(item, columns) for item in items[:ROWS]),
+        pages=_pages(items, columns) if len(items) > ROWS else "",
+        failures=_failures(failed),
         articles_title=f"Pictures{more}" if shown else "No pictures: no image was refined",
         articles="".join(_article(out, item, number) for number, item in enumerate(shown)),
         config=escape(config.read_text() if config.is_file() else "not kept"),
@@ -123,6 +128,31 @@ def _tiles(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _tile(value: str, label: str) -> str:
     return f'<div class="tile {escape(label)}"><b>{escape(value)}</b><span>{escape(label)}</span></div>'
+
+
+def _pages(items: Sequence[Mapping[str, Any]], columns: list[str]) -> str:
+    """What turns the table's pages, and the numbers of all items for it: a row is whether it failed, then its cells."""
+    cells = [[int(item["status"] == "failed"), *(_plain(item, key) for key in columns)] for item in items]
+    table = {"size": ROWS, "columns": columns, "text": [key in _TEXT for key in columns], "rows": cells}
+    data = json.dumps(table, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
+    return (
+        '<p class="pager"><button data-by="-1">previous</button><button data-by="1">next</button><span></span>'
+        '<input type="search" placeholder="part of a name or note"></p>'
+        f'<script type="application/json" id="rows">{data}</script>'
+    )
+
+
+def _plain(item: Mapping[str, Any], key: str) -> Any:
+    """A cell's value; numbers as exactly as they are shown."""
+    value = item.get("notes" if key == "said" else key)
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+def _failures(failed: Sequence[Mapping[str, Any]]) -> str:
+    if not failed:
+        return ""
+    more = f"<p>{len(failed) - FAILURES} more: summary.json</p>" if len(failed) > FAILURES else ""
+    return f"<h2>Not refined</h2><dl>{''.join(map(_failure, failed[:FAILURES]))}</dl>{more}"
 
 
 def _row(item: Mapping[str, Any], columns: list[str]) -> str:

@@ -46,6 +46,9 @@ canvas.turn { width:100%; aspect-ratio:1; border-radius:8px; background:linear-g
 button { font:inherit; font-size:13px; border:1px solid var(--line); background:var(--paper); color:var(--ink);
   border-radius:7px; padding:2px 10px; cursor:pointer }
 button[aria-pressed=true] { border-color:var(--accent); color:var(--accent) }
+.pager { display:flex; gap:10px; align-items:center; color:var(--soft); font-size:13px; margin:8px 0 }
+.pager input { font:inherit; background:var(--paper); color:var(--ink); border:1px solid var(--line); border-radius:7px;
+  padding:2px 8px; margin-left:auto }
 details { margin-top:26px }
 pre { background:var(--paper); border:1px solid var(--line); border-radius:10px; padding:14px; overflow:auto;
   font-size:13px } footer { margin-top:34px; color:var(--soft); font-size:13px }
@@ -53,17 +56,52 @@ pre { background:var(--paper); border:1px solid var(--line); border-radius:10px;
 """
 
 _SCRIPT = r"""
-document.querySelectorAll('th').forEach((head, column) => head.onclick = () => {
-  const way = head.dataset.way === '1' ? -1 : 1, body = head.closest('table').tBodies[0];
+const order = (a, b, way) => { if (a === null || b === null) return (a === null) - (b === null);
+  return way * (typeof a === 'number' && typeof b === 'number' ? a - b : ('' + a).localeCompare('' + b)); };
+
+function heads(sorted) { document.querySelectorAll('th').forEach((head, column) => head.onclick = () => {
+  const way = head.dataset.way === '1' ? -1 : 1;
   head.closest('tr').querySelectorAll('th').forEach(other => delete other.dataset.way);
-  head.dataset.way = way;
-  const key = row => { const cell = row.cells[column], text = cell.dataset.v ?? cell.textContent;
+  head.dataset.way = way; sorted(column, way); }); }
+
+function whole() {
+  const body = document.querySelector('table').tBodies[0];
+  const key = (row, column) => { const cell = row.cells[column], text = cell.dataset.v ?? cell.textContent;
     return text === '' ? null : isNaN(text) ? text : +text; };
-  [...body.rows].sort((a, b) => { const x = key(a), y = key(b);
-    if (x === null || y === null) return (x === null) - (y === null);
-    return way * (typeof x === 'number' && typeof y === 'number' ? x - y : ('' + x).localeCompare('' + y)); })
-    .forEach(row => body.append(row));
-});
+  heads((column, way) => [...body.rows].sort((a, b) => order(key(a, column), key(b, column), way))
+    .forEach(row => body.append(row)));
+}
+
+// More rows than a table should have: their numbers stay here, a page of them is in the table.
+function paged(data) {
+  const body = document.querySelector('table').tBodies[0], bar = document.querySelector('.pager');
+  const [back, on] = bar.querySelectorAll('button');
+  const said = bar.querySelector('span'), find = bar.querySelector('input');
+  let rows = data.rows, page = 0;
+  const cell = (row, value, column) => { const made = document.createElement('td'), name = data.columns[column];
+    made.className = data.text[column] ? (name === 'said' ? 'said' : name === 'name' ? '' : value ?? '') : 'n';
+    if (name === 'name' && !row[0]) made.append(Object.assign(document.createElement('a'),
+      {href: `items/${value.split('/').map(encodeURIComponent).join('/')}/`, textContent: value}));
+    else made.textContent = value ?? '';
+    return made; };
+  function show() {
+    const first = page * data.size, some = rows.slice(first, first + data.size);
+    body.replaceChildren(...some.map(row => { const made = document.createElement('tr');
+      made.append(...row.slice(1).map((value, column) => cell(row, value, column))); return made; }));
+    said.textContent = rows.length ? `${first + 1} to ${first + some.length} of ${rows.length}` : 'none';
+    back.disabled = page === 0; on.disabled = first + data.size >= rows.length;
+  }
+  [back, on].forEach(button => button.onclick = () => { page += +button.dataset.by; show(); });
+  const texts = data.columns.flatMap((name, column) => data.text[column] ? [column] : []);
+  find.oninput = () => { const part = find.value.toLowerCase(); page = 0;
+    rows = data.rows.filter(row => texts.some(column => ('' + (row[column + 1] ?? '')).toLowerCase().includes(part)));
+    show(); };
+  heads((column, way) => { const by = (a, b) => order(a[column + 1] ?? null, b[column + 1] ?? null, way);
+    data.rows.sort(by); if (rows !== data.rows) rows.sort(by); page = 0; show(); });
+  show();
+}
+const rowsAside = document.getElementById('rows');
+if (rowsAside) paged(JSON.parse(rowsAside.textContent)); else whole();
 
 const SHADERS = [`#version 300 es
 layout(location = 0) in vec3 place; layout(location = 1) in vec3 normal; uniform mat3 turn; uniform vec4 view;
@@ -160,7 +198,7 @@ PAGE = Template(
     + """</style></head><body><main>
 <h1>$title</h1><p class="lead">$lead</p>
 <div class="tiles">$tiles</div>
-<h2>All images</h2><div class="wide"><table><thead><tr>$heads</tr></thead><tbody>$rows</tbody></table></div>
+<h2>All images</h2><div class="wide"><table><thead><tr>$heads</tr></thead><tbody>$rows</tbody></table></div>$pages
 $failures<h2>$articles_title</h2>$articles
 <details><summary>The recipe (config.resolved.yaml)</summary><pre>$config</pre></details>
 <footer>$footer</footer></main><script>"""
@@ -168,4 +206,4 @@ $failures<h2>$articles_title</h2>$articles
     + """</script></body></html>
 """
 )
-"""Substitute title, lead, tiles, heads, rows, failures, articles_title, articles, config and footer: escaped HTML."""
+"""Substitute title, lead, tiles, heads, rows, pages, failures, articles_title, articles, config and footer: HTML."""

@@ -17,6 +17,7 @@ import torch
 
 from horefine.errors import InputError, suggestion
 from horefine.geometry import Camera
+from horefine.overlap import LOADING
 
 __all__ = ["DEFAULT_FOV", "camera_of", "parse_intrinsics"]
 
@@ -58,7 +59,8 @@ def read_intrinsics(path: Path) -> Any:
         raise InputError(f"intrinsics {path}: no such file")
     try:
         if path.suffix == ".npy":
-            return {"matrix": np.load(path, allow_pickle=False).tolist()}
+            with LOADING:
+                return {"matrix": np.load(path, allow_pickle=False).tolist()}
         value = json.loads(path.read_text())
     except ValueError as error:
         raise InputError(f"intrinsics {path.name}: cannot be read ({error})") from None

@@ -20,6 +20,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from horefine.errors import InputError
+from horefine.overlap import LOADING
 
 __all__ = ["LARGEST_SIDE", "PICTURE_SUFFIXES", "SMALLEST_SIDE", "Picture", "picture_size", "read_depth", "read_picture"]
 
@@ -120,7 +121,8 @@ def read_depth(path: Path, size: tuple[int, int]) -> Float[Tensor, "H W"]:
         raise InputError(f"depth {path}: no such file; correct the sidecar's 'depth' or take the line out")
     try:
         if path.suffix == ".npy":
-            values = np.load(path, allow_pickle=False)
+            with LOADING:
+                values = np.load(path, allow_pickle=False)
         else:
             with Image.open(path) as file:
                 values = np.array(file)
