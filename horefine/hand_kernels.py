@@ -70,17 +70,12 @@ def _bend_flat(turns, corrected, of_vertex, rows, bent, flat):
     for j in range(15):
         first, count = corrected[j], corrected[j + 1] - corrected[j]
         size = 3 * count
-        own = rows[27 * first : 27 * (first + count)]
-        t = turns[j + 1]
-        c0, c1, c2 = F(t[0, 0] - 1), F(t[0, 1]), F(t[0, 2])
-        c3, c4, c5 = F(t[1, 0]), F(t[1, 1] - 1), F(t[1, 2])
-        c6, c7, c8 = F(t[2, 0]), F(t[2, 1]), F(t[2, 2] - 1)
-        for i in range(size):
-            bent[i] = (
-                c0 * own[i] + c1 * own[size + i] + c2 * own[2 * size + i]
-                + c3 * own[3 * size + i] + c4 * own[4 * size + i] + c5 * own[5 * size + i]
-                + c6 * own[6 * size + i] + c7 * own[7 * size + i] + c8 * own[8 * size + i]
-            )  # fmt: skip
+        bent[:size] = F(0)
+        for k in range(9):  # plain sums of rows: as one sum of nine products it would not be vectorised
+            value = F(turns[j + 1, k // 3, k % 3] - (1.0 if k % 4 == 0 else 0.0))
+            row = rows[27 * first + k * size : 27 * first + (k + 1) * size]
+            for i in range(row.shape[0]):
+                bent[i] += value * row[i]
         for n in range(count):
             v = np.uintp(of_vertex[first + n])
             for a in range(3):
@@ -203,24 +198,24 @@ def _walk_back(turned, placed, parents, force, torque, moved):
 @_jit
 def _unbend(turns, corrected, of_vertex, rows, pushed, near, out):
     """Adds what pulls on the flat hand through the pose correctives to the turns, each in its own frame."""
+    slope = np.empty((3, 3))
     for j in range(15):
         first, count = corrected[j], corrected[j + 1] - corrected[j]
         size = 3 * count
-        own = rows[27 * first : 27 * (first + count)]
         for n in range(count):
             v = np.uintp(of_vertex[first + n])
             for a in range(3):
                 near[3 * n + a] = pushed[v, a]
-        d0, d1, d2, d3, d4, d5, d6, d7, d8 = F(0), F(0), F(0), F(0), F(0), F(0), F(0), F(0), F(0)
-        for i in range(size):
-            g = near[i]
-            d0, d1, d2 = d0 + g * own[i], d1 + g * own[size + i], d2 + g * own[2 * size + i]
-            d3, d4, d5 = d3 + g * own[3 * size + i], d4 + g * own[4 * size + i], d5 + g * own[5 * size + i]
-            d6, d7, d8 = d6 + g * own[6 * size + i], d7 + g * own[7 * size + i], d8 + g * own[8 * size + i]
-        t = turns[j + 1]  # R' dR, its skew part
-        out[j + 1, 0] += t[0, 2] * d1 + t[1, 2] * d4 + t[2, 2] * d7 - t[0, 1] * d2 - t[1, 1] * d5 - t[2, 1] * d8
-        out[j + 1, 1] += t[0, 0] * d2 + t[1, 0] * d5 + t[2, 0] * d8 - t[0, 2] * d0 - t[1, 2] * d3 - t[2, 2] * d6
-        out[j + 1, 2] += t[0, 1] * d0 + t[1, 1] * d3 + t[2, 1] * d6 - t[0, 0] * d1 - t[1, 0] * d4 - t[2, 0] * d7
+        for k in range(9):
+            total, row = F(0), rows[27 * first + k * size : 27 * first + (k + 1) * size]
+            for i in range(row.shape[0]):
+                total += near[i] * row[i]
+            slope[k // 3, k % 3] = total
+        t, d = turns[j + 1], slope  # R' dR, its skew part
+        for a in range(3):
+            out[j + 1, 0] += t[a, 2] * d[a, 1] - t[a, 1] * d[a, 2]
+            out[j + 1, 1] += t[a, 0] * d[a, 2] - t[a, 2] * d[a, 0]
+            out[j + 1, 2] += t[a, 1] * d[a, 0] - t[a, 0] * d[a, 1]
 
 
 @_jit
