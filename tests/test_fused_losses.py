@@ -236,8 +236,9 @@ def depths(posed: Posed, features: Features) -> np.ndarray:
 
 @pytest.mark.parametrize(
     "name",
-    ["surface_reprojection", "surface_depth", "rendered_code", "rendered_depth", "measured_depth",
-     "silhouette", "spring_length", "penetration",  "contact", "sdf_consistency", "pose_prior", "shape_prior", "orientation", "temporal"],
+    ["surface_reprojection", "surface_depth", "rendered_code", "rendered_depth", "measured_depth", "silhouette",
+     "spring_length", "penetration", "contact", "sdf_consistency", "pose_prior", "shape_prior", "orientation",
+     "temporal"],
 )  # fmt: skip
 def test_what_pulls_is_the_slope_of_the_value(name: str) -> None:
     """Differences of the fused value itself, no eager code: each pixel keeps its face, so nothing jumps."""
