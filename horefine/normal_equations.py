@@ -74,9 +74,9 @@ def _summed(
     hand_ray, object_ray = (ray(middle).double().numpy() for middle in middles(scene))
     for i in wanted.nonzero().flatten().tolist():
         work.wanted[:], work.whole[:] = False, 0.0
-        for _, _, _, point, share, weight in points:
+        for _, _, _, point, _, weight in points:
             if point.shape[2]:
-                normal_kernels.mark_points(point[i], share[i], weight[i], work.wanted)
+                normal_kernels.mark_points(point[i], weight[i], work.wanted)
         if work.wanted.any():
             hand_jacobian(tables, rotations[i], shape[i], transl[i], work.points, work.jacobian, work.wanted)
         _add_points([tuple(part[i] for part in own) for own in points], tables, work)

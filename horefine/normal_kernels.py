@@ -27,13 +27,12 @@ FINGERS = 32
 
 
 @_jit
-def mark_points(point, share, weight, wanted):
-    """Sets ``wanted`` for the hand points that observations (N, M) with weight are made of."""
+def mark_points(point, weight, wanted):
+    """Sets ``wanted`` for the hand points that observations (N, M) with weight name (with a share of 0 too)."""
     for n in range(point.shape[0]):
         if weight[n] > 0:
             for m in range(point.shape[1]):
-                if share[n, m] != 0:
-                    wanted[point[n, m]] = True
+                wanted[point[n, m]] = True
 
 
 @_jit

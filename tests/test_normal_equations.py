@@ -15,7 +15,7 @@ GROUPS = {
 }
 
 
-def equations(way, names, wanted):
+def equations(way, names, wanted, work=None):
     """``J'J`` and ``J'r`` of three images."""
     scene = double_scene(true_pose().to(dtype=DOUBLE))
     terms = {name: SQUARES.get(name, {}) for name in names}
@@ -23,7 +23,7 @@ def equations(way, names, wanted):
     normal, right = np.full((3, 67, 67), 7.0), np.full((3, 67), 7.0)
     if way == "summed":
         rows = [row for form in forms.values() for row in form.rows(scene)]
-        _summed(scene, rows, wanted, Workspace(), normal, right)
+        _summed(scene, rows, wanted, work or Workspace(), normal, right)
     else:
         by_form = {name: form.rows(scene) for name, form in forms.items()}
         _written_out(scene, forms, by_form, wanted, Workspace(), normal, right)
@@ -38,6 +38,16 @@ def test_sums_are_the_product_of_all_rows(group):
         assert np.abs(b).max() > 0
         assert np.allclose(a, b, rtol=1e-9, atol=1e-11 * np.abs(b).max())
     assert np.allclose(mine[0], mine[0].transpose(0, 2, 1))
+
+
+def test_slopes_of_points_that_nobody_asked_for_do_not_matter():
+    """The workspace holds numbers of the image before: here, none at all."""
+    spoilt = Workspace()
+    spoilt.reserve(0, 794)
+    spoilt.jacobian[:] = np.nan
+    for group in GROUPS.values():
+        normal, right = equations("summed", group, torch.ones(3, dtype=torch.bool), spoilt)
+        assert np.isfinite(normal).all() and np.isfinite(right).all()
 
 
 def test_images_that_are_not_wanted_stay_as_they_were():
