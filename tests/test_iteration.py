@@ -11,6 +11,7 @@ from loss_scenes import hand_model, make_scene, true_features, true_pose
 from horefine import Pose, load_config, refine
 from horefine import iteration_kernels as kernels
 from horefine.adam import Adam, Plateau
+from horefine.config import Optimizer
 from horefine.data.maps import disturb
 from horefine.descent import Eager, Search
 from horefine.factors import chart_for
@@ -148,7 +149,7 @@ def test_every_pull_arrives_in_the_chart(parameters, turned):
 def test_recipes_have_the_eager_values_and_slopes(name):
     objective = recipe_objective(name)
     assert len(fused_losses(objective, scene_of(start()))) >= 4
-    (values, slope), (expected, gradient) = both(objective, load_config(name).optimizer.parameters)
+    (values, slope), (expected, gradient) = both(objective, search_of(name).parameters)
     assert list(values) == list(expected)
     for key, value in values.items():
         torch.testing.assert_close(value, expected[key], rtol=1e-4, atol=1e-5)
@@ -235,9 +236,11 @@ def test_adam_and_plateau_are_the_readable_ones(patience, least):
 
 def search_of(name, steps=20, **changes):
     config = load_config(name)
+    adam = config.optimizer
+    assert isinstance(adam, Optimizer)
     options = {
-        "scales": [1.0] * steps, "rates": config.rates, "parameters": config.optimizer.parameters,
-        "betas": config.optimizer.betas, "epsilon": config.optimizer.epsilon,
+        "scales": [1.0] * steps, "rates": config.rates, "parameters": adam.parameters, "betas": adam.betas,
+        "epsilon": adam.epsilon,
     }  # fmt: skip
     return Search(**(options | changes))
 
