@@ -43,7 +43,8 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def two_workers() -> Iterator[None]:
     """One cluster for all tests of this file, whose workers find the tests' modules."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(__file__).parent))
+        here = Path(__file__).resolve().parent
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(here.parent), str(here)]))
         with connected(TWO):
             yield
 
@@ -177,17 +178,18 @@ def test_ctrl_c_stops_the_workers_in_order(photos: Path, here: Path, tmp_path: P
 def test_a_signal_to_all_processes_ends_the_command_in_order(photos: Path, tmp_path: Path) -> None:
     """As a terminal's Ctrl-C, which its whole group of processes gets, with a cluster of its own."""
     command = [sys.executable, "-m", "horefine.cli", "run", photos / "images", "--init", photos / "init"]
-    command += ["--features", photos / "maps", "--out", tmp_path / "out", "--set", "stages.render.steps=100000"]
-    command += ["--set", "solver=adam", "--engine", "ray", "--workers", "2", "--batch-size", "2"]
+    command += ["--features", photos / "maps", "--out", tmp_path / "out", "--config", "song2022"]
+    command += ["--set", "stages.align.steps=1000000", "--engine", "ray", "--workers", "2", "--batch-size", "2"]
     with subprocess.Popen(
         [str(word) for word in command], stderr=subprocess.PIPE, text=True, start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), env={**os.environ, "RAY_ADDRESS": ""},
     ) as process:  # fmt: skip
         try:
-            deadline = time.monotonic() + 300
-            while not list((tmp_path / "out").glob("items")) and time.monotonic() < deadline:
-                time.sleep(0.1)
-            time.sleep(20)
+            assert process.stderr is not None
+            said = process.stderr.readline()
+            while said and "2 workers" not in said:
+                said = process.stderr.readline()
+            time.sleep(15)
             os.killpg(process.pid, signal.SIGINT)
             _, error = process.communicate(timeout=300)
         finally:
@@ -243,7 +245,7 @@ def test_a_suite_by_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--engine", "spark"), "--engine spark: known: local, ray"),
+        (("--engine", "spark"), "--engine spark: known: local (this process), ray"),
         (("--workers", 2), "--workers: goes with --engine ray"),
         (("--address", "auto"), "--address: goes with --engine ray"),
         (("--gpus-per-worker", 1), "--gpus-per-worker: goes with --engine ray"),
