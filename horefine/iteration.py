@@ -21,6 +21,7 @@ from torch import Tensor
 
 from horefine import iteration_kernels as kernels
 from horefine.adam import Plateau
+from horefine.compiling import compiling
 from horefine.descent import Eager, Search, Walked, walk_eagerly
 from horefine.factors import chart_for
 from horefine.fused_objective import Fused, fused_losses, fusible
@@ -51,7 +52,11 @@ def descend(
     if search.fused and not variables and fusible(scene_of(pose), search.parameters):
         losses = fused_losses(objective, scene_of(pose))
         if losses:
-            return _Walker(Fused.of(objective, losses, scene_of, pose, search.parameters), pose, search).walk(report)
+            fused = Fused.of(objective, losses, scene_of, pose, search.parameters)
+            with compiling("the fused iteration") as first:
+                if first:
+                    fused.evaluate(pose)
+            return _Walker(fused, pose, search).walk(report)
     return walk_eagerly(Eager(objective, scene_of, chart_for(search.parameters, variables)), pose, search, report)
 
 
