@@ -109,8 +109,8 @@ def _bars(title: str, rows: Mapping[str, Mapping[str, float]]) -> Image.Image:
                 chart.pen.rectangle([x0, y0, x1, y1], fill=LINES[place])
                 chart.text((x1 + 8, (y0 + y1) / 2), f"{own[way]:.3g}", "lm", faint=True, size=9)
     for place, way in enumerate(ways if len(ways) > 1 else ()):
-        x = chart.frame[2] - 240 + 130 * place
-        y = chart.frame[3] + 84
+        x = chart.frame[2] - 160 + 120 * place
+        y = chart.frame[3] + 52
         chart.pen.rectangle([x, y - 8, x + 20, y + 8], fill=LINES[place])
         chart.text((x + 28, y), way, "lm", size=11)
     return chart.done()
