@@ -7,10 +7,11 @@ import csv
 import dataclasses
 import functools
 import io
+import json
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -59,6 +60,32 @@ class Outcome:
     error: str | None = None
     row: Mapping[str, Any] = field(default_factory=dict)
     """Its line of the summary."""
+
+    def packed(self) -> Outcome:
+        """The same in a third of the memory, for keeping very many."""
+        return dataclasses.replace(self, row=_Packed(self.row))
+
+
+class _Packed(Mapping[str, Any]):
+    """A line of the summary as JSON, unpacked when it is looked at."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, row: Mapping[str, Any]) -> None:
+        self.text = json.dumps(dict(row), separators=(",", ":")).encode()
+
+    def whole(self) -> dict[str, Any]:
+        """All of it at once."""
+        return json.loads(self.text)
+
+    def __getitem__(self, key: str) -> Any:
+        return self.whole()[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.whole())
+
+    def __len__(self) -> int:
+        return len(self.whole())
 
 
 def assemble(item: Item, refinement: Refinement, row: int, model: HandModel, about: Mapping[str, Any]) -> Result:
@@ -257,7 +284,8 @@ def row_of(table: Mapping[str, Any]) -> dict[str, Any]:
 def write_summary(out: Path, outcomes: Sequence[Outcome], about: Mapping[str, Any]) -> None:
     """``summary.csv`` (a line for each item) and ``summary.json`` (the same, with counts and how the run was made)."""
     rows = [
-        {"name": o.name, "status": o.status, "error_code": o.error_code, "error": o.error} | dict(o.row)
+        {"name": o.name, "status": o.status, "error_code": o.error_code, "error": o.error}
+        | (o.row.whole() if isinstance(o.row, _Packed) else dict(o.row))
         for o in outcomes
     ]
     text = io.StringIO()

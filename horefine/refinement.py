@@ -97,9 +97,6 @@ def refine(
     config = config if isinstance(config, Config) else load_config(config)
     check_inputs(pose, features)
     device = features.camera.matrix.device
-    if config.starts.count == "auto":
-        options = {"hand_model": hand_model, "renderer": renderer, "seed": seed, "complete": complete}
-        return _by_count(pose, features, config, progress, options)
     if isinstance(config.optimizer, LevenbergMarquardt) and device.type != "cpu":
         near = (pose.to("cpu"), features.to("cpu"), config)
         return moved(refine(*near, hand_model=hand_model, seed=seed, progress=progress, complete=complete), device)
@@ -108,20 +105,18 @@ def refine(
     pose = pose.with_factors(FACTORS[name] for name in config.variables.names)
     begin = _aligned(pose, features, config, hand_model, renderer)
     features = complete(begin, features) if complete is not None else features
-    count = config.starts.count
-    assert isinstance(count, int)
-    rows = torch.arange(len(pose), device=device).repeat_interleave(count)
-    spread = features if count == 1 else features[rows]
-    setting = _Setting.of(config, spread, hand_model, pose[rows], begin[rows], renderer)
-    current = _starts(setting.initial, count, config, setting, seed)
+    rows = _Rows.of(_counts(features, config), device)
+    spread = features if rows.single else features[rows.image]
+    setting = _Setting.of(config, spread, hand_model, pose[rows.image], begin[rows.image], renderer)
+    current = _starts(setting.initial, rows, config, setting, seed)
     history: list[dict[str, Tensor]] = []
     total = sum(stage.steps * stage.rounds for stage in config.stages.values())
-    walk = _Walk(current, torch.zeros(len(rows), dtype=torch.long, device=device), Objective({}, setting.inputs))
+    walk = _Walk(current, torch.zeros(len(rows.image), dtype=torch.long, device=device), Objective({}, setting.inputs))
     descend = _damped if isinstance(config.optimizer, LevenbergMarquardt) else _descend
     for name, stage in config.stages.items():
         for _ in range(stage.rounds):
             walk = descend(setting, name, stage, walk.pose, history, lambda done: progress and progress(done, total))
-    return _conclude(setting, walk, history, count)
+    return _conclude(setting, walk, history, rows)
 
 
 @torch.no_grad()
@@ -142,40 +137,52 @@ def costs(
         initial: where refinement began, for the losses that hold on to it.
     """
     count, device = len(poses), features.camera.matrix.device
-    rows = torch.arange(len(features), device=device).repeat_interleave(count)
-    order = torch.arange(len(rows), device=device).view(count, -1).T.flatten()
-    every, first = Pose.cat(list(poses))[order].to(device), initial[rows.to(initial.hand_transl.device)].to(device)
+    rows = _Rows.of([count] * len(features), device)
+    order = torch.arange(len(rows.image), device=device).view(count, -1).T.flatten()
+    every = Pose.cat(list(poses))[order].to(device)
+    first = initial[rows.image.to(initial.hand_transl.device)].to(device)
     hand_model = (hand_model or load_hand()).to(device)
-    setting = _Setting.of(config, features[rows], hand_model, first, first, renderer)
-    objective = _shared_sigmas(setting.objective(every), setting, every, count)
+    setting = _Setting.of(config, features[rows.image], hand_model, first, first, renderer)
+    objective = _shared_sigmas(setting.objective(every), setting, every, rows)
     found = torch.stack(list(objective.evaluate(setting.scene(every)).values())).sum(0)
     return torch.where(found.isfinite(), found, torch.inf).view(-1, count)
 
 
-def _by_count(
-    pose: Pose,
-    features: Features,
-    config: Config,
-    progress: Callable[[int, int], None] | None,
-    options: dict[str, Any],
-) -> Refinement:
-    """Images with as many starts as their poses' spread asks for: those that take equally many together."""
-    counts = needed(features.pose_spread, config.starts, config.align, len(pose))
-    groups = {count: [i for i, c in enumerate(counts) if c == count] for count in sorted(set(counts))}
-    parts: list[Refinement] = []
-    for done, (count, images) in enumerate(groups.items()):
-        own = config.model_copy(update={"starts": config.starts.model_copy(update={"count": count})})
-        chosen = torch.tensor(images, device=features.camera.matrix.device)
+def _counts(features: Features, config: Config) -> list[int]:
+    """Starts of each image: as many as the recipe says, or as its pose's spread asks for."""
+    if config.starts.count == "auto":
+        return needed(features.pose_spread, config.starts, config.align, len(features))
+    return [config.starts.count] * len(features)
 
-        def report(step: int, steps: int, done: int = done) -> None:
-            if progress is not None:
-                progress(done * steps + step, len(groups) * steps)
 
-        parts.append(
-            refine(pose[chosen.to(pose.hand_transl.device)], features[chosen], own, progress=report, **options)
+@dataclass(frozen=True)
+class _Rows:
+    """The starts of B images as the R rows of one batch, each image's one after another."""
+
+    counts: tuple[int, ...]
+    image: Int[Tensor, "R"]
+    """Whose start a row is."""
+    first: Int[Tensor, "B"]
+    """Each image's first row: its pose as given."""
+
+    @staticmethod
+    def of(counts: Sequence[int], device: torch.device) -> _Rows:
+        many = torch.tensor(counts, device=device)
+        return _Rows(
+            tuple(counts), torch.arange(len(many), device=device).repeat_interleave(many), many.cumsum(0) - many
         )
-    order = torch.tensor([i for images in groups.values() for i in images]).argsort()
-    return joined(parts, order)
+
+    @property
+    def single(self) -> bool:
+        """Whether every image has one start."""
+        return len(self.image) == len(self.first)
+
+    def lowest(self, values: Float[Tensor, "R"]) -> Int[Tensor, "B"]:
+        """Each image's row with the lowest value, the first of equal ones."""
+        table = values.new_full((len(self.first), max(self.counts)), torch.inf)
+        place = torch.arange(len(values), device=values.device) - self.first[self.image]
+        table[self.image, place] = values
+        return self.first + table.argmin(1)
 
 
 def joined(parts: Sequence[Refinement], order: Int[Tensor, "B"]) -> Refinement:
@@ -324,36 +331,35 @@ def _choose(mask: Tensor, yes: Pose, no: Pose) -> Pose:
 
 
 @torch.no_grad()
-def _starts(pose: Pose, count: int, config: Config, setting: _Setting, seed: int) -> Pose:
-    """``count`` rows for each image: the pose as given, then ones turned and moved at random about their middles."""
-    if count == 1:
+def _starts(pose: Pose, rows: _Rows, config: Config, setting: _Setting, seed: int) -> Pose:
+    """A row for each start: the pose as given, then ones turned and moved at random about their middles."""
+    if rows.single:
         return pose
-    noise = directions(count, seed).to(pose.hand_transl)  # one draw for all images: rows do not mix
-    noise = noise.repeat(len(pose) // count, 1, 1)
+    draws = {count: directions(count, seed) for count in set(rows.counts)}  # one for all images: rows do not mix
+    noise = torch.cat([draws[count] for count in rows.counts]).to(pose.hand_transl)
     step = torch.zeros(len(pose), 67, dtype=noise.dtype, device=noise.device)
     step[:, 0:3], step[:, 61:64] = noise[:, 0] * config.starts.translation, noise[:, 1] * config.starts.translation
     step[:, 3:6], step[:, 64:67] = noise[:, 2] * config.starts.rotation, noise[:, 3] * config.starts.rotation
     moved = CHARTS["tangent"].move(setting.scene(pose), step)
-    first = torch.arange(len(pose), device=noise.device) % count == 0
+    first = torch.zeros(len(pose), dtype=torch.bool, device=noise.device).index_fill(0, rows.first, True)
     return _choose(first, pose, moved)
 
 
 @torch.no_grad()
-def _conclude(setting: _Setting, walk: _Walk, history: list[dict[str, Tensor]], count: int) -> Refinement:
+def _conclude(setting: _Setting, walk: _Walk, history: list[dict[str, Tensor]], rows: _Rows) -> Refinement:
     """The best start of each image, and what to say of it."""
-    objective = _shared_sigmas(walk.objective, setting, walk.pose, count)
+    objective = _shared_sigmas(walk.objective, setting, walk.pose, rows)
     end_scene, first_scene = (posed(setting.scene(at)) for at in (walk.pose, setting.given))
     ends, begins = (torch.stack(list(objective.evaluate(s).values())).sum(0) for s in (end_scene, first_scene))
     ends = torch.where(ends.isfinite(), ends, torch.inf)
-    first = torch.arange(0, len(ends), count, device=ends.device)
-    chosen = first + ends.view(-1, count).argmin(1)
+    first, chosen = rows.first, rows.lowest(ends)
     end, begin = ends[chosen], begins[first]
     unseen, skipped = _unseen(setting.features)[first], _skipped(setting.features, setting.config)[first]
     better = end.isfinite() if _keeps_last(setting.config) else end < begin
     improved = better & ~unseen & ~skipped
     pose = _choose(improved, walk.pose[chosen], setting.given[first])
-    rows = zip(begin.tolist(), end.tolist(), unseen.tolist(), skipped.tolist(), strict=True)
-    verdicts = [_verdict(*row, setting.config) for row in rows]
+    told = zip(begin.tolist(), end.tolist(), unseen.tolist(), skipped.tolist(), strict=True)
+    verdicts = [_verdict(*own, setting.config) for own in told]
     names = dict.fromkeys(key for entry in history for key in entry)
     missing = torch.full_like(ends, torch.nan)
     table = {n: torch.stack([e.get(n, missing) for e in history])[:, chosen] for n in names}
@@ -373,19 +379,24 @@ def _sureness(
     return found.map(lambda v: v.masked_fill(rejected.view(-1, *(1,) * (v.dim() - 1)), torch.inf))
 
 
-def _shared_sigmas(objective: Objective, setting: _Setting, pose: Pose, count: int) -> Objective:
+def _shared_sigmas(objective: Objective, setting: _Setting, pose: Pose, rows: _Rows) -> Objective:
     """With several starts: one yardstick for all starts of an image, the smallest spread that any of them reached."""
-    if count == 1:
+    if rows.single:
         return objective
-    settled = setting.objective(pose)
+    settled, several = setting.objective(pose), (torch.tensor(rows.counts) > 1).to(rows.image.device)[rows.image]
 
-    def shared(value: Any) -> Any:
+    def shared(value: Any, own: Any) -> Any:
         if not isinstance(value, Tensor):
             return value
-        least = value.view(-1, count, *value.shape[1:]).amin(1)
-        return least.repeat_interleave(count, 0)
+        along = (-1, *(1,) * (value.dim() - 1))
+        least = value.new_full((len(rows.first), *value.shape[1:]), torch.inf)
+        least = least.scatter_reduce(0, rows.image.view(along).expand_as(value), value, "amin")[rows.image]
+        return torch.where(several.view(along), least, own)
 
-    terms = {n: replace(t, options={k: shared(v) for k, v in t.options.items()}) for n, t in settled.terms.items()}
+    terms = {
+        name: replace(term, options={k: shared(v, objective.terms[name].options[k]) for k, v in term.options.items()})
+        for name, term in settled.terms.items()
+    }
     return replace(settled, terms=terms)
 
 

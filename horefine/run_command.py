@@ -260,7 +260,7 @@ def drive(
             contextlib.closing(refine_all(dataclasses.replace(job, check=check))) as outcomes,
         ):
             for outcome in outcomes:
-                done.append(outcome)
+                done.append(outcome.packed())
                 advance(outcome)
         stopped = False
     except KeyboardInterrupt:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import threading
@@ -230,3 +231,15 @@ def test_a_full_disk_ends_a_run_with_threads_and_keeps_what_is_finished(
         assert refine(photos, tmp_path, "--threads", 2, "--no-pictures").exit_code == 0
     finally:
         (photos / "init" / "p3.npz").unlink()
+
+
+def test_a_packed_outcome_is_the_same_in_less_memory(tmp_path: Path) -> None:
+    row = {"name": "a", "status": "improved", "reason": "it fell", "seconds": 1.25, "hand_error_mm": None, "notes": ""}
+    plain = outcome.Outcome("a", "improved", row=row)
+    packed = plain.packed()
+    assert dict(packed.row) == row and len(packed.row) == 6 and packed.row.get("reason") == "it fell"
+    assert packed.row.get("object") is None and packed == dataclasses.replace(plain, row=packed.row)
+    for which in (plain, packed):
+        outcome.write_summary(tmp_path / which.row.__class__.__name__, [which], {})
+    first, second = ((tmp_path / name / "summary.json").read_bytes() for name in ("dict", "_Packed"))
+    assert first == second and b'"seconds": 1.25' in first
