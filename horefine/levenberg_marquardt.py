@@ -11,6 +11,7 @@ start that small, or the solver stops on the wall.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -177,7 +178,7 @@ def _solve(
     normal: np.ndarray, right: np.ndarray, damping: Tensor, done: Tensor, options: Damping
 ) -> Float[Tensor, "B P"]:
     """The damped step of each image, no turn longer than ``options.turn``; zero for images that are done."""
-    step, free = np.empty_like(right), np.setdiff1d(np.arange(right.shape[1]), options.still)
+    step, free = np.empty_like(right), _free(right.shape[1], options.still)
     relative, over = damping.double().numpy(), done.numpy()
 
     def work(first: int, last: int) -> None:
@@ -185,6 +186,12 @@ def _solve(
 
     over_images(work, len(right))
     return torch.from_numpy(step)
+
+
+@functools.lru_cache(maxsize=16)
+def _free(count: int, still: tuple[int, ...]) -> Int[np.ndarray, "N"]:
+    """The columns that move."""
+    return np.setdiff1d(np.arange(count), still)
 
 
 def _choose(mask: Tensor, yes: Pose, no: Pose) -> Pose:

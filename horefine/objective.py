@@ -62,11 +62,13 @@ class Term:
         return tuple(CONFIDENCES[name] for name in self.features if name in CONFIDENCES)
 
 
+@functools.lru_cache(maxsize=256)
 def required(function: Callable[..., Any]) -> tuple[str, ...]:
     """Names of the positional parameters without a default, the first (``scene``) left out."""
     return tuple(p.name for p in _positional(function) if p.default is inspect.Parameter.empty)
 
 
+@functools.lru_cache(maxsize=256)
 def accepted(function: Callable[..., Any]) -> tuple[str, ...]:
     """Names of the positional parameters with a default: what the function uses where it is there."""
     return tuple(p.name for p in _positional(function) if p.default is not inspect.Parameter.empty)

@@ -139,28 +139,25 @@ class Pixels:
     @staticmethod
     def find(scene: Scene, maps: Float[Tensor, "B 2 C H W"], codes: Float[Tensor, "B V C"]) -> Pixels:
         """``maps`` where hand or object are seen."""
-        features = scene.features
+        features, kept = scene.features, scene.__dict__
         assert features.hand_mask is not None and features.object_mask is not None
-        return Pixels.chosen(scene, visible(features.hand_mask, features.object_mask), maps, codes)
+        if "listed" not in kept:  # every loss on what is rendered asks for the same pixels
+            kept["listed"] = _listed(scene, visible(features.hand_mask, features.object_mask))
+        return Pixels._of(kept["listed"], maps, codes)
 
     @staticmethod
     def chosen(
         scene: Scene, shown: Float[Tensor, "B 2 H W"], maps: Float[Tensor, "B 2 C H W"], codes: Float[Tensor, "B V C"]
     ) -> Pixels:
         """``maps`` where ``shown`` is above 0."""
-        features, seen = scene.features, shown.flatten(2)
-        count = max(1, int((seen > 0).sum(2).max()))
-        order, valid = seen.new_zeros(*seen.shape[:2], count, dtype=torch.long), maps.new_zeros(len(seen), 2, count)
-        row_kernels.list_pixels(array(seen), count, order.numpy(), valid.numpy())
-        width, matrix = maps.shape[-1], features.camera.matrix[:, None, None]
-        u, v = order % width, torch.div(order, width, rounding_mode="floor")
-        x, y = (u - matrix[..., 0, 2]) / matrix[..., 0, 0], (v - matrix[..., 1, 2]) / matrix[..., 1, 1]
-        ray = torch.stack([x, y, torch.ones_like(x)], -1)
+        return Pixels._of(_listed(scene, shown), maps, codes)
+
+    @staticmethod
+    def _of(listed: tuple[Tensor, ...], maps: Float[Tensor, "B 2 C H W"], codes: Float[Tensor, "B V C"]) -> Pixels:
+        order, valid, ray, faces = listed
         flat = maps.flatten(3).mT
         target = flat.gather(2, order[..., None].expand(-1, -1, -1, flat.shape[-1]))
-        hand_faces = scene.hand_model.faces.expand(len(order), -1, -1)
-        faces = torch.cat([hand_faces, features.object.faces + len(scene.hand_model.template)], 1)
-        return Pixels(order, valid, ray, target, faces, codes)
+        return Pixels(order, valid.to(maps.dtype), ray, target, faces, codes)
 
     def trusted(self, confidence: Float[Tensor, "B 2 H W"] | None) -> Pixels:
         """The same pixels with the maps' confidence in them; those of confidence 0 are not valid."""
@@ -181,10 +178,30 @@ class Pixels:
 
     def sight(self, scene: Scene, hand_faces: int) -> tuple[Int[Tensor, "B 2 N 3"], Float[Tensor, "B 2 N"]]:
         """Corners of the face that each pixel sees at ``scene``, and ``valid``, or 0 for a pixel that sees none."""
-        corners, seen = np.empty((*self.index.shape, 3), np.int64), np.empty_like(self.tables[4])
-        index, valid, faces = self.tables[3:]
-        row_kernels.sight(array(scene.render.ids.flatten(2)), index, valid, faces, hand_faces, corners, seen)
-        return torch.from_numpy(corners), torch.from_numpy(seen)
+        kept = scene.__dict__.setdefault("sight", {})
+        if id(self.index) not in kept:  # losses on the same pixels see the same faces
+            corners, drawn = np.empty((*self.index.shape, 3), np.int64), np.empty_like(self.tables[4])
+            index, _, faces = self.tables[3:]
+            ids = array(scene.render.ids.flatten(2))
+            row_kernels.sight(ids, index, faces, hand_faces, corners, drawn)
+            kept[id(self.index)] = torch.from_numpy(corners), torch.from_numpy(drawn), self.index
+        corners, drawn, _ = kept[id(self.index)]
+        return corners, drawn * self.valid
+
+
+def _listed(scene: Scene, shown: Float[Tensor, "B 2 H W"]) -> tuple[Tensor, ...]:
+    """Places, validity and rays of the pixels whose ``shown`` is above 0, and the packed faces (see ``Pixels``)."""
+    features, seen = scene.features, shown.flatten(2)
+    count = max(1, int((seen > 0).sum(2).max()))
+    matrix = features.camera.matrix[:, None, None]
+    order, valid = seen.new_zeros(*seen.shape[:2], count, dtype=torch.long), matrix.new_zeros(len(seen), 2, count)
+    row_kernels.list_pixels(array(seen), count, order.numpy(), valid.numpy())
+    width = shown.shape[-1]
+    u, v = order % width, torch.div(order, width, rounding_mode="floor")
+    x, y = (u - matrix[..., 0, 2]) / matrix[..., 0, 0], (v - matrix[..., 1, 2]) / matrix[..., 1, 1]
+    hand_faces = scene.hand_model.faces.expand(len(order), -1, -1)
+    faces = torch.cat([hand_faces, features.object.faces + len(scene.hand_model.template)], 1)
+    return order, valid, torch.stack([x, y, torch.ones_like(x)], -1), faces
 
 
 @dataclass(frozen=True)

@@ -169,26 +169,20 @@ def see_pairs(
 
 
 @_jit
-def sight(ids, index, valid, faces, hand_faces, corners, seen):
-    """Writes the corners (B 2 N 3) of the face that each pixel of ``index`` (B 2 N) sees.
+def sight(ids, index, faces, hand_faces, corners, drawn):
+    """Writes the corners (B 2 N 3) of the face that each pixel of ``index`` (B 2 N) sees, and 1 for it in ``drawn``.
 
     ``ids`` (B 2 P) are those of the renderer, ``faces`` (B F 3) the hand's (``hand_faces`` of them) and the object's.
-    ``seen`` becomes ``valid`` where there is a face; elsewhere it and the corners are 0.
+    Where there is no face corners and ``drawn`` are 0.
     """
     for b in range(index.shape[0]):
         for s in range(2):
             first = hand_faces if s else 0
             for n in range(index.shape[2]):
-                corners[b, s, n, 0], corners[b, s, n, 1], corners[b, s, n, 2] = 0, 0, 0
-                seen[b, s, n] = 0
-                if not valid[b, s, n] > 0:
-                    continue
                 found = ids[b, s, index[b, s, n]]
-                if found < 0:
-                    continue
-                seen[b, s, n] = valid[b, s, n]
+                drawn[b, s, n] = 1 if found >= 0 else 0
                 for c in range(3):
-                    corners[b, s, n, c] = faces[b, first + found, c]
+                    corners[b, s, n, c] = faces[b, first + found, c] if found >= 0 else 0
 
 
 @_jit
