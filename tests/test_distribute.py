@@ -212,6 +212,20 @@ def test_evaluation_by_workers(photos: Path, here: Path, tmp_path: Path) -> None
     assert tables[0] == tables[1] and len(tables[0]["items"]) == len(NAMES)
 
 
+@pytest.mark.slow
+def test_simulation_by_workers(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pybullet")
+    monkeypatch.setattr("horefine.evaluate.evaluation._TOGETHER", 1)
+    tables = []
+    for words in ((), ("--engine", "ray", "--workers", 2)):
+        result = horefine("evaluate", here, "--metrics", "HE", "--sim", "--limit", 2, "--json", *words)
+        assert result.exit_code == 0, result.stderr
+        tables.append(json.loads(result.stdout))
+    shutil.rmtree(here / "evaluation")
+    assert tables[0] == tables[1]
+    assert all(item["sd_mm"] > 0 for item in tables[0]["items"])
+
+
 def test_ablation_by_workers(photos: Path, tmp_path: Path) -> None:
     files = ("--init", photos / "init", "--features", photos / "maps", "--batch-size", 2, "--limit", 3)
     words = ("ablate", photos / "images", *files, *FEW_STEPS, "--drop", "contact", "--metrics", "HE,OE", "--quiet")
