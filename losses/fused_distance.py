@@ -60,7 +60,8 @@ class FusedPenetration:
     """Squared depth of the hand's vertices and inner balls in the object."""
 
     grids: FusedGrids
-    box: Float[np.ndarray, "B 2 3"]
+    box: Float[np.ndarray, "B 4 3"]
+    """Two corners of a box outside of which no vertex is inside the object, and the object's own two."""
     area: Float[np.ndarray, "N"]
     """Of vertices and balls: what the squared depth, metres, is multiplied with."""
     places: Int[np.ndarray, "K M"]
@@ -85,7 +86,8 @@ class FusedPenetration:
 
 def penetration_maker(scene: Scene, weight: float, *, sigma: float, tolerance: float, **_: Any) -> FusedPenetration:
     """Maker of ``penetration``."""
-    surface, grids = hand_surface(scene.hand_model), FusedGrids.of(scene.features.object.grid)
+    thing = scene.features.object
+    surface, grids = hand_surface(scene.hand_model), FusedGrids.of(thing.grid)
     count = len(surface.radius)
     share = (surface.area.sum() / count).expand(count)
     area = torch.cat([surface.area, share]) * (1e4 * weight / sigma**2)
@@ -94,8 +96,9 @@ def penetration_maker(scene: Scene, weight: float, *, sigma: float, tolerance: f
     box = grids.box(-tolerance)  # where a trilinear value is below this, one of its eight nodes is
     if tolerance < 0:  # outside the grid too
         box[:, 0], box[:, 1] = -np.inf, np.inf
+    own = single(torch.stack(thing.box, 1))
     return FusedPenetration(
-        grids, box, single(area), places.int().contiguous().numpy(), single(shares),
+        grids, np.concatenate([box, own], 1), single(area), places.int().contiguous().numpy(), single(shares),
         surface.ring.int().contiguous().numpy(), single(surface.radius), np.float32(tolerance),
     )  # fmt: skip
 

@@ -101,7 +101,8 @@ def pull_penetration(
 ):  # fmt: skip
     """Adds the sum of ``area depth^2`` over vertices and inner balls, and its gradient.
 
-    ``box`` of each object, in its frame: outside, no vertex is inside the object.
+    ``box``: two corners of a box, in the object's frame, outside of which no vertex is inside the object, and the
+    object's own two.
     """
     count = hand.shape[1]
     for b in range(first, last):
@@ -130,11 +131,18 @@ def pull_penetration(
                 at, share = joints[b, places[n, m]], shares[n, m]
                 x, y, z = x + share * at[0], y + share * at[1], z + share * at[2]
             lx, ly, lz = _local(turn[b], transl[b], x, y, z)
-            value, sx, sy, sz, _, _, _ = _sample(grid[b], origin[b], spacing[b], lx, ly, lz)
             # the first vertex around it is no nearer than the nearest: most balls are done with here
             dx, dy, dz = hand[b, ring[n, 0], 0] - x, hand[b, ring[n, 0], 1] - y, hand[b, ring[n, 0], 2] - z
+            most = ratio[n] * ratio[n] * (dx * dx + dy * dy + dz * dz)
+            # nodes are no nearer to the object than to its box, but for what fitting the grid has changed
+            ox = max(max(box[b, 2, 0] - lx, lx - box[b, 3, 0]) - spacing[b] + tolerance, ZERO)
+            oy = max(max(box[b, 2, 1] - ly, ly - box[b, 3, 1]) - spacing[b] + tolerance, ZERO)
+            oz = max(max(box[b, 2, 2] - lz, lz - box[b, 3, 2]) - spacing[b] + tolerance, ZERO)
+            if most <= ox * ox + oy * oy + oz * oz:
+                continue
+            value, sx, sy, sz, _, _, _ = _sample(grid[b], origin[b], spacing[b], lx, ly, lz)
             free = value + tolerance
-            if free > ZERO and ratio[n] * ratio[n] * (dx * dx + dy * dy + dz * dz) <= free * free:
+            if free > ZERO and most <= free * free:
                 continue
             nearest, v = np.float32(np.inf), 0
             for m in range(ring.shape[1]):

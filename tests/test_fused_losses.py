@@ -117,6 +117,12 @@ def assert_same(one: Pose, other: Pose, tolerance: float = 1e-4) -> None:
         assert (gap <= tolerance * scale + 1e-5 * most).all(), (name, gap / scale.clamp(min=1e-30), scale)
 
 
+def given(value: Any) -> Any:
+    """What is there."""
+    assert value is not None
+    return value
+
+
 def cases() -> list[Any]:
     rows = []
     for name, variants in CASES.items():
@@ -216,6 +222,24 @@ def shaken(posed: Posed, motion: dict[str, np.ndarray], far: float) -> Posed:
         "masks": posed.masks + far * motion["masks"],
     }  # fmt: skip
     return dataclasses.replace(posed, **{name: np.ascontiguousarray(v, np.float32) for name, v in moved.items()})
+
+
+def test_a_thin_object_is_kept_out_of_the_balls() -> None:
+    """Of a sheet thinner than a grid's cell no node is inside: vertices pass it, balls do not."""
+    sheet: Any = trimesh.creation.box((0.16, 0.0005, 0.16)).subdivide_to_size(0.03)
+    vertices, faces = np.asarray(sheet.vertices) + np.array([0, 0.0013, 0]), np.asarray(sheet.faces)
+    mesh = dataclasses.replace(Mesh.from_arrays(vertices, faces), sdf=build_grid(vertices, faces, 32))
+    assert (mesh.grid.values > 0).all()
+    features = dataclasses.replace(true_features()[:1], object=mesh)
+    pose = near(3)[:1]
+    pose = dataclasses.replace(pose, object_transl=make_scene(pose, features).hand.joints[:, 9].detach())
+    scene = make_scene(pose.map(lambda value: value.detach().requires_grad_()), features)
+    objective = objective_of("penetration", features)
+    expected = objective.evaluate(scene)["penetration"]
+    values, pull = asked([given(fused_of(objective, "penetration", scene))], posed_of(scene))
+    assert values[0] > 0.1
+    np.testing.assert_allclose(values, expected.detach().numpy(), rtol=1e-5)
+    assert_same(on_the_pose(pull, scene), graded(expected.sum(), scene.pose))
 
 
 def depths(posed: Posed, features: Features) -> np.ndarray:
