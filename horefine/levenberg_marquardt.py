@@ -96,20 +96,20 @@ def minimise(
         variables: keys of ``scene.FACTORS`` that are solved for too; the pose has those factors.
     """
     walk = _Walker.begin(objective, posed(scene_of(pose)), damping, tuple(variables))
-    values, best_step = [], torch.zeros(len(pose), dtype=torch.long)
+    values, best_step = [], np.zeros(len(pose), np.int64)
     for step in range(steps):
         values.append(walk.values)
         walk = walk.step(scene_of, step == steps - 1)
-        best_step = torch.where(walk.improved, step + 1, best_step)
+        best_step[walk.improved] = step + 1
         report(step + 1)
         if walk.done.all():
             break
-    return Descent(walk.best, best_step.clamp(max=len(values) - 1), values)
+    return Descent(walk.best, torch.from_numpy(best_step).clamp(max=len(values) - 1), values)
 
 
 @dataclass(frozen=True)
 class _Walker:
-    """The state of a batch between two steps."""
+    """The state of a batch between two steps. Small numbers are numpy's: torch takes as long for one as for many."""
 
     scene: Scene
     forms: Mapping[str, Form]
@@ -119,13 +119,13 @@ class _Walker:
     normal: Float[np.ndarray, "B P P"]
     right: Float[np.ndarray, "B P"]
     options: Damping
-    damping: Float[Tensor, "B"]
-    harder: Float[Tensor, "B"]
+    damping: Float[np.ndarray, "B"]
+    harder: Float[np.ndarray, "B"]
     """What the next refusal multiplies the damping with (Nielsen 1999)."""
-    done: Bool[Tensor, "B"]
+    done: Bool[np.ndarray, "B"]
     best: Pose
-    lowest: Float[Tensor, "B"]
-    improved: Bool[Tensor, "B"]
+    lowest: Float[np.ndarray, "B"]
+    improved: Bool[np.ndarray, "B"]
     """Whether ``best`` is of the last step."""
     work: Workspace = field(repr=False)
     variables: tuple[str, ...] = ()
@@ -134,55 +134,60 @@ class _Walker:
     def begin(objective: Objective, scene: Scene, options: Damping, variables: tuple[str, ...] = ()) -> _Walker:
         forms = {name: form.freeze(scene) for name, form in forms_of(objective, scene).items()}
         values = {name: form.cost(scene) for name, form in forms.items()}
-        total = torch.stack(list(values.values())).sum(0)
+        total = _total(values)
         work, batch, size = Workspace(), len(total), 67 + len(variables)
         normal, right = np.zeros((batch, size, size)), np.zeros((batch, size))
-        everything = torch.ones(batch, dtype=torch.bool)
-        normal_equations(scene, forms, everything, work, normal, right, variables)
+        normal_equations(scene, forms, torch.ones(batch, dtype=torch.bool), work, normal, right, variables)
         return _Walker(
-            scene, forms, values, normal, right, options, torch.full_like(total, options.first),
-            torch.full_like(total, 4.0), ~total.isfinite(), scene.pose, total, ~everything, work, variables,
+            scene, forms, values, normal, right, options, np.full(batch, options.first), np.full(batch, 4.0),
+            ~np.isfinite(total), scene.pose, total, np.zeros(batch, np.bool_), work, variables,
         )  # fmt: skip
 
     def step(self, scene_of: Callable[[Pose], Scene], last: bool = False) -> _Walker:
         """Tries one step for every image that is not done; after the ``last`` the equations are not looked at."""
-        total = torch.stack(list(self.values.values())).sum(0)
+        total = _total(self.values)
         delta = _solve(self.normal, self.right, self.damping, self.done, self.options)
         tried = posed(scene_of(moved(self.scene, delta, self.variables)))
         costs = {name: form.cost(tried) for name, form in self.forms.items()}
-        smooth = torch.stack(list(costs.values())).sum(0)
+        smooth = _total(costs)
         taken = (smooth < total) & ~self.done
-        damping = torch.where(taken, (self.damping * EASE).clamp(min=LEAST), self.damping * self.harder)
-        harder = torch.where(taken, torch.full_like(self.harder, 4.0), self.harder * 2)
+        damping = np.where(taken, np.maximum(self.damping * EASE, LEAST), self.damping * self.harder)
+        harder = np.where(taken, 4.0, self.harder * 2)
         done = self.done | (taken & (total - smooth < self.options.tolerance * total)) | (damping > MOST)
         if not taken.any():
             return replace(self, damping=damping, harder=harder, done=done, improved=taken)
-        scene = tried if taken.all() else _chosen(taken, tried, self.scene)
+        chosen = torch.from_numpy(taken)
+        scene = tried if taken.all() else _chosen(chosen, tried, self.scene)
         forms = {name: form.freeze(scene) for name, form in self.forms.items()}
         values = {
-            name: _where(taken, costs[name], self.values[name]) if form is self.forms[name] else form.cost(scene)
+            name: _where(chosen, costs[name], self.values[name]) if form is self.forms[name] else form.cost(scene)
             for name, form in forms.items()  # a form that stays the same has no other cost than the step was tried with
         }
-        total = torch.stack(list(values.values())).sum(0)
+        total = _total(values)
         if not last:
-            normal_equations(scene, forms, taken & ~done, self.work, self.normal, self.right, self.variables)
+            wanted = torch.from_numpy(taken & ~done)
+            normal_equations(scene, forms, wanted, self.work, self.normal, self.right, self.variables)
         improved = taken & (total < self.lowest)
+        best = scene.pose if improved.all() else _choose(torch.from_numpy(improved), scene.pose, self.best)
         return _Walker(
-            scene, forms, values, self.normal, self.right, self.options, damping, harder, done,
-            _choose(improved, scene.pose, self.best), torch.where(improved, total, self.lowest), improved, self.work,
-            self.variables,
+            scene, forms, values, self.normal, self.right, self.options, damping, harder, done, best,
+            np.where(improved, total, self.lowest), improved, self.work, self.variables,
         )  # fmt: skip
 
 
+def _total(values: Mapping[str, Float[Tensor, "B"]]) -> Float[np.ndarray, "B"]:
+    """Sum over the losses."""
+    return np.stack([value.numpy() for value in values.values()]).sum(0, dtype=np.float64)
+
+
 def _solve(
-    normal: np.ndarray, right: np.ndarray, damping: Tensor, done: Tensor, options: Damping
+    normal: np.ndarray, right: np.ndarray, damping: np.ndarray, done: np.ndarray, options: Damping
 ) -> Float[Tensor, "B P"]:
     """The damped step of each image, no turn longer than ``options.turn``; zero for images that are done."""
     step, free = np.empty_like(right), _free(right.shape[1], options.still)
-    relative, over = damping.double().numpy(), done.numpy()
 
     def work(first: int, last: int) -> None:
-        normal_kernels.damped_steps(first, last, normal, right, relative, over, free, float(options.turn), step)
+        normal_kernels.damped_steps(first, last, normal, right, damping, done, free, float(options.turn), step)
 
     over_images(work, len(right))
     return torch.from_numpy(step)
