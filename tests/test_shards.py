@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,7 @@ from typer.testing import CliRunner, Result
 
 from horefine.cli import app
 from horefine.errors import ConfigError
+from horefine.export import clean_leftovers, new_folder
 from horefine.merge import merge
 from horefine.shards import Shard, parse_shard
 
@@ -99,6 +103,34 @@ def test_a_clip_is_not_divided(photos: Path, tmp_path: Path) -> None:
 def test_a_dry_run_is_of_the_shard(photos: Path, tmp_path: Path) -> None:
     result = refine(photos, tmp_path / "out", "--shard", "2/3", "--dry-run", "--json")
     assert json.loads(result.stdout)["todo"] == ["p2", "p3"] and not (tmp_path / "out").exists()
+
+
+# --- one disk, many machines -------------------------------------------------------------------------------------
+
+
+def test_what_another_machine_is_writing_is_left_alone(tmp_path: Path) -> None:
+    """Its process numbers mean nothing here; only what nobody touched for an hour is a leftover."""
+    fresh, old = (tmp_path / f".partial-{number}@0123abcd-p0" for number in (1, os.getpid()))
+    for folder in (fresh, old):
+        folder.mkdir()
+        (folder / "result.npz").touch()
+    hours_ago = time.time() - 7200
+    os.utime(old / "result.npz", (hours_ago, hours_ago))
+    assert clean_leftovers(tmp_path) == 0  # the folder itself is of now
+    os.utime(old, (hours_ago, hours_ago))
+    assert clean_leftovers(tmp_path) == 1 and [path.name for path in tmp_path.iterdir()] == [fresh.name]
+
+
+def test_two_that_write_one_folder_leave_it_whole(tmp_path: Path) -> None:
+    with new_folder(tmp_path / "p0") as first:
+        (first / "a").write_text("first")
+        (first / "b").write_text("first")
+        other = "from pathlib import Path\nfrom horefine.export import new_folder\n"
+        other += f"with new_folder(Path({str(tmp_path / 'p0')!r})) as folder: (folder / 'a').write_text('other')"
+        subprocess.run([sys.executable, "-c", other], check=True, cwd=Path(__file__).parents[1])
+        assert [path.name for path in (tmp_path / "p0").iterdir()] == ["a"]
+    assert sorted(path.read_text() for path in (tmp_path / "p0").iterdir()) == ["first", "first"]
+    assert [path.name for path in tmp_path.iterdir()] == ["p0"]
 
 
 # --- merging -----------------------------------------------------------------------------------------------------
