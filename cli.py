@@ -17,7 +17,16 @@ from rich.console import Console
 
 from horefine.console import FAILED, INTERRUPTED, MISSING, guarded, log, one_thread, stoppable
 from horefine.data_command import app as data_app
-from horefine.run_command import device_there, drive, engine_of, make_job, make_jobs, merge_shards, show_plan
+from horefine.run_command import (
+    device_there,
+    drive,
+    engine_of,
+    make_job,
+    make_jobs,
+    merge_shards,
+    parse_batch,
+    show_plan,
+)
 
 if TYPE_CHECKING:
     from horefine.cluster import Engine
@@ -88,6 +97,7 @@ HandKind = Annotated[str, _option("auto, embedded or mano.")]
 Device = Annotated[str, _option("auto, cpu, cuda:0.")]
 RendererName = Annotated[str, _option("auto, cpu, torch, nvdiffrast or pytorch3d.")]
 BatchSize = Annotated[int, _option("Images refined together.", min=1)]
+RunBatch = Annotated[str, _option("Images refined together: a number, or auto (by memory).", "--batch-size")]
 Limit = Annotated[int | None, _option("Only the first N images.", min=1)]
 Clip = Annotated[bool, _option("The images are the frames of one clip (docs/clips.md); so is a video.", "--clip")]
 Every = Annotated[int, _option("Of a clip: only each so-manieth frame.", min=1)]
@@ -148,7 +158,7 @@ def run(
     hand: HandKind = "auto",
     device: Device = "auto",
     renderer: RendererName = "auto",
-    batch_size: BatchSize = 8,
+    batch_size: RunBatch = "8",
     limit: Limit = None,
     clip: Clip = False,
     every: Every = 1,
@@ -182,8 +192,9 @@ def run(
         make_job, images, out, load_config(chosen, overrides or ()), init=init, detector=detector,
         checkpoint=checkpoint, trained_on=trained_on, features=features, object_name=object_name,
         object_unit=object_unit, intrinsics=intrinsics, fov=fov, side=side, boxes=boxes, wrist=wrist,
-        dataset_name=dataset, root=root, split=split, mano_dir=mano_dir, hand=hand, seed=seed, batch_size=batch_size,
-        limit=limit, overwrite=overwrite, strict=strict, pictures=pictures, clip=clip, every=every, fps=fps,
+        dataset_name=dataset, root=root, split=split, mano_dir=mano_dir, hand=hand, seed=seed, limit=limit,
+        batch_size=parse_batch(batch_size), overwrite=overwrite, strict=strict, pictures=pictures, clip=clip,
+        every=every, fps=fps,
         threads=threads if threads is not None else 0 if ray else cores(),
     )  # fmt: skip
     job, there = make_jobs(make, ray, device, renderer)

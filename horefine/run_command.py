@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from horefine.outcome import Outcome
     from horefine.shards import Record, Shard
 
-__all__ = ["device_there", "drive", "engine_of", "make_job", "make_jobs", "merge_shards", "show_plan"]
+__all__ = ["device_there", "drive", "engine_of", "make_job", "make_jobs", "merge_shards", "parse_batch", "show_plan"]
 
 
 def make_job(
@@ -66,6 +66,7 @@ def make_job(
     from horefine.errors import ConfigError, InputError
     from horefine.extractors import Learned, reconstructs
     from horefine.job import Job, check_device, check_renderer, hand_model, weights_digest
+    from horefine.stream import usual_batch
 
     if intrinsics is not None and fov is not None:
         raise ConfigError("--intrinsics and --fov: give one of them")
@@ -92,6 +93,9 @@ def make_job(
     check_renderer(renderer, where)
     if checkpoint is not None and files is not None:
         raise ConfigError(f"--checkpoint {checkpoint}: goes with a network's --init, not with the poses of {files}")
+    if settings.get("batch_size") == "auto":
+        settings["batch_size"] = usual_batch(recipe, where)
+        log.info("batches of %d images, by memory", settings["batch_size"])
     model = hand_model(mano_dir, hand)
     networks = Learned(
         "hoisdf" if files else init, device=where, hand=model, checkpoint=checkpoint, detector=detector,
@@ -165,6 +169,21 @@ def make_jobs(
     if job.clip is not None:
         raise ConfigError("--engine ray: a clip is refined as a whole, by one process; leave out --engine")
     return job, functools.partial(make, device=there, renderer=renderer)
+
+
+def parse_batch(text: str) -> int | str:
+    """What ``--batch-size`` says: a number of images, or ``auto``.
+
+    Raises:
+        ConfigError: neither.
+    """
+    from horefine.errors import ConfigError
+
+    if text == "auto":
+        return text
+    if not text.isdecimal() or int(text) < 1:
+        raise ConfigError(f"--batch-size {text}: give a number of images, 1 or more, or auto")
+    return int(text)
 
 
 def _clip_of(

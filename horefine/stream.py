@@ -26,13 +26,15 @@ from horefine.refinement import Refinement, refine
 from horefine.scene import Features, Pose
 from horefine.starts import needed
 
-__all__ = ["batch_for", "free_memory", "refine_stream", "row_bytes"]
+__all__ = ["batch_for", "free_memory", "refine_stream", "row_bytes", "usual_batch"]
 
 Key = TypeVar("Key", bound=Hashable)
 MOST = {"cpu": 16, "cuda": 256}
 """Rows of a batch beyond which nothing is gained: on a CPU an iteration's fixed costs are spread thin by then."""
 POOLED = 2
 """Batches' worth of images that may wait for others that fit them."""
+PHOTO, MAP = 16_000_000, 64
+"""Bytes of an image's photograph on its way from reading to drawing, and of a pixel of all its maps."""
 PIXEL, VERTEX, ALIGNED = 700, 1500, 16_000_000
 """Bytes that a row takes for each pixel of its maps and each vertex of its object, and for the search of the way in;
 peak memory of batches of 16 and 32 at 64 x 64 and 128 x 128 pixels, rounded up."""
@@ -173,8 +175,17 @@ def _together(
 
 def batch_for(features: Features, config: Config) -> int:
     """How many rows like this image's to refine at once: what half of the free memory holds, 1 to :data:`MOST`."""
-    device = features.camera.matrix.device
-    return max(1, min(free_memory(device) // 2 // row_bytes(features, config), MOST.get(device.type, MOST["cuda"])))
+    return _fitting(row_bytes(features, config), features.camera.matrix.device)
+
+
+def usual_batch(config: Config, device: torch.device | str = "cpu") -> int:
+    """:func:`batch_for` before any image is seen: maps of 64 x 64, an object of 2000 vertices, a photograph beside."""
+    searched = ALIGNED if config.align.features else 0
+    return _fitting(PHOTO + 64 * 64 * (PIXEL + 2 * MAP) + 2000 * VERTEX + searched, torch.device(device))
+
+
+def _fitting(size: int, device: torch.device) -> int:
+    return max(1, min(free_memory(device) // 2 // size, MOST.get(device.type, MOST["cuda"])))
 
 
 def row_bytes(features: Features, config: Config) -> int:

@@ -16,6 +16,7 @@ from horefine.data.maps import disturb, exact_features
 from horefine.errors import ConfigError, InputError
 from horefine.geometry import Camera
 from horefine.objects import embedded_object
+from horefine.run_command import parse_batch
 
 ADAM = load_config("adam", ["stages.correspond.steps=3", "stages.render.steps=3"])
 MESHES = [dataclasses.replace(can(), sdf=None), embedded_object("marker")]
@@ -117,6 +118,15 @@ def test_how_many_at_once_follows_from_memory(monkeypatch: pytest.MonkeyPatch) -
     for free, wanted in ((10 * one, 5), (one, 1), (1 << 50, 16)):
         monkeypatch.setattr(stream, "free_memory", lambda device, free=free: free)
         assert stream.batch_for(features, ADAM) == wanted
+    monkeypatch.setattr(stream, "free_memory", lambda device: 160 << 20)
+    assert 1 <= stream.usual_batch(load_config("pixels")) < stream.usual_batch(ADAM) < 16
+
+
+def test_the_command_takes_a_number_or_auto() -> None:
+    assert parse_batch("3") == 3 and parse_batch("auto") == "auto"
+    for wrong in ("0", "-1", "many", "1.5"):
+        with pytest.raises(ConfigError, match=f"--batch-size {wrong}: give a number of images, 1 or more, or auto"):
+            parse_batch(wrong)
 
 
 def test_free_memory_is_what_the_machine_or_its_control_group_leaves(
