@@ -25,44 +25,66 @@ X, Y, Z, LENGTH, WEIGHT = range(5)
 
 
 @_jit
+def _place_anchors(points, faces, shares, anchors):
+    """Where the anchors are."""
+    for n in range(faces.shape[0]):
+        a, b, c = faces[n, 0], faces[n, 1], faces[n, 2]
+        for i in range(3):
+            anchors[n, i] = shares[n, 0] * points[a, i] + shares[n, 1] * points[b, i] + shares[n, 2] * points[c, i]
+
+
+@_jit
+def _pull_image(anchors, turn, transl, anchor, table, first, last, center, inverse, pulled, force, torque):
+    """Cost of an image's springs; what pulls on anchors is added to ``pulled``."""
+    total, fx, fy, fz, tx, ty, tz = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+    for row in range(first, last):
+        n = np.uintp(row)
+        at, px, py, pz = np.uintp(anchor[n]), table[n, X], table[n, Y], table[n, Z]
+        ox = turn[0, 0] * px + turn[0, 1] * py + turn[0, 2] * pz + transl[0]
+        oy = turn[1, 0] * px + turn[1, 1] * py + turn[1, 2] * pz + transl[1]
+        oz = turn[2, 0] * px + turn[2, 1] * py + turn[2, 2] * pz + transl[2]
+        dx, dy, dz = anchors[at, 0] - ox, anchors[at, 1] - oy, anchors[at, 2] - oz
+        length = np.float32(math.sqrt(dx * dx + dy * dy + dz * dz))
+        gap = (length - table[n, LENGTH]) * inverse
+        part = ONE / (ONE + gap * gap)
+        total += table[n, WEIGHT] * gap * gap * part
+        slope = TWO * table[n, WEIGHT] * gap * part * part * inverse / max(length, TINY)
+        gx, gy, gz = slope * dx, slope * dy, slope * dz
+        pulled[at, 0] += gx
+        pulled[at, 1] += gy
+        pulled[at, 2] += gz
+        rx, ry, rz = ox - center[0], oy - center[1], oz - center[2]
+        fx, fy, fz = fx - gx, fy - gy, fz - gz
+        tx, ty, tz = tx - (ry * gz - rz * gy), ty - (rz * gx - rx * gz), tz - (rx * gy - ry * gx)
+    force[0] += fx
+    force[1] += fy
+    force[2] += fz
+    torque[0] += tx
+    torque[1] += ty
+    torque[2] += tz
+    return total
+
+
+@_jit
 def _pull_springs(
     first, last, hand, turn, transl, center, faces, shares, start, anchor, table, inverse,
     values, pull, force, torque,
 ):  # fmt: skip
     """Adds cost and gradient of images ``first`` to ``last - 1``; ``inverse`` is one over sigma."""
+    anchors, pulled = np.empty(faces.shape, np.float32), np.empty(faces.shape)
     for b in range(first, last):
-        own, total = turn[b], 0.0
-        fx, fy, fz, tx, ty, tz = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
-        for n in range(start[b, 0], start[b, 1]):
-            at, px, py, pz = anchor[n], table[n, X], table[n, Y], table[n, Z]
-            ox = own[0, 0] * px + own[0, 1] * py + own[0, 2] * pz + transl[b, 0]
-            oy = own[1, 0] * px + own[1, 1] * py + own[1, 2] * pz + transl[b, 1]
-            oz = own[2, 0] * px + own[2, 1] * py + own[2, 2] * pz + transl[b, 2]
-            dx, dy, dz = -ox, -oy, -oz
+        if start[b, 0] == start[b, 1]:
+            continue
+        pulled[:] = 0.0
+        _place_anchors(hand[b], faces, shares, anchors)
+        values[b] += _pull_image(
+            anchors, turn[b], transl[b], anchor, table, start[b, 0], start[b, 1], center[b], inverse, pulled,
+            force[b], torque[b],
+        )  # fmt: skip
+        for n in range(faces.shape[0]):
             for corner in range(3):
-                v, share = faces[at, corner], shares[at, corner]
-                dx, dy, dz = dx + share * hand[b, v, 0], dy + share * hand[b, v, 1], dz + share * hand[b, v, 2]
-            length = np.float32(math.sqrt(dx * dx + dy * dy + dz * dz))
-            gap = (length - table[n, LENGTH]) * inverse
-            part = ONE / (ONE + gap * gap)
-            total += table[n, WEIGHT] * gap * gap * part
-            slope = TWO * table[n, WEIGHT] * gap * part * part * inverse / max(length, TINY)
-            gx, gy, gz = slope * dx, slope * dy, slope * dz
-            for corner in range(3):
-                v, share = faces[at, corner], shares[at, corner]
-                pull[b, v, 0] += share * gx
-                pull[b, v, 1] += share * gy
-                pull[b, v, 2] += share * gz
-            rx, ry, rz = ox - center[b, 0], oy - center[b, 1], oz - center[b, 2]
-            fx, fy, fz = fx - gx, fy - gy, fz - gz
-            tx, ty, tz = tx - (ry * gz - rz * gy), ty - (rz * gx - rx * gz), tz - (rx * gy - ry * gx)
-        values[b] += total
-        force[b, 0] += fx
-        force[b, 1] += fy
-        force[b, 2] += fz
-        torque[b, 0] += tx
-        torque[b, 1] += ty
-        torque[b, 2] += tz
+                for i in range(3):
+                    pull[b, faces[n, corner], i] += shares[n, corner] * pulled[n, i]
 
 
 @dataclass(frozen=True)
