@@ -269,9 +269,9 @@ def _connect(ray: Any, engine: Engine) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if engine.address is None:
         share = engine.cpus * (engine.workers or 0)
-        ray.init(
-            num_cpus=max(share, cores()), include_dashboard=False, object_store_memory=OBJECTS, **quiet
-        )  # fmt: skip
+        ray.init(  # "local": whatever RAY_ADDRESS says
+            "local", num_cpus=max(share, cores()), include_dashboard=False, object_store_memory=OBJECTS, **quiet
+        )
         return
     try:
         _reach(engine.address)  # Ray would try for minutes

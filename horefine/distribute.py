@@ -52,10 +52,9 @@ def run(job: Job, make: Callable[[], Job], engine: Engine) -> Generator[Outcome,
         batches = dataclasses.replace(job, chosen=tuple(todo)).batches
         if not batches:
             return
-        engine = dataclasses.replace(engine, workers=min(engine.workers or len(batches), len(batches)))
         try:
             with open_workers(engine, functools.partial(_begin, make), job.check) as workers:
-                log.info("%d batches for %d workers", len(batches), workers.count)
+                log.info("%d batches for %d workers", len(batches), min(workers.count, len(batches)))
                 left = yield from _refined(workers, batches)
                 lost = yield from _refined(workers, [(index,) for batch in left for index in batch])
         finally:
