@@ -23,7 +23,7 @@ from benchmarks._common import write_result
 from horefine import levenberg_marquardt, load_config, load_hand, normal_equations, refine, refinement
 from horefine.data.maps import corrupt, disturb
 from horefine.data.synthetic import benchmark_scenes
-from horefine.losses import forms
+from horefine.losses import image_squares
 from horefine.losses.contact_squares import PenetrationSquares, SpringSquares
 from horefine.losses.image_squares import PairSquares, RenderedSquares
 from horefine.losses.prior_squares import AnglePrior, ShapePrior
@@ -42,7 +42,7 @@ STAGES: dict[str, list[tuple[Any, str]]] = {
     "rows": [(form, "rows") for form in FORMS],
     "normal equations": [(normal_equations, "_summed")],
     "solve": [(levenberg_marquardt, "_solve")],
-    "render": [(Renderer, "__call__"), *([(forms, "drawn_ids")] if hasattr(forms, "drawn_ids") else [])],
+    "render": [(Renderer, "__call__"), (image_squares, "drawn_ids")],
     "conclude": [(refinement, "_conclude")],
     "how sure": [(refinement, "sigmas")],
 }
