@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import importlib.util
 import json
 import math
-import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,29 +17,27 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import trimesh
 
 from benchmarks import iteration as stages
 from benchmarks import refine as accuracy
 from benchmarks import render as renderer
 from benchmarks import second_order as solver
+from benchmarks import throughput
 from benchmarks._common import RESULTS, ROOT
-from benchmarks._figures import Figure, Times, apart, figure, in_turns, peak_megabytes
-from horefine import Config, Features, Mesh, Pose, load_config, load_hand, refine
+from benchmarks._examples import examples_folder
+from benchmarks._figures import Figure, Times, figure, in_turns
+from horefine import Config, Features, Pose, load_config, load_hand, pipeline, refine
 from horefine.config import Stage
 from horefine.data.maps import corrupt, disturb
 from horefine.data.synthetic import benchmark_scenes
 from horefine.iteration import descend
 
-__all__ = ["PARTS", "Plan"]
+__all__ = [
+    "Plan", "by_stage", "iterating", "memory", "on_a_gpu", "photographs", "rendering", "scenes", "solving", "steps_of",
+]  # fmt: skip
 
 SEED = 4000
-GROWTH = {
-    "batch": (1, 2, 4, 8, 16, 32, 64),
-    "map side": (32, 64, 128, 256),
-    "object faces": (500, 2000, 8000, 20000),
-}
-"""What is varied, the rest being a batch of 4, maps of 64x64 and the embedded objects."""
+PHOTOGRAPHS = 12
 
 
 @dataclass(frozen=True)
@@ -205,36 +202,34 @@ def solving(plan: Plan) -> Iterator[Figure]:
 
 
 def photographs(plan: Plan) -> Iterator[Figure]:
-    """``horefine run`` as a process of its own: what each further photograph costs, and the start."""
-    images = sorted((ROOT / "examples" / "images").glob("*.jpg"))
+    """From photographs to written results: the pipeline with and without threads beside it, and the command whole."""
+    torch.set_num_threads(1)  # as the command does
     with tempfile.TemporaryDirectory() as place:
-        if plan.quick:
-            spent = _run(images[:1], 1, Path(place), plan.threads)
-            yield figure("photographs", "the whole command, one photograph", [spent], "s")
-            return
-        _run(images[:1], 1, Path(place) / "warm", plan.threads)  # compiles what is not compiled yet
-        few, many = (_run(images, copies, Path(place) / f"{copies}", plan.threads) for copies in (1, 4))
-    each = (many - few) / (3 * len(images))
-    yield figure("photographs", f"from photo to files, {3 * len(images)} further ones", [each], "s/image", 1.5)
-    yield figure("photographs", "start of the command", [few - each * len(images)], "s")
+        if not plan.quick:
+            root = examples_folder(Path(place) / "in", PHOTOGRAPHS)
+            for source, target in (("networks", 1.5), ("files", None)):
+                yield from _piped(root, source, target, plan)
+        yield figure("photographs", "the command, one photograph, start included", [_command(Path(place) / "one")], "s")
 
 
-def _run(images: list[Path], copies: int, folder: Path, threads: int) -> float:
-    """Seconds of a run of every photograph ``copies`` times."""
-    (folder / "images").mkdir(parents=True)
-    for part in ("truth", "depth"):  # sidecars point there
-        shutil.copytree(ROOT / "examples" / part, folder / part)
-    for image in images:
-        for copy in range(copies):
-            for file in (image, image.with_suffix(".json")):
-                if file.is_file():
-                    shutil.copy(file, folder / "images" / f"{file.stem}_{copy}{file.suffix}")
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    words = ["run", str(folder / "images"), "--init", "hoisdf", "--out", str(folder / "out"), "--quiet"]
+def _piped(root: Path, source: str, target: float | None, plan: Plan) -> Iterator[Figure]:
+    """``networks``: first poses, maps and boxes by them; ``files``: poses and maps are there."""
+    options = argparse.Namespace(batch_size=8, no_pictures=False)
+    serial = throughput.job_of(root, root / f"out_{source}", source, options)
+    beside = dataclasses.replace(serial, threads=plan.threads)
+    works = {"beside": lambda: list(pipeline.run(beside)), "serial": lambda: list(pipeline.run(serial))}
+    found = in_turns(works, plan.rounds(2))
+    case = f"photo to files, {source}, {plan.threads} threads"
+    yield figure("photographs", case, found["beside"].wall / PHOTOGRAPHS, "s/image", target)
+    ratio = found["serial"].wall / found["beside"].wall
+    yield figure("photographs", f"serial / {plan.threads} threads, {source}", ratio, "times", None, more=True)
+
+
+def _command(out: Path) -> float:
+    """Seconds of ``horefine run`` with one photograph."""
+    words = ["run", str(ROOT / "examples" / "images" / "mug.jpg"), "--init", "hoisdf", "--out", str(out), "--quiet"]
     begin = time.perf_counter()
-    done = subprocess.run([sys.executable, "-m", "horefine", *words], cwd=ROOT, env=environment, check=False)
-    if done.returncode:
-        raise RuntimeError(f"horefine {' '.join(words)} ended with {done.returncode}")
+    subprocess.run([sys.executable, "-m", "horefine", *words], cwd=ROOT, check=True)
     return time.perf_counter() - begin
 
 
@@ -249,60 +244,7 @@ def memory(plan: Plan) -> Iterator[Figure]:
         yield figure("memory", f"image {first} to {last}: change (benchmarks.memory)", [change], "%", target)
 
 
-# --- growth ------------------------------------------------------------------------------------------------------
-
-
-def growing(plan: Plan) -> Iterator[Figure]:
-    """Time and memory against the size of the batch, of the maps and of the object; each point in a fresh process
-    (its peak of memory is its own; a quick look measures all in this one)."""
-    for what, values in GROWTH.items():
-        for value in plan.some(values):
-            found = _grown(what, value, plan) if plan.quick else apart(_grown, what, value, plan)
-            for name, (numbers, unit) in found.items():
-                yield figure("growth", f"{name} by {what}: {value}", numbers, unit)
-
-
-def _grown(what: str, value: int, plan: Plan) -> dict[str, tuple[list[float], str]]:
-    batch = value if what == "batch" else 4
-    torch.set_num_threads(plan.threads if batch > 1 else 1)
-    pose, features = scenes(batch, value if what == "map side" else 64)
-    if what == "object faces":
-        features = dataclasses.replace(features, object=_egg(features.object, value), contact=None)
-    rounds = plan.rounds(3)
-    vertices, faces = renderer.meshes()["hand"] if what != "object faces" else features.object.trimmed(0)
-    side = value if what == "map side" else 64
-    view = renderer.camera((side, side))
-    drawn = renderer.poses(vertices - vertices.mean(0), max(batch, 16))
-    run = renderer.ours(drawn, faces, view, batch)
-    drawing = in_turns({"": _counting(run)}, rounds + 2, max(1, 8 // batch))[""]
-    step = steps_of(stages.Case.on("adam", pose, features), rounds, {True: 10 if plan.quick else 40})[True]
-    config = load_config("default")
-    solved = in_turns({"": lambda: refine(pose, features, config)}, 1 if plan.quick else 2)[""]
-    found = {
-        "render": ((drawing.wall * 1e3 / batch).tolist(), "ms/image"),
-        "iteration of adam": ((step.wall * 1e3 / batch).tolist(), "ms/image"),
-        "default": ((solved.wall * 1e3 / batch).tolist(), "ms/image"),
-    }
-    return found if plan.quick else found | {"memory": ([peak_megabytes()], "MB")}
-
-
-def _counting(run: Callable[[int], object]) -> Callable[[], object]:
-    """Calls with 0, 1, 2, ..."""
-    number = iter(range(10**9))
-    return lambda: run(next(number))
-
-
-def _egg(like: Mesh, faces: int) -> Mesh:
-    """An ellipsoid in the box of each object, of about as many faces: only the time of it means anything."""
-    side = max(4, round((faces / 2) ** 0.5))
-    ball = trimesh.creation.uv_sphere(count=[side, side])
-    points = torch.tensor(np.asarray(ball.vertices), dtype=torch.float32)
-    spread = [v.amax(0) - v.amin(0) for v in (like.trimmed(k)[0] for k in range(len(like)))]
-    made = [
-        Mesh.from_arrays((points * (extent / 2) + center).numpy(), np.asarray(ball.faces), name="egg")
-        for extent, center in zip(spread, like.center, strict=True)
-    ]
-    return Mesh.cat(made)
+# --- a GPU ------------------------------------------------------------------------------------------------------------
 
 
 def on_a_gpu(plan: Plan) -> Iterator[Figure]:
@@ -320,10 +262,3 @@ def on_a_gpu(plan: Plan) -> Iterator[Figure]:
         rate = batch / in_turns({"": work}, plan.rounds(3))[""].wall
         target = 300.0 if batch == 256 else None
         yield figure("GPU", f"300 steps of Adam, batch {batch}", rate, "images/s", target, more=True)
-
-
-PARTS: dict[str, Callable[[Plan], Iterator[Figure]]] = {
-    "renderer": rendering, "iteration": iterating, "stages": by_stage, "solver": solving, "photographs": photographs,
-    "memory": memory, "growth": growing, "gpu": on_a_gpu,
-}  # fmt: skip
-"""By the names of ``--only``."""

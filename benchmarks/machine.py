@@ -16,25 +16,33 @@ import dataclasses
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
 from benchmarks import _machine_chart as charts
+from benchmarks import _machine_parts as parts
 from benchmarks._common import _processor, markdown_table, write_picture, write_result
 from benchmarks._figures import Figure
-from benchmarks._machine_parts import PARTS, Plan
+from benchmarks._machine_growth import growing
+from benchmarks._machine_parts import Plan
 from horefine.processes import cores
 
-__all__ = ["main", "measured", "name_of"]
+__all__ = ["PARTS", "main", "measured", "name_of"]
+
+PARTS: dict[str, Callable[[Plan], Iterator[Figure]]] = {
+    "renderer": parts.rendering, "iteration": parts.iterating, "stages": parts.by_stage, "solver": parts.solving,
+    "photographs": parts.photographs, "memory": parts.memory, "growth": growing, "gpu": parts.on_a_gpu,
+}  # fmt: skip
+"""By the names of ``--only``."""
 
 
 def name_of(threads: int) -> str:
     """Of this machine, for files: processor, cores in use, GPU."""
-    parts = [_processor(), f"{threads} cores"]
+    said = [_processor(), f"{threads} cores"]
     if torch.cuda.is_available():
-        parts.append(torch.cuda.get_device_name())
-    text = re.sub(r"\([^)]*\)|@.*?(?=,|$)|\b(CPU|Processor)\b", "", ", ".join(parts))
+        said.append(torch.cuda.get_device_name())
+    text = re.sub(r"\([^)]*\)|@.*?(?=,|$)|\b(CPU|Processor)\b", "", ", ".join(said))
     return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from benchmarks import _common, _machine_chart, machine
 from benchmarks._figures import Figure, apart, figure, in_turns, peak_megabytes
-from benchmarks._machine_parts import PARTS, Plan, rendering
+from benchmarks._machine_parts import Plan, rendering
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def test_a_quick_look_at_everything(results: Path) -> None:
         "photographs",
         "growth",
     }
-    assert set(PARTS) == {"renderer", "iteration", "stages", "solver", "photographs", "memory", "growth", "gpu"}
+    assert set(machine.PARTS) == {"renderer", "iteration", "stages", "solver", "photographs", "memory", "growth", "gpu"}
     sure = [found for found in stored["figures"] if "iteration" not in found["part"] + found["case"]]
     assert all(found["value"] > 0 for found in sure if found["part"] != "memory")
     assert (results / "quick_growth.png").is_file()
