@@ -1,6 +1,8 @@
 """Numba kernels of robust squares: what observations cost, and their rows, image by image, in the precision given.
 
-The readable twins are ``robust.geman_mcclure`` on ``robust.trusted``, and the torch lines in the tests of this file.
+The readable twin of the costs is ``robust.geman_mcclure`` on ``robust.trusted``; residuals are those of the losses in
+``robust``, and rows are tested against the slopes of the costs. (After a change of ``distance_kernels._to_triangle``
+touch this file: numba's cache does not notice.)
 Side 0 is the hand, side 1 the object. ``confidence`` with no last dimension: none is known. An observation that is not
 ``used`` is skipped and its numbers stay 0.
 """

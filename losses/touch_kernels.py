@@ -1,7 +1,8 @@
 """Numba kernels of touch and of joint angles as squares, image by image, in the precision given.
 
 The readable twins are ``contact.spring_length``, ``contact.inside_depth`` with ``DistanceGrid.sample`` under autograd,
-and ``anatomy.anatomy_angles``. With ``sloped`` a kernel writes rows, else it adds what they cost to ``total``.
+and ``anatomy.anatomy_angles``. A kernel adds the cost to ``total``, and with ``sloped`` writes rows. (After a change
+of ``hand_kernels.turn_matrix`` touch this file: numba's cache does not notice.)
 """
 
 from __future__ import annotations
