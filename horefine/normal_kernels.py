@@ -2,8 +2,8 @@
 
 An observed point moves with the whole hand, its shape, and mostly one finger: 25 of the hand's 61 columns.
 Observations are taken finger by finger, so that only those columns are multiplied. The readable twin is
-``jacobian_kernels.point_rows`` with a product of the whole matrix (``normal_equations`` takes it for what this file does
-not know).
+``jacobian_kernels.point_rows`` with a product of the whole matrix (``normal_equations`` takes it for what this file
+does not know).
 
 (After a change of ``hand_kernels.turn_matrix`` touch this file: numba's cache does not notice.)
 
