@@ -2,7 +2,7 @@
 
     python -m benchmarks.recipes                                # initial pose, cpf, song2022, default, pixels
     python -m benchmarks.recipes --scenes 100
-    python -m benchmarks.recipes --configs song2022,default
+    python -m benchmarks.recipes --configs song2022,default --scenes 300 --out recipes_300
     python -m benchmarks.recipes --maps exact                   # how much of the rest is the maps' fault
     python -m benchmarks.recipes --again                        # the tables anew, from the scenes in the result file
 
@@ -183,10 +183,11 @@ def main() -> None:
     parser.add_argument("--maps", choices=["predicted", "exact"], default="predicted")
     parser.add_argument("--boxes", choices=["predicted", "given"], default="predicted")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", default="recipes", help="name of the result files")
     parser.add_argument("--again", action="store_true", help="tables from the recorded scenes; nothing is refined")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    name = "recipes" + ("" if options.maps == "predicted" else "_exact_maps")
+    name = options.out + ("" if options.maps == "predicted" else "_exact_maps")
     if options.again:
         errors, seconds, options, left_out, measured = recorded(_common.RESULTS / f"{name}.json")
     else:
