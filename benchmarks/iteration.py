@@ -31,9 +31,9 @@ from horefine.fused_objective import Fused, fused_losses
 from horefine.iteration import descend
 from horefine.objective import Objective, prepare, usable
 from horefine.render import make_renderer
-from horefine.render.cpu import PARALLEL_FROM
 from horefine.scene import Features, Scene
 from horefine.tangent import flat_rates
+from horefine.threads import PARALLEL_FROM
 
 TARGETS = {"a step": {1: 1.2, 16: 0.35}, "300 steps": {1: 500.0, 16: 150.0}}
 """Milliseconds an image (wall, two quiet cores) by batch."""

@@ -95,7 +95,7 @@ def _cat(parts: Sequence[Any]) -> Any:
     """Tensors, or dataclasses of them, one after another."""
     if isinstance(parts[0], Tensor):
         return torch.cat(list(parts))
-    assert is_dataclass(parts[0])
+    assert is_dataclass(parts[0]) and not isinstance(parts[0], type)
     return replace(parts[0], **{f.name: _cat([getattr(own, f.name) for own in parts]) for f in fields(parts[0])})
 
 

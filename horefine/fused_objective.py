@@ -21,8 +21,8 @@ from horefine.fused_render import Drawing
 from horefine.hand_slopes import HandPoser
 from horefine.losses.fused import FUSED, Joint, joined
 from horefine.objective import Objective, options_of
-from horefine.render.cpu import _over_items as over_images
 from horefine.scene import Pose, Scene
+from horefine.threads import over_items as over_images
 
 __all__ = ["CHARTS", "Fused", "fused_losses", "fusible"]
 

@@ -26,9 +26,9 @@ from horefine.descent import Eager, Search, Walked, walk_eagerly
 from horefine.factors import chart_for
 from horefine.fused_objective import Fused, fused_losses, fusible
 from horefine.objective import Objective
-from horefine.render.cpu import _over_items as over_images
 from horefine.scene import Pose, Scene
 from horefine.tangent import flat_rates
+from horefine.threads import over_items as over_images
 
 __all__ = ["descend"]
 

@@ -28,9 +28,9 @@ from horefine.losses.squares import SQUARES
 from horefine.normal_equations import Workspace, normal_equations
 from horefine.objective import Objective, options_of
 from horefine.posing import moved, posed
-from horefine.render.cpu import _over_items as over_images
 from horefine.scene import Pose, Scene
 from horefine.tangent import CHARTS
+from horefine.threads import over_items as over_images
 
 __all__ = ["Damping", "Descent", "Workspace", "forms_of", "minimise", "normal_equations"]
 

@@ -19,9 +19,9 @@ from horefine.factors import chart_for
 from horefine.hand import Hand
 from horefine.hand_slopes import hand_lists
 from horefine.losses.forms import array
-from horefine.render.cpu import _over_items as over_images
 from horefine.scene import Pose, Scene
 from horefine.tangent import middles
+from horefine.threads import over_items as over_images
 
 __all__ = ["moved", "posed"]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from horefine.render import OUTPUTS, Renderer, make_renderer
 from horefine.scene import CONFIDENCES, FACTORS, MAPS, Features, Pose, Scene
 from horefine.starts import directions, needed
 from horefine.tangent import BLOCKS, CHARTS
+from horefine.threads import one_torch_thread
 
 __all__ = ["Refinement", "costs", "joined", "moved", "refine"]
 
@@ -100,6 +102,22 @@ def refine(
     if isinstance(config.optimizer, LevenbergMarquardt) and device.type != "cpu":
         near = (pose.to("cpu"), features.to("cpu"), config)
         return moved(refine(*near, hand_model=hand_model, seed=seed, progress=progress, complete=complete), device)
+    with one_torch_thread() if device.type == "cpu" else nullcontext():
+        return _refined(pose, features, config, hand_model, renderer, seed, progress, complete)
+
+
+def _refined(
+    pose: Pose,
+    features: Features,
+    config: Config,
+    hand_model: HandModel | None,
+    renderer: str,
+    seed: int,
+    progress: Callable[[int, int], None] | None,
+    complete: Callable[[Pose, Features], Features] | None,
+) -> Refinement:
+    """The way in, every stage, the verdict."""
+    device = features.camera.matrix.device
     hand_model = (hand_model or load_hand()).to(device)
     pose = pose.to(device=device, dtype=torch.float32).detach()
     pose = pose.with_factors(FACTORS[name] for name in config.variables.names)

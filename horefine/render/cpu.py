@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -15,19 +10,17 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor
 
+from horefine.compiling import compiling
 from horefine.render import kernels
 from horefine.render.topology import Topology
+from horefine.threads import over_items
 
 __all__ = ["render", "warm_up"]
 
-PARALLEL_FROM = 4
-"""Items in a call from which threads pay (torch.get_num_threads() of them)."""
 _NOTHING3 = np.zeros((1, 1, 1), np.float32)
 _NOTHING4 = np.zeros((1, 1, 1, 1), np.float32)
 _NO_VALUES = np.zeros((0, 1), np.float32)
-_pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
 _state = {"compiled": False}
-_log = logging.getLogger("horefine")
 
 
 def render(
@@ -84,7 +77,7 @@ class _Raster(torch.autograd.Function):
                 mask, depth, picture, ids, mode, pixels, facing, outline, outline_count,
             )  # fmt: skip
 
-        _over_items(work, count)
+        over_items(work, count)
         ctx.save_for_backward(vertices)  # the arrays share its memory: this notices a change in place
         ctx.saved, ctx.topology = saved, topology
         ctx.set_materialize_grads(False)
@@ -120,7 +113,7 @@ class _Raster(torch.autograd.Function):
                 ids, mode, pixels, outline, outline_count, g_vertices, g_values,
             )  # fmt: skip
 
-        _over_items(work, len(topology))
+        over_items(work, len(topology))
         gradient = torch.from_numpy(g_vertices)
         return gradient, torch.from_numpy(g_values) if to_values else None, None, None, None, None
 
@@ -129,43 +122,12 @@ def _array(gradient: Tensor | None, missing: ndarray) -> ndarray:
     return missing if gradient is None else gradient.contiguous().numpy()
 
 
-def _over_items(work: Callable[[int, int], None], count: int) -> None:
-    """Runs ``work(first, last)`` over all items, on several threads when there are enough items.
-
-    A pool of our own and not numba's or OpenMP's: those spin while they wait, which costs a hundredfold on a machine
-    that is busy; and one compiled kernel, so that an item's result is the same in any batch.
-    """
-    threads = min(torch.get_num_threads(), count // 2)
-    if count < PARALLEL_FROM or threads < 2:
-        work(0, count)
-        return
-    bounds = [count * part // threads for part in range(threads + 1)]
-    others = [_pool(threads).submit(work, bounds[i], bounds[i + 1]) for i in range(1, threads)]
-    work(bounds[0], bounds[1])
-    for other in others:
-        other.result()
-
-
-def _pool(threads: int) -> ThreadPoolExecutor:
-    """Keyed by process: a pool does not survive a fork."""
-    key = (os.getpid(), threads)
-    if key not in _pools:
-        _pools[key] = ThreadPoolExecutor(threads - 1, thread_name_prefix="horefine-render")
-    return _pools[key]
-
-
 def _compile_first() -> None:
     """On a machine's first render numba compiles: say so if it takes longer than loading the cache does."""
-    if _state["compiled"]:
-        return
-    _state["compiled"] = True
-    timer = threading.Timer(2.0, _log.info, ["compiling the cpu renderer: once on this machine, about 20 s"])
-    timer.daemon = True
-    timer.start()
-    try:
-        warm_up()
-    finally:
-        timer.cancel()
+    if not _state["compiled"]:
+        _state["compiled"] = True
+        with compiling("the cpu renderer"):
+            warm_up()
 
 
 @torch.enable_grad()
