@@ -118,7 +118,7 @@ def _bars(title: str, rows: Mapping[str, Mapping[str, float]]) -> Image.Image:
 
 def reached(figures: Sequence[Figure]) -> bytes | None:
     """How far each figure is from its number to reach: bars of their ratio, beyond 1 is reached; None without any."""
-    known = [found for found in figures if found.target]
+    known = [found for found in figures if found.target and found.value > 0]  # differences of noisy times may not be
     if not known:
         return None
     ratios = [(f.value / f.target if f.more else f.target / f.value) for f in known if f.target]

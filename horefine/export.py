@@ -255,7 +255,15 @@ def _alive(path: Path) -> bool:
         return False
     except OSError:
         return True
-    return True
+    return not _ended(int(number))
+
+
+def _ended(process: int) -> bool:
+    """Whether a process has ended and its parent has not asked how yet; False where the system does not say."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] in ("Z", "X")
+    except (OSError, IndexError):
+        return False
 
 
 def _touched(path: Path) -> float:

@@ -26,6 +26,7 @@ from horefine import outcome, pipeline
 from horefine.cli import app
 from horefine.distance import signed_distance
 from horefine.exchange import find_item, read_pose
+from horefine.export import clean_leftovers
 from horefine.geometry import axis_angle_to_matrix, project
 from horefine.hand import load_hand
 from horefine.objects import embedded_object
@@ -355,7 +356,8 @@ def test_a_swallowed_interrupt_is_raised_again_at_the_next_step() -> None:
 @pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_real_process_in_order(photos: Path, tmp_path: Path, which: signal.Signals) -> None:
     command = [sys.executable, "-m", "horefine.cli", "run", photos / "images", "--init", photos / "init"]
-    command += ["--features", photos / "maps", "--out", tmp_path, "--set", "stages.render.steps=100000"]
+    command += ["--features", photos / "maps", "--out", tmp_path]
+    command += ["--config", "adam", "--set", "stages.render.steps=100000"]  # Adam goes on to the last step
 
     def heed() -> None:  # a test run in the background of a shell ignores Ctrl-C, and so would its children
         signal.signal(which, signal.SIG_DFL)
@@ -374,6 +376,15 @@ def test_a_signal_ends_the_real_process_in_order(photos: Path, tmp_path: Path, w
     assert process.returncode == 130, error
     assert "interrupted: 0 of 3 images are finished" in error and "Traceback" not in error
     assert list((tmp_path / "items").iterdir()) == [] and not left_over(tmp_path)
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="only told by /proc")
+def test_what_an_ended_process_left_is_removed_before_its_parent_asks(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)  # ended, and still there for its parent
+        left = tmp_path / f".partial-{ended.pid}-p0"
+        left.mkdir()
+        assert clean_leftovers(tmp_path) == 1 and not left.exists()
 
 
 def test_half_written_folders_of_killed_runs_are_removed(photos: Path, tmp_path: Path) -> None:
