@@ -103,18 +103,23 @@ def _refiners(job: Job) -> int:
 
 
 def _prepared(job: Job) -> Iterator[Outcome | list[Item]]:
-    """Items ready to be refined, in groups that fit one batch, and the outcomes of the others as they come."""
+    """Items ready to be refined, in groups that fit one batch, and the outcomes of the others as they come.
+
+    An image that cannot be read takes its place in a batch all the same: so its neighbours are those that they have
+    where batches are shared out among workers or shards, and their results the same to the last bit.
+    """
     waiting: list[Item] = []
-    wanted = _wanted(job)
+    taken, wanted = 0, _wanted(job)
     with closing(ahead(lambda index: _begin(job, index, wanted), job.indices, _readers(job))) as begun:
         for item in begun:
             if isinstance(item, Outcome):
                 yield item
-                continue
-            waiting.append(item)
-            if len(waiting) == job.batch_size:
+            else:
+                waiting.append(item)
+            taken += isinstance(item, Item) or item.status == "failed"
+            if taken == job.batch_size:
                 yield from _groups(job, waiting)
-                waiting = []
+                waiting, taken = [], 0
     yield from _groups(job, waiting)
 
 

@@ -214,6 +214,17 @@ def test_what_failed_is_in_the_summary_as_in_the_undivided_run(photos: Path, tmp
     assert rows[0] == rows[1] and rows[0].startswith("p3,failed,,input,")
 
 
+def test_neighbours_of_what_cannot_be_read_are_those_of_the_undivided_run(photos: Path, tmp_path: Path) -> None:
+    images = tmp_path / "photos"
+    shutil.copytree(photos, images)
+    (images / "maps" / "p0.npz").unlink()  # p1 is alone then, in either
+    outs = tmp_path / "whole", tmp_path / "out"
+    assert refine(images, outs[0], "--no-pictures").exit_code == 4
+    assert [refine(images, outs[1], "--no-pictures", "--shard", f"{k}/3").exit_code for k in (1, 2, 3)] == [4, 0, 0]
+    for name in NAMES[1:]:
+        assert_same(*(out / "items" / name for out in outs))
+
+
 # --- what does not belong together -------------------------------------------------------------------------------
 
 
