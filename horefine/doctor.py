@@ -32,7 +32,7 @@ class Finding:
 def examine() -> list[Finding]:
     """Looks at everything; never raises."""
     checks: Iterable[Callable[[], list[Finding]]] = (
-        _python, _packages, _device, _renderers, _hand, _weights, _detectors, _simulation, _cache,
+        _python, _packages, _device, _renderers, _hand, _weights, _detectors, _simulation, _workers, _cache,
     )  # fmt: skip
     findings: list[Finding] = []
     for check in checks:
@@ -120,6 +120,13 @@ def _simulation() -> list[Finding]:
     return present + [
         Finding("simulation", "note", f"no {name}: no {wanted[name]}", FIX) for name, held in found.items() if not held
     ]
+
+
+def _workers() -> list[Finding]:
+    try:
+        return [Finding("ray", "ok", f"{version('ray')}, with --engine ray")]
+    except PackageNotFoundError:
+        return [Finding("ray", "note", "not installed: no --engine ray", "pip install 'horefine[ray]'")]
 
 
 def _hand() -> list[Finding]:
