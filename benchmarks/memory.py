@@ -63,12 +63,11 @@ def watch(process: subprocess.Popen, items: Path, every: float) -> Iterator[tupl
 
 
 def milestones(count: int, first: int) -> list[int]:
-    """``first`` and ten times as many, again and again, up to nine tenths of ``count``."""
-    found = [first]
-    while found[-1] * 10 <= count:
+    """``first``, ten times as many, again and again, and one near the end."""
+    found, end = [first], int(count * 0.9)
+    while found[-1] * 10 < end:
         found.append(found[-1] * 10)
-    found[-1] = min(found[-1], int(count * 0.95))
-    return found
+    return [*found, end] if end > found[-1] else found
 
 
 def main() -> None:
