@@ -15,12 +15,12 @@ import re
 import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 from horefine.errors import AssetError, ConfigError
-from horefine.processes import cores
+from horefine.processes import cores, signature
 
 __all__ = ["Engine", "Lost", "Workers", "all_results", "connected", "load_ray", "open_workers"]
 
@@ -66,6 +66,9 @@ class _Worker:
     def __init__(self, make: bytes, place: str, level: int) -> None:
         self.make, self.place, self.level = make, place, level
         self.work: Work | None = None
+
+    def who(self) -> str:
+        return signature()
 
     def do(self, task: Any) -> tuple[Any, list[tuple[int, str]]]:
         """The result of one task, and what was logged meanwhile: level and message."""
@@ -116,12 +119,16 @@ def _heard(level: int) -> Iterator[list[tuple[int, str]]]:
 class Workers:
     """The workers of a cluster, from :func:`open_workers`."""
 
-    start: Callable[[], Any]
+    hire: Callable[[], Any]
     """Starts another worker."""
     count: int
     check: Check
-    idle: list[Any]
+    idle: list[Any] = field(default_factory=list)
     """Workers without a task."""
+    dead: set[str] = field(default_factory=set)
+    """Processes (``processes.signature``) that died or were ended while they were at a task."""
+    names: dict[Any, Any] = field(default_factory=dict)
+    """What each worker will answer to who it is."""
 
     def map(self, tasks: Iterable[Any], tries: int = TRIES) -> Iterator[tuple[int, Any]]:
         """Place among the tasks and result of each, as they are finished; :class:`Lost` where no worker survived it.
@@ -137,7 +144,7 @@ class Workers:
             while waiting or running:
                 self.check()
                 while waiting and (self.idle or len(running) < self.count):
-                    worker = self.idle.pop() if self.idle else self.start()
+                    worker = self.idle.pop() if self.idle else self._start()
                     place, task, number = waiting.popleft()
                     running[worker.do.remote(task)] = worker, place, task, number
                 for done in ray.wait(list(running), timeout=0.2)[0]:
@@ -147,13 +154,39 @@ class Workers:
                         self.idle.append(worker)
                         yield place, found
                         continue
-                    ray.kill(worker)  # it may only be out of reach: no two shall do the same
+                    self._end(worker)  # it may only be out of reach: no two shall do the same
                     if number < tries:
                         waiting.appendleft((place, task, number + 1))
                     else:
                         yield place, found
         finally:
-            _stop(running)
+            self._stop(running)
+
+    def _start(self) -> Any:
+        worker = self.hire()
+        self.names[worker] = worker.who.remote()
+        return worker
+
+    def _end(self, worker: Any) -> None:
+        """Ends one that is at a task, and notes who it was; one that never said so has begun nothing."""
+        import ray
+        from ray.exceptions import GetTimeoutError, RayError
+
+        ray.kill(worker)
+        with suppress(GetTimeoutError, RayError):
+            self.dead.add(ray.get(self.names.pop(worker), timeout=1.0))
+
+    def _stop(self, running: dict[Any, tuple[Any, int, Any, int]]) -> None:
+        """Asks workers to leave their tasks, so that nothing half-written stays, and ends those that do not."""
+        import ray
+
+        if not running:
+            return
+        for task in running:
+            ray.cancel(task)
+        _, busy = ray.wait(list(running), num_returns=len(running), timeout=PATIENCE)
+        for task in busy:
+            self._end(running[task][0])
 
 
 def _result(done: Any, number: int) -> Any:
@@ -183,19 +216,6 @@ def _in_short(text: str) -> str:
     return ", ".join([*(f"{name} {value}" for name, value in named), " ".join(last.split())])
 
 
-def _stop(running: dict[Any, tuple[Any, int, Any, int]]) -> None:
-    """Asks workers to leave their tasks, so that nothing half-written stays, and ends those that do not."""
-    import ray
-
-    if not running:
-        return
-    for task in running:
-        ray.cancel(task)
-    _, busy = ray.wait(list(running), num_returns=len(running), timeout=PATIENCE)
-    for task in busy:
-        ray.kill(running[task][0])
-
-
 @contextmanager
 def open_workers(engine: Engine, make: Callable[[Check], Work], check: Check = lambda: None) -> Iterator[Workers]:
     """Workers, started as they are needed, in the cluster of :func:`connected`.
@@ -211,7 +231,7 @@ def open_workers(engine: Engine, make: Callable[[Check], Work], check: Check = l
     with connected(engine) as ray:
         kind = ray.remote(_Worker).options(num_cpus=engine.cpus, num_gpus=engine.gpus, max_restarts=0)
         packed, level = ray.cloudpickle.dumps(make), logging.getLogger("horefine").getEffectiveLevel()
-        workers = Workers(lambda: kind.remote(packed, os.getcwd(), level), _count(ray, engine), check, [])
+        workers = Workers(lambda: kind.remote(packed, os.getcwd(), level), _count(ray, engine), check)
         try:
             yield workers
         finally:

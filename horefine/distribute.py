@@ -52,13 +52,13 @@ def run(job: Job, make: Callable[[], Job], engine: Engine) -> Generator[Outcome,
         batches = dataclasses.replace(job, chosen=tuple(todo)).batches
         if not batches:
             return
-        try:
-            with open_workers(engine, functools.partial(_begin, make), job.check) as workers:
-                log.info("%d batches for %d workers", len(batches), min(workers.count, len(batches)))
+        with open_workers(engine, functools.partial(_begin, make), job.check) as workers:
+            log.info("%d batches for %d workers", len(batches), min(workers.count, len(batches)))
+            try:
                 left = yield from _refined(workers, batches)
                 lost = yield from _refined(workers, [(index,) for batch in left for index in batch])
-        finally:
-            clean_leftovers(job.out / "items")  # of workers that were killed
+            finally:
+                clean_leftovers(job.out / "items", workers.dead)
         for batch, why in lost.items():
             yield from (_given_up(job.dataset.names[index], why) for index in batch)
 

@@ -7,16 +7,13 @@ they came about, ``scene.glb`` hand and object for any viewer. ``docs/input.md``
 from __future__ import annotations
 
 import errno
-import functools
-import hashlib
 import io
 import json
 import math
 import os
-import platform
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +22,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
+
+from horefine.processes import machine, signature
 
 __all__ = [
     "FRAME",
@@ -218,34 +217,32 @@ def _moved(partial: Path, path: Path) -> bool:
 
 def _partial(path: Path, mark: str = "") -> Path:
     """The name under which this process writes what will be at ``path``."""
-    return path.with_name(f"{_PREFIX}{os.getpid()}@{_machine()}-{mark}{path.name}")
+    return path.with_name(f"{_PREFIX}{signature()}-{mark}{path.name}")
 
 
-@functools.cache
-def _machine() -> str:
-    """Tells apart the machines (and containers) that share a disk: a process number means something on one only."""
-    try:
-        inside = os.readlink("/proc/self/ns/pid")
-    except OSError:
-        inside = ""
-    return hashlib.sha256(f"{platform.node()} {inside}".encode()).hexdigest()[:8]
-
-
-def clean_leftovers(folder: Path) -> int:
+def clean_leftovers(folder: Path, dead: Collection[str] = ()) -> int:
     """Removes what killed runs left half written in a folder; returns how many there were.
 
     Of another machine's, which may still be at work, only what was not touched for an hour.
+
+    Args:
+        dead: Processes (``processes.signature``) that are known to be dead or dying, on whatever machine: the system
+            still lists a killed process while it takes its memory back.
     """
-    found = [path for path in folder.glob(f"{_PREFIX}*") if not _alive(path)] if folder.is_dir() else []
+    found = [path for path in folder.glob(f"{_PREFIX}*") if _writer(path) in dead or not _alive(path)]
     for path in found:
         shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
     return len(found)
 
 
+def _writer(path: Path) -> str:
+    return path.name[len(_PREFIX) :].split("-")[0]
+
+
 def _alive(path: Path) -> bool:
     """Whether the process that writes it still runs (another run into the same folder)."""
-    number, _, machine = path.name[len(_PREFIX) :].split("-")[0].partition("@")
-    if machine and machine != _machine():
+    number, _, host = _writer(path).partition("@")
+    if host and host != machine():
         return _touched(path) > time.time() - _FORGOTTEN
     if not number.isdigit() or int(number) == os.getpid():
         return False

@@ -7,6 +7,7 @@ code, and a wrapper would hide it). ``HOREFINE_TEST_TYPES=0`` turns it off, to t
 from __future__ import annotations
 
 import ast
+import logging
 import os
 import sys
 from pathlib import Path
@@ -42,7 +43,11 @@ if os.environ.get("HOREFINE_TEST_TYPES", "1") != "0":
 
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
-    """Every test begins at the same random numbers and torch settings (training sets its own), whatever ran before."""
+    """Every test begins at the same random numbers, torch settings (training sets its own) and silent log (commands set
+    up theirs, on a stream that is closed by now), whatever ran before."""
+    log = logging.getLogger("horefine")
+    log.handlers, log.propagate = [logging.NullHandler()], True
+    log.setLevel(logging.NOTSET)
     torch.set_num_threads(1)
     torch.set_flush_denormal(False)
     torch.manual_seed(0)

@@ -121,7 +121,7 @@ def test_an_image_that_kills_every_worker_fails_alone(photos: Path, here: Path, 
     lost = outcomes.pop("p1")
     assert lost.status == "failed" and lost.error_code == "worker" and lost.error is not None
     assert "p1: every worker that refined it died, 2 times alone; the last one: pid " in lost.error
-    assert all(own.status in ("improved", "unchanged") for own in outcomes.values())
+    assert all(own.status in ("improved", "unchanged") for own in outcomes.values()) and not left_over(out)
     assert {path.name for path in (out / "items").iterdir()} == NAMES - {"p1"}
 
 

@@ -20,6 +20,7 @@ from horefine.cli import app
 from horefine.errors import ConfigError
 from horefine.export import clean_leftovers, new_folder
 from horefine.merge import merge
+from horefine.processes import machine
 from horefine.shards import Shard, parse_shard
 
 NAMES = tuple(f"p{k}" for k in range(5))
@@ -119,6 +120,17 @@ def test_what_another_machine_is_writing_is_left_alone(tmp_path: Path) -> None:
     assert clean_leftovers(tmp_path) == 0  # the folder itself is of now
     os.utime(old, (hours_ago, hours_ago))
     assert clean_leftovers(tmp_path) == 1 and [path.name for path in tmp_path.iterdir()] == [fresh.name]
+    assert clean_leftovers(tmp_path, {"2@0123abcd"}) == 0
+    assert clean_leftovers(tmp_path, {"1@0123abcd"}) == 1 and not fresh.exists()  # somebody knows that it is dead
+
+
+def test_what_a_dying_process_wrote_is_a_leftover(tmp_path: Path) -> None:
+    """A killed one is listed by the system until its memory is given back; who ended it need not wait for that."""
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as dying:
+        (tmp_path / f".partial-{dying.pid}@{machine()}-p0").mkdir()
+        assert clean_leftovers(tmp_path) == 0
+        assert clean_leftovers(tmp_path, {f"{dying.pid}@{machine()}"}) == 1
+        dying.kill()
 
 
 def test_two_that_write_one_folder_leave_it_whole(tmp_path: Path) -> None:
