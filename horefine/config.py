@@ -5,10 +5,14 @@ A configuration may extend another by name or path (``base: default``): tables a
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
+import pickle
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -202,15 +206,12 @@ class Config(_Table):
         """The terms of one stage, or of all stages together."""
         if stage is None:
             return {name: term for key in self.stages for name, term in self.terms(key).items()}
-        chosen = self.stages[stage].losses
-        if isinstance(chosen, list):
-            everything = parse_terms(self.losses)
-            return {name: everything[name] for name in chosen if name in everything} | self.variables.terms
-        changed = {name: _merged_loss(self.losses.get(name), entry) for name, entry in (chosen or {}).items()}
-        # A loss switched off as a whole stays off whatever a stage says: that is what an ablation sets.
-        off = [n for n in changed if n in self.losses and n not in parse_terms({n: self.losses[n]})]
-        table = {**self.losses, **{n: e for n, e in changed.items() if n not in off}}
-        return parse_terms(table) | self.variables.terms
+        tables = self.losses, self.stages[stage].losses
+        try:
+            terms = _terms_in(pickle.dumps(tables))
+        except (pickle.PicklingError, AttributeError, TypeError):  # an option that only Python can write
+            terms = _stage_terms(*tables)
+        return {**terms, **self.variables.terms}
 
     @property
     def rates(self) -> dict[str, float]:
@@ -248,6 +249,27 @@ class Config(_Table):
     def digest(self) -> str:
         """Ten characters that change when anything in the configuration does."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:10]
+
+
+@functools.lru_cache(maxsize=256)
+def _terms_in(tables: bytes) -> Mapping[str, Term]:
+    """Of the pickled arguments of :func:`_stage_terms`, once: a refinement asks for its terms again and again.
+
+    What is kept belongs to nobody: it is made of a copy of the tables, and cannot be written to.
+    """
+    terms = _stage_terms(*pickle.loads(tables))
+    return {name: replace(term, options=MappingProxyType(term.options)) for name, term in terms.items()}
+
+
+def _stage_terms(losses: Mapping[str, Any], chosen: list[str] | Mapping[str, Any] | None) -> dict[str, Term]:
+    """The terms of a stage that chooses so (``Stage.losses``) of a recipe's losses."""
+    if isinstance(chosen, list):
+        everything = parse_terms(losses)
+        return {name: everything[name] for name in chosen if name in everything}
+    changed = {name: _merged_loss(losses.get(name), entry) for name, entry in (chosen or {}).items()}
+    # A loss switched off as a whole stays off whatever a stage says: that is what an ablation sets.
+    off = [n for n in changed if n in losses and n not in parse_terms({n: losses[n]})]
+    return parse_terms({**losses, **{n: e for n, e in changed.items() if n not in off}})
 
 
 def config_names() -> list[str]:

@@ -74,6 +74,30 @@ def test_base_is_extended_and_stage_tables_change_entries(tmp_path):
     assert "segmentation" not in off.terms("refine"), "an ablation wins over a stage"
 
 
+def test_terms_are_found_once_and_stay_what_the_recipe_says():
+    config = load_config("default")
+    stage = list(config.stages)[-1]
+    terms = config.terms(stage)
+    name = next(name for name, term in terms.items() if term.options)
+    assert config.terms(stage)[name] is terms[name], "parsed once"
+    with pytest.raises(TypeError):
+        terms[name].options["weight"] = 3
+    del terms[name]
+    assert name in config.terms(stage), "the caller's table is the caller's"
+    losses = {**config.losses, name: 0}
+    assert name not in config.model_copy(update={"losses": losses}).terms(stage), "a copy has terms of its own"
+    config.losses[name] = 0
+    assert name not in config.terms(stage), "and so has a table that was written to"
+
+
+def test_an_option_that_only_python_can_write(tmp_path, monkeypatch):
+    (tmp_path / "lambda_losses.py").write_text("def bent(scene, *, by=None):\n    return by(scene)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    losses = {"lambda_losses:bent": {"by": lambda scene: 2.0}}
+    terms = load_config({"losses": losses, "stages": {"refine": {}}}).terms()
+    assert terms["lambda_losses:bent"].options["by"](None) == 2.0
+
+
 def test_a_foreign_loss_is_named_by_module(tmp_path, monkeypatch):
     (tmp_path / "their_losses.py").write_text("def tidy(scene, *, size: float = 2.0):\n    return scene\n")
     monkeypatch.syspath_prepend(tmp_path)
