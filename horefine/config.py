@@ -5,6 +5,7 @@ A configuration may extend another by name or path (``base: default``): tables a
 
 from __future__ import annotations
 
+import copy
 import functools
 import hashlib
 import json
@@ -334,13 +335,19 @@ def _read(source: str | Path | Mapping[str, Any], seen: tuple[str, ...] = ()) ->
                 f"config {str(source)!r}: no such recipe or file{suggestion(str(source), config_names())}"
             )
         try:
-            table = yaml.safe_load(path.read_text())
+            table = copy.deepcopy(_parsed(path.read_text()))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path}: not readable as YAML ({str(error).splitlines()[0]})") from None
         if not isinstance(table, dict):
             raise ConfigError(f"{path}: expected a table with losses, stages, optimizer; got {type(table).__name__}")
     base = table.pop("base", None)
     return _merge(_read(base, (*seen, where)), table) if base is not None else table
+
+
+@functools.lru_cache(maxsize=32)
+def _parsed(text: str) -> Any:
+    """What a recipe's text says; kept, for the parser takes longer than anything else between a name and a config."""
+    return yaml.safe_load(text)
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
