@@ -76,12 +76,12 @@ def test_base_is_extended_and_stage_tables_change_entries(tmp_path):
 
 def test_a_recipe_read_again_is_what_its_file_says(tmp_path):
     path = tmp_path / "mine.yaml"
-    path.write_text("losses: {segmentation: {sigma: 0.3}}\nstages: {refine: {steps: 7}}\n")
+    path.write_text("losses: {segmentation: {weight: 0.3}}\nstages: {refine: {steps: 7}}\n")
     first = load_config(path)
-    first.losses["segmentation"]["sigma"] = 0.5
-    assert load_config(path).losses == {"segmentation": {"sigma": 0.3}}, "what a caller wrote to stays the caller's"
-    path.write_text("losses: {segmentation: {sigma: 0.4}}\nstages: {refine: {steps: 7}}\n")
-    assert load_config(path).losses == {"segmentation": {"sigma": 0.4}}
+    first.losses["segmentation"]["weight"] = 0.5
+    assert load_config(path).losses == {"segmentation": {"weight": 0.3}}, "what a caller wrote to stays the caller's"
+    path.write_text("losses: {segmentation: {weight: 0.4}}\nstages: {refine: {steps: 7}}\n")
+    assert load_config(path).losses == {"segmentation": {"weight": 0.4}}
 
 
 def test_terms_are_found_once_and_stay_what_the_recipe_says():
