@@ -27,7 +27,7 @@ from horefine.factors import chart_for
 from horefine.fused_objective import Fused, fused_losses, fusible
 from horefine.objective import Objective
 from horefine.scene import Pose, Scene
-from horefine.tangent import flat_rates
+from horefine.tangent import flat_rates, flat_to_pose, pose_to_flat
 from horefine.threads import over_items as over_images
 
 __all__ = ["descend"]
@@ -68,8 +68,7 @@ class _Walker:
         batch, steps = len(pose), len(search.scales)
         self.fused, self.search, self.step = fused, search, 0
         self.values, self.total = np.zeros((steps + 1, len(fused.names), batch)), np.zeros((steps + 1, batch))
-        parts = (pose.hand_transl, pose.hand_rotvec.flatten(1), pose.hand_shape, pose.object_transl, pose.object_rotvec)
-        self.best = torch.cat(parts, 1).detach().numpy().copy()
+        self.best = pose_to_flat(pose).detach().numpy().copy()
         self.lowest, self.best_step = np.full(batch, np.inf), np.zeros(batch, np.int64)
         self.rates = flat_rates(search.rates, pose.hand_transl).double().numpy()
         self.moments = tuple(np.zeros((batch, 67)) for _ in range(3))  # mean, mean square, and the step itself
@@ -88,7 +87,7 @@ class _Walker:
                 over_images(self._advance, batch)
             if step < steps:
                 report(step + 1)
-        return Walked(_pose_of(torch.from_numpy(self.best)), torch.from_numpy(self.best_step), self._history())
+        return Walked(flat_to_pose(torch.from_numpy(self.best)), torch.from_numpy(self.best_step), self._history())
 
     def _both(self, first: int, last: int) -> None:
         self._add(first, last)
@@ -121,7 +120,3 @@ class _Walker:
         table = np.concatenate([self.total[:-1, None], self.values[:-1]], 1).astype(np.float32)
         names = ("total", *self.fused.names)
         return [dict(zip(names, row.unbind(0), strict=True)) for row in torch.from_numpy(table).unbind(0)]
-
-
-def _pose_of(flat: Float[Tensor, "B 67"]) -> Pose:
-    return Pose(flat[:, 3:51].unflatten(1, (16, 3)), flat[:, 51:61], flat[:, :3], flat[:, 64:], flat[:, 61:64])

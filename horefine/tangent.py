@@ -30,7 +30,18 @@ from horefine.geometry import axis_angle_to_matrix, matrix_to_axis_angle, skew
 from horefine.losses.cpf import knuckle, quaternion_norm, quaternion_to_rotvec, rotvec_to_quaternion
 from horefine.scene import Pose, Scene
 
-__all__ = ["BLOCKS", "CHARTS", "AxisAngle", "Quaternion", "Tangent", "flat_rates", "middles", "ray"]
+__all__ = [
+    "BLOCKS",
+    "CHARTS",
+    "AxisAngle",
+    "Quaternion",
+    "Tangent",
+    "flat_rates",
+    "flat_to_pose",
+    "middles",
+    "pose_to_flat",
+    "ray",
+]
 
 BLOCKS = {
     "hand_transl": (0, 1),
@@ -62,12 +73,18 @@ def flat_rates(
     return flat
 
 
-def _flatten(pose: Pose) -> Float[Tensor, "B 67"]:
+def pose_to_flat(pose: Pose) -> Float[Tensor, "B 67"]:
+    """The pose's own numbers in a row: hand translation, 16 rotations, shape, object translation, object rotation.
+
+    Metres, radians, standard deviations of shape. Factors (``Pose.focal_factor``, ``Pose.object_scale``) are not among
+    them.
+    """
     parts = (pose.hand_transl, pose.hand_rotvec.flatten(1), pose.hand_shape, pose.object_transl, pose.object_rotvec)
     return torch.cat(parts, 1)
 
 
-def _split(flat: Float[Tensor, "B 67"]) -> Pose:
+def flat_to_pose(flat: Float[Tensor, "B 67"]) -> Pose:
+    """The inverse of :func:`pose_to_flat`: views of the row, without factors."""
     return Pose(flat[:, 3:51].unflatten(1, (16, 3)), flat[:, 51:61], flat[:, :3], flat[:, 64:], flat[:, 61:64])
 
 
@@ -88,12 +105,12 @@ class AxisAngle(_Plain):
     @staticmethod
     def gradient(scene: Scene, gradient: Pose) -> Float[Tensor, "B 67"]:
         """The gradient in this chart, from the gradient on the pose's numbers."""
-        return _flatten(gradient)
+        return pose_to_flat(gradient)
 
     @staticmethod
     def move(scene: Scene, step: Float[Tensor, "B 67"]) -> Pose:
         """The pose reached from ``scene.pose`` by a step."""
-        return _moved(scene, _split(_flatten(scene.pose.detach()) + step))
+        return _moved(scene, flat_to_pose(pose_to_flat(scene.pose.detach()) + step))
 
 
 class Tangent(_Plain):
@@ -117,7 +134,7 @@ class Tangent(_Plain):
     @staticmethod
     def move(scene: Scene, step: Float[Tensor, "B 67"]) -> Pose:
         """The pose reached from ``scene.pose`` by a step."""
-        pose, delta, hand_middle, object_middle = scene.pose.detach(), _split(step), *middles(scene)
+        pose, delta, hand_middle, object_middle = scene.pose.detach(), flat_to_pose(step), *middles(scene)
         turns = axis_angle_to_matrix(torch.cat([delta.hand_rotvec, delta.object_rotvec[:, None]], 1))
         bones = axis_angle_to_matrix(torch.cat([pose.hand_rotvec, pose.object_rotvec[:, None]], 1))
         left = torch.ones(17, 1, 1, dtype=torch.bool, device=step.device)

@@ -9,7 +9,17 @@ from horefine.mesh import Mesh
 from horefine.objects import embedded_object
 from horefine.render import make_renderer
 from horefine.scene import Features, Pose, Scene
-from horefine.tangent import BLOCKS, CHARTS, QUATERNION_BLOCKS, AxisAngle, Quaternion, Tangent, flat_rates
+from horefine.tangent import (
+    BLOCKS,
+    CHARTS,
+    QUATERNION_BLOCKS,
+    AxisAngle,
+    Quaternion,
+    Tangent,
+    flat_rates,
+    flat_to_pose,
+    pose_to_flat,
+)
 
 BATCH = 2
 
@@ -42,6 +52,16 @@ def loss(scene):
     target = torch.linspace(-1, 1, 3, dtype=torch.float64)
     bones = (scene.hand.joints * 9 - target).sin().sum((1, 2)) + (scene.hand.vertices[:, ::40] * 5).cos().sum((1, 2))
     return bones + (scene.object[:, ::50] * 5 + target).cos().sum((1, 2)) / 5
+
+
+def test_a_pose_in_a_row_stands_where_the_blocks_say():
+    pose = random_pose()
+    flat = pose_to_flat(pose)
+    assert torch.equal(flat[:, BLOCKS["wrist"]], pose.hand_rotvec[:, 0])
+    assert torch.equal(flat[:, BLOCKS["shape"]], pose.hand_shape)
+    assert torch.equal(flat[:, [*BLOCKS["object_transl"], *BLOCKS["object_depth"]]], pose.object_transl)
+    assert torch.equal(flat[:, BLOCKS["object_rotation"]], pose.object_rotvec)
+    assert all(torch.equal(value, getattr(pose, name)) for name, value in flat_to_pose(flat).items())
 
 
 @pytest.mark.parametrize("chart", [Tangent, AxisAngle])
