@@ -16,10 +16,10 @@ from torch import Tensor
 
 from horefine.render.topology import Unpacked
 
-__all__ = ["area_right_of", "coverage_fixed", "outline", "room"]
+__all__ = ["FULL", "area_right_of", "coverage_fixed", "outline", "room"]
 
 FULL = 1e-5
-"""As in :mod:`horefine.render.twin`."""
+"""As in the kernels, which say what it is."""
 ROOM, LEAST = 4, 16
 """Pieces kept over those measured; and at least this many for each row and column of each picture."""
 _rooms: weakref.WeakKeyDictionary[Unpacked, dict[tuple[int, int], int]] = weakref.WeakKeyDictionary()

@@ -13,12 +13,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from horefine.render.fixed import area_right_of, coverage_fixed, outline
+from horefine.render.fixed import FULL, area_right_of, coverage_fixed, outline
 from horefine.render.topology import Topology, Unpacked
 
 __all__ = ["coverage", "drawn_faces", "project", "render", "render_with", "sides", "surface", "visible_faces"]
 
-NEAR, FAR_PIXEL, SLACK, FULL, GRAZING = 0.01, 1e6, 1e-5, 1e-5, 1e-3
+NEAR, FAR_PIXEL, SLACK, GRAZING = 0.01, 1e6, 1e-5, 1e-3
 """As in the kernels, which say what they are."""
 Visibility = Callable[..., Int[Tensor, "N H W"]]
 
