@@ -11,8 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
+from horefine.data import folder as folder_module
 from horefine.data.crop import crop_box, crop_sample
-from horefine.data.folder import FolderDataset, FolderOptions
+from horefine.data.folder import FolderDataset, FolderOptions, load_object
 from horefine.data.lens import DEFAULT_FOV, camera_of, parse_intrinsics
 from horefine.data.mirror import mirror_mesh, mirror_pose, mirror_sample
 from horefine.data.pictures import read_picture
@@ -165,6 +166,22 @@ def test_a_mesh_is_found_beside_its_sidecar(tmp_path: Path) -> None:
     sample = FolderDataset(tmp_path)[0]
     assert sample.mesh is not None and float(sample.mesh.scale) == pytest.approx(0.12)
     assert any("unit mm" in note for note in sample.notes)
+
+
+def test_meshes_are_kept_while_they_are_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, thing in zip("abcd", ("mug", "box", "bowl", "can"), strict=True):
+        picture(tmp_path, f"{name}.png")
+        sidecar(tmp_path, f"{name}.json", object=thing)
+    read: list[str] = []
+    monkeypatch.setattr(folder_module, "load_object", lambda found, unit: (read.append(found), load_object(found))[1])
+    monkeypatch.setattr(folder_module, "KEPT", 3)
+    dataset = FolderDataset(tmp_path)
+    a, b, c, d = range(4)
+    first = dataset[a].mesh
+    for index in (b, c, a, d, a):  # with d one must go: b, for a was asked for again
+        assert dataset[index].mesh is not None
+    assert dataset[a].mesh is first and read == ["mug", "box", "bowl", "can"]
+    assert dataset[b].mesh is not None and read[4:] == ["box"]
 
 
 def test_nothing_known_is_said(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from torch import Tensor
 from horefine.data import Sample
 from horefine.data.known import BOX_KEYS, Wrist, box_from, keypoint_box, keypoints_from, read_boxes, wrist_from
 from horefine.data.lens import camera_of, read_intrinsics
+from horefine.data.models import remember
 from horefine.data.pictures import LARGEST_SIDE, PICTURE_SUFFIXES, Picture, picture_size, read_depth, read_picture
 from horefine.errors import AssetError, ConfigError, InputError, suggestion
 from horefine.exchange import read_pose
@@ -39,7 +40,8 @@ SIDES = ("right", "left")
 SIDE_ASSUMED = "side not given: a right hand is assumed"
 _MESH_SUFFIXES = (".obj", ".ply", ".stl", ".off", ".glb", ".gltf")
 _DEPTH_ENDINGS = (".depth.png", ".depth.tif", ".depth.tiff", ".depth.npy")
-_FILES = ("depth", "truth")
+KEPT = 64
+"""Meshes kept in memory: of a folder where each photograph has its own, those asked for last."""
 
 
 @dataclass(frozen=True)
@@ -278,11 +280,11 @@ class FolderDataset:
         return self._load(found, str(unit.value) if unit else "auto")
 
     def _load(self, found: str | Path, unit: str) -> tuple[Mesh, tuple[str, ...]]:
-        """Each mesh once."""
+        """Each mesh once, while no more than :data:`KEPT` others are asked for in between."""
         key = (str(found), unit)
-        if key not in self._meshes:
-            self._meshes[key] = load_object(found, unit)
-        return self._meshes[key]
+        loaded = self._meshes.get(key) or load_object(found, unit)
+        remember(self._meshes, key, loaded, KEPT)
+        return loaded
 
     def _depth(self, settings: Mapping[str, _Setting], file: Path, picture: Picture) -> Float[Tensor, "H W"] | None:
         setting = settings.get("depth")

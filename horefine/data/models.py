@@ -162,7 +162,8 @@ def _said_by_us() -> Iterator[None]:
 
 
 def remember(kept: dict[Any, Any], key: Any, value: Any, most: int) -> None:
-    """Keeps a value and forgets the oldest beyond ``most``; several threads may do so at once."""
+    """Keeps a value, as the newest, and forgets the oldest beyond ``most``; several threads may do so at once."""
+    kept.pop(key, None)
     kept[key] = value
     for old in list(kept)[: max(0, len(kept) - most)]:
         kept.pop(old, None)
