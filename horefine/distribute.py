@@ -66,7 +66,7 @@ def run(job: Job, make: Callable[[], Job], engine: Engine) -> Generator[Outcome,
 def _begin(make: Callable[[], Job], check: Check) -> Callable[[Indices], list[Outcome]]:
     """In a worker: what refines a batch. It keeps the job, and with it the networks."""
     job = dataclasses.replace(make(), check=check, overwrite=True)  # what is finished was left out before
-    return lambda batch: list(pipeline.run(dataclasses.replace(job, chosen=batch)))
+    return lambda batch: list(pipeline.outcomes(dataclasses.replace(job, chosen=batch)))
 
 
 def _refined(workers: Workers, batches: Sequence[Indices]) -> Generator[Outcome, None, dict[Indices, Lost]]:

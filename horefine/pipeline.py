@@ -9,6 +9,7 @@ folder appears when all its files are written, so whatever ends a run leaves fin
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import logging
 import time
@@ -19,7 +20,7 @@ from typing import Any
 
 import torch
 
-from horefine import outcome as outcomes
+from horefine import outcome
 from horefine.batching import cat_features
 from horefine.config import Config
 from horefine.data.folder import FolderDataset
@@ -44,7 +45,18 @@ from horefine.reconstruction import codes_seen, recipe_for_reconstructed
 from horefine.refinement import Refinement, refine
 from horefine.scene import Features, Pose
 
-__all__ = ["DiskFull", "NetworkMissing", "completion", "failure", "prepare", "run", "shared", "tidy", "write_all"]
+__all__ = [
+    "DiskFull",
+    "NetworkMissing",
+    "completion",
+    "failure",
+    "outcomes",
+    "prepare",
+    "run",
+    "shared",
+    "tidy",
+    "write_all",
+]
 
 log = logging.getLogger(__name__)
 
@@ -69,21 +81,38 @@ def run(job: Job) -> Generator[Outcome, None, None]:
         yield from _batches(job)
 
 
+def outcomes(job: Job) -> Iterator[Outcome]:
+    """As :func:`run`, in a folder of results that somebody else keeps in order (:func:`tidy`): a part of their run.
+
+    Raises:
+        NetworkMissing, DiskFull, KeyboardInterrupt: as :func:`run`.
+    """
+    with _full_disk_said(job):
+        yield from _batches(job)
+
+
 @contextmanager
 def tidy(job: Job) -> Iterator[None]:
     """Makes the folder of results ready, and says what is to be done when its disk is full."""
     items = job.out / "items"
-    try:
+    with _full_disk_said(job):
         items.mkdir(parents=True, exist_ok=True)
         removed = clean_leftovers(items)
         if removed:
             log.info("removed %d half-written folders of a run that was stopped", removed)
         write_text(job.out / "config.resolved.yaml", job.config.dump())
         yield
-    except OSError as error:
-        if disk_full(error):
+
+
+@contextmanager
+def _full_disk_said(job: Job) -> Iterator[None]:
+    """Whatever comes of a full disk goes on up as DiskFull, which says so itself: causes do not travel from workers."""
+    try:
+        yield
+    except Exception as error:
+        if disk_full(error) and not isinstance(error, DiskFull):
             message = f"the disk that holds {job.out} is full; finished items are kept: free some space and run again"
-            raise DiskFull(error.errno, message) from error
+            raise DiskFull(errno.ENOSPC, message) from error
         raise
 
 
@@ -399,7 +428,7 @@ def _about(job: Job) -> dict[str, Any]:
         "seed": job.seed,
         "device": job.device,
         "renderer": job.renderer,
-        "versions": outcomes.versions(),
+        "versions": outcome.versions(),
     }
 
 
@@ -412,12 +441,12 @@ def _write(job: Job, item: Item, found: Refinement, row: int, more: Mapping[str,
         "input_hash": item.fingerprint,
         **more,
     }
-    result = outcomes.assemble(item, found, row, model, about)
+    result = outcome.assemble(item, found, row, model, about)
     with new_folder(job.folder(item.index)) as folder:
         photo = item.sample.image.permute(1, 2, 0).numpy()
-        outcomes.write_item(folder, result, photo, pictures=job.pictures)
+        outcome.write_item(folder, result, photo, pictures=job.pictures)
         table = json.loads((folder / "result.json").read_text())
-    return Outcome(item.name, result.status, row=outcomes.row_of(table))
+    return Outcome(item.name, result.status, row=outcome.row_of(table))
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
@@ -24,6 +25,16 @@ def deadly(make: Callable[[], Job], name: str, marks: Path, times: int) -> Job:
         write(folder, result)
 
     outcome.write_result = write_or_die
+    return make()
+
+
+def full(make: Callable[[], Job]) -> Job:
+    """A job for whose results there is no room; what says so is the cause of another error."""
+
+    def no_room(folder: Path, result: Any) -> None:
+        raise RuntimeError("a file could not be written") from OSError(errno.ENOSPC, "No space left on device")
+
+    outcome.write_result = no_room
     return make()
 
 

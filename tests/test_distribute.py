@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mortal import deadly, endless
+from mortal import deadly, endless, full
 from photo_folder import FEW_STEPS, write_photo_folder
 from same_results import assert_same
 from typer.testing import CliRunner, Result
 
 pytest.importorskip("ray")
 
-from horefine import cluster, distribute, run_command
+from horefine import cluster, distribute, pipeline, run_command
 from horefine.cli import app
 from horefine.cluster import Engine, Lost, connected, open_workers
 from horefine.errors import AssetError, InputError
@@ -109,6 +109,13 @@ def test_a_worker_killed_in_the_middle_costs_nothing_but_time(
     assert len(list((tmp_path / "marks").iterdir())) == 1 and "a worker died (pid" in caplog.text
     assert {path.name for path in (out / "items").iterdir()} == NAMES and not left_over(out)
     assert_same(here, out)
+
+
+def test_a_disk_that_fills_under_a_worker_is_said_here(photos: Path, tmp_path: Path) -> None:
+    there = functools.partial(full, functools.partial(make, photos, tmp_path))
+    with pytest.raises(pipeline.DiskFull, match=f"the disk that holds {tmp_path} is full; finished items are kept"):
+        list(distribute.run(make(photos, tmp_path), there, TWO))
+    assert not left_over(tmp_path)
 
 
 @pytest.mark.slow
