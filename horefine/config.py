@@ -103,6 +103,8 @@ class Stage(_Table):
     """Adam: cut an image's rate when its loss has not fallen for this many steps; none: never."""
     cut: float = Field(default=0.1, gt=0, lt=1)
     """What such a cut leaves of the rate."""
+    tolerance: float | None = Field(default=None, ge=0, lt=1)
+    """Levenberg-Marquardt: the optimizer's, for this stage alone (a stage that others follow need not end exactly)."""
     rounds: int = Field(default=1, ge=1)
     """How often the stage is run: each time from where the last one ended, with fresh sigmas."""
 

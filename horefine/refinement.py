@@ -331,7 +331,8 @@ def _damped(
     assert isinstance(options, LevenbergMarquardt)
     first = len(history)
     still = tuple(column for name in options.still for column in BLOCKS[name])
-    damping = Damping(options.damping, options.tolerance, options.turn, still)
+    tolerance = options.tolerance if stage.tolerance is None else stage.tolerance
+    damping = Damping(options.damping, tolerance, options.turn, still)
     descent = minimise(
         objective, pose, lambda at: first_scene if at is pose else setting.scene(at), stage.steps, damping,
         lambda step: report(first + step), setting.config.variables.names,
