@@ -27,11 +27,13 @@ from horefine.data.frames import frame_numbers, natural_order
 from horefine.data.mirror import mirror_pose
 from horefine.errors import ConfigError, InputError
 from horefine.export import write_json
-from horefine.items import Item, same_kind
+from horefine.failures import failure
+from horefine.items import Item, same_kind, shared
 from horefine.job import Job, input_hash
 from horefine.metrics import acceleration, acceleration_error, jitter
 from horefine.outcome import Outcome, row_of
-from horefine.pipeline import completion, failure, prepare, shared, tidy, write_all
+from horefine.pipeline import completion, tidy, write_all
+from horefine.preparation import prepare
 from horefine.reconstruction import one_object, recipe_for_reconstructed
 from horefine.scene import Pose
 

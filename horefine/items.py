@@ -34,7 +34,7 @@ from horefine.mesh import Mesh
 from horefine.scene import Features, Pose
 
 __all__ = [
-    "Item", "check_hand", "features_from_file", "pose_from_file", "pose_problem", "same_kind",
+    "Item", "check_hand", "features_from_file", "pose_from_file", "pose_problem", "same_kind", "shared",
 ]  # fmt: skip
 
 CLEAR = 0.8
@@ -131,6 +131,18 @@ class Item:
         if mesh is None:
             raise InputError(f"{self.name}: which object is it? Name it with --object")
         return mirror_mesh(mesh) if self.left else mesh
+
+
+@contextmanager
+def shared(items: Sequence[Item], stage: str) -> Iterator[None]:
+    """Adds an equal part of the time of a block to each item's ``seconds[stage]``."""
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        share = (time.perf_counter() - start) / len(items)
+        for item in items:
+            item.seconds[stage] = item.seconds.get(stage, 0.0) + share
 
 
 def mirror_surface(surface: Surface) -> Surface:

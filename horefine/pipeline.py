@@ -1,4 +1,4 @@
-"""Many images in a straight line: read, find, crop, first pose, features, refine, write.
+"""Many images in a straight line: read, find, crop, first pose, features (:mod:`horefine.preparation`), refine, write.
 
 Work goes in batches; an image that cannot be used drops out of its batch with a message and the others go on. An item's
 folder appears when all its files are written, so whatever ends a run leaves finished items or none. With
@@ -8,13 +8,11 @@ folder appears when all its files are written, so whatever ends a run leaves fin
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import json
 import logging
-import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from itertools import chain
 from typing import Any
 
@@ -24,45 +22,20 @@ from horefine import outcome
 from horefine.batching import cat_features
 from horefine.config import Config
 from horefine.data.folder import FolderDataset
-from horefine.data.mirror import mirror_pose
-from horefine.errors import AssetError, ConfigError, InputError
 from horefine.export import clean_leftovers, disk_full, new_folder, write_text
-from horefine.extractors import extracted_first
-from horefine.items import (
-    Item,
-    box_of_pose,
-    check_hand,
-    features_from_file,
-    given_box,
-    pose_from_file,
-    pose_problem,
-    same_kind,
-)
-from horefine.job import Job, finished, input_hash
+from horefine.failures import guarded, network, together
+from horefine.items import Item, same_kind, shared
+from horefine.job import Job, finished
 from horefine.outcome import Outcome
-from horefine.overlap import LOADING, ahead, beside
-from horefine.reconstruction import codes_seen, recipe_for_reconstructed
+from horefine.overlap import ahead, beside
+from horefine.preparation import find_inputs, read, wanted_from_files
+from horefine.reconstruction import recipe_for_reconstructed
 from horefine.refinement import Refinement, refine
 from horefine.scene import Features, Pose
 
-__all__ = [
-    "DiskFull",
-    "NetworkMissing",
-    "completion",
-    "failure",
-    "outcomes",
-    "prepare",
-    "run",
-    "shared",
-    "tidy",
-    "write_all",
-]
+__all__ = ["DiskFull", "completion", "outcomes", "run", "tidy", "write_all"]
 
 log = logging.getLogger(__name__)
-
-
-class NetworkMissing(AssetError):
-    """A learned part cannot be loaded: no image would fare better."""
 
 
 class DiskFull(OSError):
@@ -138,7 +111,7 @@ def _prepared(job: Job) -> Iterator[Outcome | list[Item]]:
     where batches are shared out among workers or shards, and their results the same to the last bit.
     """
     waiting: list[Item] = []
-    taken, wanted = 0, _wanted(job)
+    taken, wanted = 0, wanted_from_files(job)
     with closing(ahead(lambda index: _begin(job, index, wanted), job.indices, _readers(job))) as begun:
         for item in begun:
             if isinstance(item, Outcome):
@@ -160,97 +133,12 @@ def _readers(job: Job) -> int:
 def _begin(job: Job, index: int, wanted: Sequence[str]) -> Outcome | Item:
     """What an earlier run left of an image, or the image read."""
     job.check()
-    return finished(job, index) or _guarded(job, index, lambda: _read(job, index, wanted))
-
-
-def prepare(job: Job, indices: Sequence[int], wanted: Sequence[str] | None = None) -> Iterator[Item | Outcome]:
-    """First poses and the wanted features of some images, as refinement gets them; nothing is refined or written.
-
-    Without ``wanted`` the features are those of the job's recipe.
-
-    Yields an item, in the images' order within a batch, or the outcome of an image that failed.
-
-    Raises:
-        NetworkMissing, KeyboardInterrupt: see :func:`run`.
-    """
-    files, maps = (_wanted(job), job.config.features) if wanted is None else (wanted, wanted)
-    for start in range(0, len(indices), job.batch_size):
-        job.check()
-        read = [_guarded(job, i, lambda i=i: _read(job, i, files)) for i in indices[start : start + job.batch_size]]
-        yield from (found for found in read if isinstance(found, Outcome))
-        yield from (yield from _inputs(job, [found for found in read if isinstance(found, Item)], maps))
-
-
-def _wanted(job: Job) -> tuple[str, ...]:
-    """What is read from files of maps: also what optional losses would use."""
-    return (*job.config.features, *extracted_first(job.config.features), *job.config.wishes)
-
-
-def _read(job: Job, index: int, wanted: Sequence[str]) -> Item:
-    """The image with its sidecar and the files of other systems."""
-    start = time.perf_counter()
-    with nullcontext() if isinstance(job.dataset, FolderDataset) else LOADING:  # who knows how others load
-        item = Item(index, job.dataset[index])
-        if item.sample.mesh is not None or not job.reconstructs:
-            item.mesh()
-        if job.poses is not None:
-            item.pose = pose_from_file(item, job.poses, job.model)
-        if job.maps is not None:
-            item.features = features_from_file(item, job.maps, job.dataset, wanted)
-        item.fingerprint = input_hash(job, index)
-    item.seconds["read"] = time.perf_counter() - start
-    return item
-
-
-def _guarded(job: Job, index: int, work: Callable[[], Any]) -> Any:
-    """What ``work`` gives, or the image's failure."""
-    try:
-        return work()
-    except Exception as error:
-        return failure(job, job.dataset.names[index], error)
-
-
-def _ends_all(job: Job, error: Exception) -> bool:
-    """Whether an error concerns the whole run, not one image."""
-    return job.strict or disk_full(error) or isinstance(error, (MemoryError, NetworkMissing))
-
-
-@contextmanager
-def _network() -> Iterator[None]:
-    """Around calls of networks: what cannot be loaded is said once, not for each image."""
-    try:
-        yield
-    except AssetError as error:
-        raise NetworkMissing(str(error)) from error
-
-
-def failure(job: Job, name: str, error: Exception) -> Outcome:
-    """The outcome of an image that failed; an error that ends all goes on up."""
-    if _ends_all(job, error):
-        raise error
-    codes = {InputError: "input", AssetError: "asset", ConfigError: "config"}
-    code = next((code for kind, code in codes.items() if isinstance(error, kind)), "internal")
-    message = str(error) if code != "internal" else f"{type(error).__name__}: {error}"
-    log.error("%s", message if message.startswith(name) else f"{name}: {message}")
-    log.debug("%s", name, exc_info=error)
-    return Outcome(name, "failed", code, message)
-
-
-def _inputs(
-    job: Job, items: Sequence[Item], wanted: Sequence[str]
-) -> Any:  # a generator of outcomes that returns the items left
-    """Crop, first pose and features of each item."""
-    ready = yield from _each(job, items, lambda item: _cut(job, item))
-    ready = yield from _together(job, ready, lambda group: _first_poses(job, group))
-    ready = yield from _together(job, ready, lambda group: _maps(job, group, wanted))
-    if job.maps is None:
-        ready = yield from _each(job, ready, check_hand)
-    return ready
+    return finished(job, index) or guarded(job, index, lambda: read(job, index, wanted))
 
 
 def _groups(job: Job, items: Sequence[Item]) -> Iterator[Outcome | list[Item]]:
     """First poses and features of one batch; what is left of it in groups that are refined together."""
-    ready = yield from _inputs(job, items, job.config.features)
+    ready = yield from find_inputs(job, items, job.config.features)
     yield from (alike for kind in _by_recipe(ready) for alike in same_kind(kind, _recipe(job, kind[0])))
 
 
@@ -258,7 +146,7 @@ def _refined(job: Job, found: Outcome | list[Item]) -> list[Outcome | Callable[[
     """An outcome as it is; of items that are refined now the writing of each one's files, still to be done."""
     if isinstance(found, Outcome):
         return [found]
-    return list(_together(job, found, lambda chosen: _refine(job, chosen), deliver=True))
+    return list(together(job, found, lambda chosen: _refine(job, chosen), deliver=True))
 
 
 def _finish(task: Outcome | Callable[[], Outcome]) -> Outcome:
@@ -275,104 +163,13 @@ def _recipe(job: Job, item: Item) -> Config:
     return recipe_for_reconstructed(job.config) if item.reconstructed else job.config
 
 
-def _each(
-    job: Job, items: Sequence[Item], work: Callable[[Item], None]
-) -> Any:  # a generator of outcomes that returns the items left
-    """Does ``work`` on each item alone."""
-    ready = []
-    for item in items:
-        found = _guarded(job, item.index, lambda i=item: work(i))
-        if isinstance(found, Outcome):
-            yield found
-        else:
-            ready.append(item)
-    return ready
-
-
-def _together(
-    job: Job, items: list[Item], work: Callable[[list[Item]], Any], deliver: bool = False
-) -> Any:  # a generator of outcomes that returns the items left
-    """Does ``work`` on all items at once; when that fails, on each alone, so that only the bad ones drop out."""
-    if not items:
-        return []
-    try:
-        found = work(items)
-    except Exception as error:
-        if _ends_all(job, error):
-            raise
-        if len(items) == 1:
-            yield failure(job, items[0].name, error)
-            return []
-        left = []
-        for item in items:
-            left += yield from _together(job, [item], work, deliver)
-        return left
-    if deliver:
-        yield from found
-    return items
-
-
-def _cut(job: Job, item: Item) -> None:
-    """The crop: from the user's boxes, else from the given pose, else from the detector."""
-    with item.timed("find"):
-        box = given_box(item.sample)
-        if box is None and item.pose is not None:
-            pose = mirror_pose(item.pose) if item.left else item.pose
-            assert item.sample.mesh is not None
-            box = box_of_pose(pose, job.model, item.sample.mesh, item.sample.camera)
-        if box is not None:
-            item.cut(box)
-            return
-        told = job.maps is not None or job.dataset.gives(item.index, "side")
-        with _network():
-            found = job.networks.locate(item.sample, item.sample.side if told else None)
-        item.place(found)
-
-
-def _first_poses(job: Job, items: Sequence[Item]) -> None:
-    """Poses for the items that have none; one call of the network."""
-    asking = [item for item in items if item.pose is None]
-    if asking:
-        crops = [item.crop for item in asking if item.crop is not None]
-        with _network(), shared(asking, "initialise"):
-            poses, fields = job.networks.poses(crops)
-        surfaces, meshes = fields.pop("surfaces", None), fields.pop("object", None)
-        for row, item in enumerate(asking):
-            item.pose = poses[row]
-            if surfaces is not None and meshes is not None:
-                item.take_surfaces(surfaces[row], meshes[row])
-            item.fields = {name: value[row : row + 1] for name, value in fields.items() if value is not None}
-    for item in items:
-        assert item.pose is not None
-        problem = pose_problem(item.pose)
-        if problem:
-            raise InputError(f"{item.name}: the first pose cannot be used: {problem}")
-
-
-def _maps(job: Job, items: Sequence[Item], wanted: Sequence[str]) -> None:
-    """Features for the items that have none: only what is wanted (what the active losses need)."""
-    asking = [item for item in items if item.features is None]
-    if not asking:
-        return
-    names = [name for name in extracted_first(wanted) if name not in asking[0].fields]
-    with _network(), shared(asking, "features"):
-        found = job.networks.features([item.crop for item in asking if item.crop is not None], names)
-    for row, item in enumerate(asking):
-        given = {name: value for name, value in item.fields.items() if name in wanted}
-        own = dataclasses.replace(found[row : row + 1], object=item.mesh())
-        if item.reconstructed and own.object_coords is not None:
-            assert item.pose is not None
-            own = dataclasses.replace(own, object_coords=codes_seen(item.pose, own, job.model, job.renderer))
-        item.features = dataclasses.replace(own, **given)
-
-
 def completion(job: Job, features: Features) -> Callable[[Pose, Features], Features] | None:
     """Predicts contact once the poses are aligned, where the recipe wants it, no file gave it and there are maps."""
     if "contact" not in job.config.features or features.contact is not None or features.hand_mask is None:
         return None
 
     def complete(pose: Pose, known: Features) -> Features:
-        with _network():
+        with network():
             return job.networks.complete(pose, known)
 
     return complete
@@ -400,12 +197,11 @@ def _writings(
     job: Job, items: Sequence[Item], found: Refinement, abouts: Sequence[Mapping[str, Any]] | None = None
 ) -> list[Callable[[], Outcome]]:
     """For each item what writes its files."""
-
     same = _about(job)
 
     def writing(row: int, item: Item) -> Callable[[], Outcome]:
         more = same if abouts is None else {**same, **abouts[row]}
-        return lambda: _guarded(job, item.index, lambda: _write(job, item, found, row, more))
+        return lambda: guarded(job, item.index, lambda: _write(job, item, found, row, more))
 
     return [writing(row, item) for row, item in enumerate(items)]
 
@@ -447,15 +243,3 @@ def _write(job: Job, item: Item, found: Refinement, row: int, more: Mapping[str,
         outcome.write_item(folder, result, photo, pictures=job.pictures)
         table = json.loads((folder / "result.json").read_text())
     return Outcome(item.name, result.status, row=outcome.row_of(table))
-
-
-@contextmanager
-def shared(items: Sequence[Item], stage: str) -> Iterator[None]:
-    """Adds an equal part of the time of a block to each item's ``seconds[stage]``."""
-    start = time.perf_counter()
-    try:
-        yield
-    finally:
-        share = (time.perf_counter() - start) / len(items)
-        for item in items:
-            item.seconds[stage] = item.seconds.get(stage, 0.0) + share

@@ -49,6 +49,8 @@ FLOORS = (  # lowest first; modules of one package (losses, render, ...) may imp
     ("reconstruction",),
     ("outcome", "suite"),
     ("job",),
+    ("failures",),
+    ("preparation",),
     ("networks", "pipeline", "train_recipe", "train_devices", "train_log"),
     ("clip_run",),
     ("train_loop",),

@@ -22,7 +22,7 @@ from horefine.extractors import extracted_first
 from horefine.hand import HandModel, load_hand
 from horefine.items import Item
 from horefine.job import Job, input_hash
-from horefine.pipeline import prepare
+from horefine.preparation import prepare
 from horefine.scene import Features, Pose
 from horefine.suite import open_suite
 from horefine.suite.arrays import digest, feature_arrays, pose_arrays
