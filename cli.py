@@ -10,13 +10,15 @@ import functools
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
+from horefine import options
 from horefine.console import FAILED, INTERRUPTED, MISSING, guarded, log, one_thread, stoppable
 from horefine.data_command import app as data_app
+from horefine.options import option
 from horefine.run_command import (
     device_there,
     drive,
@@ -45,138 +47,51 @@ app = typer.Typer(
 app.add_typer(data_app)
 
 
-def _option(help: str, *names: str, **settings: Any) -> Any:
-    return typer.Option(*names, help=help, **settings)
-
-
-Images = Annotated[Path | None, typer.Argument(help="A folder of photographs, or one photograph.")]
-Out = Annotated[Path, _option("Where results go.", "--out", "-o")]
-DatasetName = Annotated[
-    str | None,
-    _option(
-        "A dataset instead of a folder (docs/datasets.md): dexycb, ho3d, fhb, obman, bop; NAME:key=value,...",
-        "--dataset",
-    ),
-]
-Root = Annotated[Path | None, _option("Where that dataset lies.")]
-Split = Annotated[str | None, _option("Its split, e.g. s0/test (default: the dataset's test split).")]
-Init = Annotated[str, _option("First poses: a network's name, or a folder of NAME.npz / NAME.json.")]
-Finder = Annotated[
-    str, _option("What finds hand and object: horefine, or mediapipe (side and hand; installed apart).", "--detector")
-]
-Checkpoint = Annotated[
-    Path | None, _option("Weights for --init: the authors' snapshot_*.pth.tar (needs MANO), or a .safetensors of ours.")
-]
-TrainedOn = Annotated[
-    str | None,
-    _option("What a published gSDF or C2F-SDF --checkpoint was trained on: dexycb or obman.", "--trained-on"),
-]
-Maps = Annotated[Path | None, _option("A folder of maps NAME.npz, instead of the networks.")]
-Recipe = Annotated[
-    str,
-    _option(
-        "Recipe: a name or a YAML file (auto: default with --features, rgbd with c2fsdf, else pixels).",
-        "--config",
-        "-c",
-    ),
-]
-Sets = Annotated[list[str] | None, _option("Change a value, e.g. losses.silhouette=0.", "--set", metavar="KEY=VALUE")]
-ObjectName = Annotated[str | None, _option("What is held: an embedded object's name or a mesh file.", "--object")]
-ObjectUnit = Annotated[str | None, _option("Unit of the mesh: m, cm, mm, in (default: by its size).")]
-Intrinsics = Annotated[str | None, _option("fx,fy,cx,cy in pixels, a .json or .npy file, or exif.")]
-Fov = Annotated[float | None, _option("Diagonal field of view in degrees, instead of intrinsics.")]
-Side = Annotated[str | None, _option("right or left hand (default: the sidecar's, the detector's, else right).")]
-Boxes = Annotated[
-    Path | None, _option("JSON or CSV with hand and object box of each image (docs/input.md), instead of a detector.")
-]
-Wrist = Annotated[
-    str | None, _option("Where the wrist is: x,y,z in metres (camera frame), or its depth z; not predicted then.")
-]
-ManoDir = Annotated[Path | None, _option("Folder with MANO_RIGHT.pkl.")]
-HandKind = Annotated[str, _option("auto, embedded or mano.")]
-Device = Annotated[str, _option("auto, cpu, cuda:0.")]
-RendererName = Annotated[str, _option("auto, cpu, torch, nvdiffrast or pytorch3d.")]
-BatchSize = Annotated[int, _option("Images refined together.", min=1)]
-RunBatch = Annotated[str, _option("Images refined together: a number, or auto (by memory).", "--batch-size")]
-Limit = Annotated[int | None, _option("Only the first N images.", min=1)]
-Clip = Annotated[bool, _option("The images are the frames of one clip (docs/clips.md); so is a video.", "--clip")]
-Every = Annotated[int, _option("Of a clip: only each so-manieth frame.", min=1)]
-Fps = Annotated[
-    float | None, _option("Of a clip: frames a second of the folder (default 30); a video is thinned to it.", min=0.1)
-]
-Seed = Annotated[int, _option("Of everything random.")]
-Overwrite = Annotated[bool, _option("Do finished images again (default: skip them).", "--overwrite")]
-Strict = Annotated[bool, _option("Stop at the first image that fails.", "--strict")]
-Threads = Annotated[
-    int | None,
-    _option("Threads that read and write beside the refinement (default: one for each core; 0: none).", min=0),
-]
-Part = Annotated[
-    str | None,
-    _option(
-        "Only the i-th of n parts, for batch schedulers (docs/distribute.md); then: horefine merge.", metavar="I/N"
-    ),
-]
-EngineName = Annotated[
-    str, _option("local (this process), or ray: worker processes, also of many machines.", "--engine")
-]
-Address = Annotated[str | None, _option("Of a Ray cluster: auto or HOST:PORT (default: this machine alone).")]
-RayWorkers = Annotated[int | None, _option("Processes of --engine ray (default: all that fit).", "--workers", min=1)]
-Gpus = Annotated[
-    float | None, _option("Of each process of --engine ray; 0.5: two share one.", "--gpus-per-worker", min=0)
-]
-Pictures = Annotated[bool, _option("Draw overlays and loss curves.", "--pictures/--no-pictures")]
-DryRun = Annotated[bool, _option("Say what would be done and what is missing.", "--dry-run")]
-Verbose = Annotated[bool, _option("Say more; show tracebacks.", "--verbose", "-v")]
-Quiet = Annotated[bool, _option("Errors only.", "--quiet", "-q")]
-AsJson = Annotated[bool, _option("Print the result as JSON on stdout.", "--json")]
-
-
 @app.command()
 @guarded
 def run(
-    images: Images = None,
-    out: Out = Path("out"),
-    dataset: DatasetName = None,
-    root: Root = None,
-    split: Split = None,
-    init: Init = "hoisdf",
-    detector: Finder = "horefine",
-    checkpoint: Checkpoint = None,
-    trained_on: TrainedOn = None,
-    features: Maps = None,
-    config: Recipe = "auto",
-    overrides: Sets = None,
-    object_name: ObjectName = None,
-    object_unit: ObjectUnit = None,
-    intrinsics: Intrinsics = None,
-    fov: Fov = None,
-    side: Side = None,
-    boxes: Boxes = None,
-    wrist: Wrist = None,
-    mano_dir: ManoDir = None,
-    hand: HandKind = "auto",
-    device: Device = "auto",
-    renderer: RendererName = "auto",
-    batch_size: RunBatch = "8",
-    limit: Limit = None,
-    clip: Clip = False,
-    every: Every = 1,
-    fps: Fps = None,
-    seed: Seed = 0,
-    overwrite: Overwrite = False,
-    strict: Strict = False,
-    pictures: Pictures = True,
-    threads: Threads = None,
-    shard: Part = None,
-    engine: EngineName = "local",
-    address: Address = None,
-    workers: RayWorkers = None,
-    gpus: Gpus = None,
-    dry_run: DryRun = False,
-    as_json: AsJson = False,
-    verbose: Verbose = False,
-    quiet: Quiet = False,
+    images: options.Images = None,
+    out: options.Out = Path("out"),
+    dataset: options.DatasetName = None,
+    root: options.Root = None,
+    split: options.Split = None,
+    init: options.Init = "hoisdf",
+    detector: options.Finder = "horefine",
+    checkpoint: options.Checkpoint = None,
+    trained_on: options.TrainedOn = None,
+    features: options.Maps = None,
+    config: options.Recipe = "auto",
+    overrides: options.Sets = None,
+    object_name: options.ObjectName = None,
+    object_unit: options.ObjectUnit = None,
+    intrinsics: options.Intrinsics = None,
+    fov: options.Fov = None,
+    side: options.Side = None,
+    boxes: options.Boxes = None,
+    wrist: options.Wrist = None,
+    mano_dir: options.ManoDir = None,
+    hand: options.HandKind = "auto",
+    device: options.Device = "auto",
+    renderer: options.RendererName = "auto",
+    batch_size: options.RunBatch = "8",
+    limit: options.Limit = None,
+    clip: options.Clip = False,
+    every: options.Every = 1,
+    fps: options.Fps = None,
+    seed: options.Seed = 0,
+    overwrite: options.Overwrite = False,
+    strict: options.Strict = False,
+    pictures: options.Pictures = True,
+    threads: options.Threads = None,
+    shard: options.Part = None,
+    engine: options.EngineName = "local",
+    address: options.Address = None,
+    workers: options.RayWorkers = None,
+    gpus: options.Gpus = None,
+    dry_run: options.DryRun = False,
+    as_json: options.AsJson = False,
+    verbose: options.Verbose = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Refines hand and object in every image of a folder; writes poses, overlays, 3D scenes and a report."""
     from horefine import distribute
@@ -209,9 +124,9 @@ def run(
 def merge(
     out: Annotated[Path, typer.Argument(help="The --out of the shards; gets the summary and the report.")],
     others: Annotated[list[Path] | None, typer.Argument(help="Further --out of shards of the same run.")] = None,
-    as_json: AsJson = False,
-    verbose: Verbose = False,
-    quiet: Quiet = False,
+    as_json: options.AsJson = False,
+    verbose: options.Verbose = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Makes one summary and report of a run's shards (run --shard); says what is missing and how to get it."""
     merge_shards(out, others or (), as_json)
@@ -221,7 +136,7 @@ def merge(
 @guarded
 def report(
     out: Annotated[Path, typer.Argument(help="The --out of an earlier run.")],
-    verbose: Verbose = False,
+    verbose: options.Verbose = False,
 ) -> None:
     """Makes report.html again from the result files."""
     from horefine.report import write_report
@@ -234,14 +149,14 @@ def report(
 def synthesize(
     folder: Annotated[Path, typer.Argument(help="Gets images, sidecars, depth, truth and exact maps.")],
     suite: Annotated[
-        str | None, _option("The fixed scenes of a benchmark suite: standard (100) or small (12); also first poses.")
+        str | None, option("The fixed scenes of a benchmark suite: standard (100) or small (12); also first poses.")
     ] = None,
-    count: Annotated[int, _option("How many photographs.", min=1)] = 100,
-    seed: Seed = 0,
-    object_names: Annotated[list[str] | None, _option("Only these objects: names or mesh files.", "--object")] = None,
-    left: Annotated[float, _option("Share of left hands.", min=0, max=1)] = 0.0,
-    verbose: Verbose = False,
-    quiet: Quiet = False,
+    count: Annotated[int, option("How many photographs.", min=1)] = 100,
+    seed: options.Seed = 0,
+    object_names: Annotated[list[str] | None, option("Only these objects: names or mesh files.", "--object")] = None,
+    left: Annotated[float, option("Share of left hands.", min=0, max=1)] = 0.0,
+    verbose: options.Verbose = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Makes photographs of hands that hold objects, with exact poses and maps."""
     from rich.progress import Progress
@@ -277,39 +192,39 @@ def evaluate(
     ] = None,
     suite: Annotated[
         str | None,
-        _option("On the scenes of a suite (standard, small, its folder): OUT, or a recipe where no OUT is given."),
+        option("On the scenes of a suite (standard, small, its folder): OUT, or a recipe where no OUT is given."),
     ] = None,
-    config: Annotated[str, _option("With --suite and without OUT: the recipe.")] = "default",
-    maps: Annotated[str, _option("With --suite: exact, n02, n05 or c01.")] = "n02",
+    config: Annotated[str, option("With --suite and without OUT: the recipe.")] = "default",
+    maps: Annotated[str, option("With --suite: exact, n02, n05 or c01.")] = "n02",
     truth: Annotated[
-        Path | None, _option("Folder with the truth, as synthesize writes it (default: what the run was made from).")
+        Path | None, option("Folder with the truth, as synthesize writes it (default: what the run was made from).")
     ] = None,
-    dataset: DatasetName = None,
-    root: Root = None,
-    split: Split = None,
+    dataset: options.DatasetName = None,
+    root: options.Root = None,
+    split: options.Split = None,
     against: Annotated[
-        Path | None, _option("Another such folder, or initial (a run's first poses): is it better, and on which items?")
+        Path | None, option("Another such folder, or initial (a run's first poses): is it better, and on which items?")
     ] = None,
-    metrics: Annotated[str | None, _option("Only these, e.g. HE,OE; or pose, object, bop, interaction, all.")] = None,
-    simulate: Annotated[bool, _option("Also simulation displacement (needs horefine's extra sim).", "--sim")] = False,
+    metrics: Annotated[str | None, option("Only these, e.g. HE,OE; or pose, object, bop, interaction, all.")] = None,
+    simulate: Annotated[bool, option("Also simulation displacement (needs horefine's extra sim).", "--sim")] = False,
     protocol: Annotated[
-        str, _option("Of --sim: hasson (pybullet, as published) or mujoco.", "--sim-protocol")
+        str, option("Of --sim: hasson (pybullet, as published) or mujoco.", "--sim-protocol")
     ] = "hasson",
-    official: Annotated[str | None, _option("Also the scores of a set's own script: ho3d, dexycb, bop.")] = None,
-    submission: Annotated[str | None, _option("Write a submission file instead: ho3d, dexycb or bop.")] = None,
-    ids: Annotated[Path | None, _option("CSV or JSON that gives each item's ids in the submission.")] = None,
-    object_name: ObjectName = None,
-    object_unit: ObjectUnit = None,
-    mano_dir: ManoDir = None,
-    hand: HandKind = "auto",
-    workers: Annotated[int | None, _option("Processes (default: all cores from 200 items on).", min=1)] = None,
-    engine: EngineName = "local",
-    address: Address = None,
-    limit: Limit = None,
-    strict: Annotated[bool, _option("Stop at the first item that cannot be measured.", "--strict")] = False,
-    as_json: AsJson = False,
-    verbose: Verbose = False,
-    quiet: Quiet = False,
+    official: Annotated[str | None, option("Also the scores of a set's own script: ho3d, dexycb, bop.")] = None,
+    submission: Annotated[str | None, option("Write a submission file instead: ho3d, dexycb or bop.")] = None,
+    ids: Annotated[Path | None, option("CSV or JSON that gives each item's ids in the submission.")] = None,
+    object_name: options.ObjectName = None,
+    object_unit: options.ObjectUnit = None,
+    mano_dir: options.ManoDir = None,
+    hand: options.HandKind = "auto",
+    workers: Annotated[int | None, option("Processes (default: all cores from 200 items on).", min=1)] = None,
+    engine: options.EngineName = "local",
+    address: options.Address = None,
+    limit: options.Limit = None,
+    strict: Annotated[bool, option("Stop at the first item that cannot be measured.", "--strict")] = False,
+    as_json: options.AsJson = False,
+    verbose: options.Verbose = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Measures poses against the truth: tables, plots, paired comparison, submission files."""
     from horefine.cluster import connected
@@ -372,44 +287,44 @@ def _headline(
 def ablate(
     images: Annotated[Path | None, typer.Argument(help="A folder of photographs, best with truth; or --suite.")] = None,
     drop: Annotated[
-        str, _option("each, each-loss, pairs, table3, or names: segmentation,depth,segmentation+depth.")
+        str, option("each, each-loss, pairs, table3, or names: segmentation,depth,segmentation+depth.")
     ] = "each",
-    config: Annotated[str | None, _option("Variants and grids: a YAML file; ablations is the paper's.")] = None,
-    recipe: Annotated[str, _option("What is ablated (auto: default with given maps, else pixels).")] = "auto",
-    suite: Annotated[str | None, _option("The scenes of a suite: standard, small, or its folder.")] = None,
-    maps: Annotated[str, _option("Of the suite: exact, n02, n05 or c01.")] = "n02",
-    metrics: Annotated[str | None, _option("Columns, e.g. HE,OE,PD.")] = None,
-    simulate: Annotated[bool, _option("Also simulation displacement (needs horefine's extra sim).", "--sim")] = False,
-    out: Out = Path("out/ablation"),
-    dataset: DatasetName = None,
-    root: Root = None,
-    split: Split = None,
-    init: Init = "hoisdf",
-    detector: Finder = "horefine",
-    checkpoint: Checkpoint = None,
-    features: Maps = None,
-    overrides: Sets = None,
-    object_name: ObjectName = None,
-    object_unit: ObjectUnit = None,
-    intrinsics: Intrinsics = None,
-    fov: Fov = None,
-    side: Side = None,
-    boxes: Boxes = None,
-    wrist: Wrist = None,
-    mano_dir: ManoDir = None,
-    hand: HandKind = "auto",
-    device: Device = "auto",
-    renderer: RendererName = "auto",
-    batch_size: BatchSize = 8,
-    limit: Limit = None,
-    seed: Seed = 0,
-    engine: EngineName = "local",
-    address: Address = None,
-    workers: RayWorkers = None,
-    gpus: Gpus = None,
-    as_json: AsJson = False,
-    verbose: Verbose = False,
-    quiet: Quiet = False,
+    config: Annotated[str | None, option("Variants and grids: a YAML file; ablations is the paper's.")] = None,
+    recipe: Annotated[str, option("What is ablated (auto: default with given maps, else pixels).")] = "auto",
+    suite: Annotated[str | None, option("The scenes of a suite: standard, small, or its folder.")] = None,
+    maps: Annotated[str, option("Of the suite: exact, n02, n05 or c01.")] = "n02",
+    metrics: Annotated[str | None, option("Columns, e.g. HE,OE,PD.")] = None,
+    simulate: Annotated[bool, option("Also simulation displacement (needs horefine's extra sim).", "--sim")] = False,
+    out: options.Out = Path("out/ablation"),
+    dataset: options.DatasetName = None,
+    root: options.Root = None,
+    split: options.Split = None,
+    init: options.Init = "hoisdf",
+    detector: options.Finder = "horefine",
+    checkpoint: options.Checkpoint = None,
+    features: options.Maps = None,
+    overrides: options.Sets = None,
+    object_name: options.ObjectName = None,
+    object_unit: options.ObjectUnit = None,
+    intrinsics: options.Intrinsics = None,
+    fov: options.Fov = None,
+    side: options.Side = None,
+    boxes: options.Boxes = None,
+    wrist: options.Wrist = None,
+    mano_dir: options.ManoDir = None,
+    hand: options.HandKind = "auto",
+    device: options.Device = "auto",
+    renderer: options.RendererName = "auto",
+    batch_size: options.BatchSize = 8,
+    limit: options.Limit = None,
+    seed: options.Seed = 0,
+    engine: options.EngineName = "local",
+    address: options.Address = None,
+    workers: options.RayWorkers = None,
+    gpus: options.Gpus = None,
+    as_json: options.AsJson = False,
+    verbose: options.Verbose = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Refines with and without each loss from the same first poses and maps: one table, one plot.
 
@@ -476,14 +391,14 @@ def train(
         str, typer.Argument(help="features, hoisdf, detector, contact, hoisdf_official, or a recipe's YAML file.")
     ],
     data: Annotated[
-        str, _option("synthetic; a folder of shards or of photos with truth; or a dataset: NAME:key=value,...")
+        str, option("synthetic; a folder of shards or of photos with truth; or a dataset: NAME:key=value,...")
     ] = "synthetic",
     out: Annotated[Path, typer.Option("--out", "-o", help="Gets weights, log and checkpoints.")] = Path("runs/train"),
     smoke: Annotated[bool, typer.Option("--smoke", help="A minute on few scenes.")] = False,
-    tensorboard: Annotated[bool, _option("Also log for TensorBoard (pip install 'horefine[train]').")] = False,
-    overrides: Sets = None,
-    verbose: Verbose = False,
-    quiet: Quiet = False,
+    tensorboard: Annotated[bool, option("Also log for TensorBoard (pip install 'horefine[train]').")] = False,
+    overrides: options.Sets = None,
+    verbose: options.Verbose = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Trains one learned part, reproducibly; goes on where an earlier run stopped.
 
@@ -497,7 +412,7 @@ def train(
 
 @app.command()
 @guarded
-def doctor(as_json: AsJson = False, verbose: Verbose = False) -> None:
+def doctor(as_json: options.AsJson = False, verbose: options.Verbose = False) -> None:
     """What is installed, which renderer, which hand, which weights; the fix for each gap."""
     from horefine.doctor import examine
 
@@ -518,7 +433,7 @@ def doctor(as_json: AsJson = False, verbose: Verbose = False) -> None:
 
 @app.command()
 @guarded
-def objects(as_json: AsJson = False) -> None:
+def objects(as_json: options.AsJson = False) -> None:
     """Lists the embedded objects with their sizes."""
     from horefine.objects import OBJECTS, embedded_object
 

@@ -79,7 +79,9 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--every", type=float, default=0.2, help="seconds between two looks")
     parser.add_argument("--folder", type=Path, help="where to work (default: a temporary folder)")
+    parser.add_argument("--usual-heap", action="store_true", help="without horefine.heap")
     options = parser.parse_args()
+    heap = {"HOREFINE_HEAP": "usual"} if options.usual_heap else {}
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         root = examples_folder(Path(folder) / "in", options.count)
         out = Path(folder) / "out"
@@ -87,7 +89,7 @@ def main() -> None:
         command += [root / "maps", "--out", out, "--threads", options.threads, "--quiet", *LIGHT]
         words = [str(word) for word in [*command, "--batch-size", options.batch_size]]
         begin, peak, curve = time.perf_counter(), 0.0, []
-        with subprocess.Popen(words) as process:
+        with subprocess.Popen(words, env={**os.environ, **heap}) as process:
             for done, size in watch(process, out / "items", options.every):
                 if size == size:  # gone as it ends
                     curve.append((done, size))
@@ -106,6 +108,7 @@ def main() -> None:
     notes = [
         f"{options.count} images, {seconds / options.count * 1e3:.0f} ms each, {options.threads} threads",
         f"report.html: {page:.1f} MiB",
+        *(["with the system's usual heap"] if heap else []),
     ]
     thinned = curve[:: max(1, len(curve) // 200)]
     write_result("memory", {"curve": [[int(n), round(s, 1)] for n, s in thinned]}, rows=rows, notes=notes)

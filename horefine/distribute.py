@@ -17,6 +17,7 @@ from horefine import pipeline
 from horefine.cluster import Check, Engine, Lost, Workers, open_workers
 from horefine.errors import ConfigError
 from horefine.export import clean_leftovers
+from horefine.heap import keep_heap_flat
 from horefine.job import Job, finished
 from horefine.outcome import Outcome
 
@@ -65,6 +66,7 @@ def run(job: Job, make: Callable[[], Job], engine: Engine) -> Generator[Outcome,
 
 def _begin(make: Callable[[], Job], check: Check) -> Callable[[Indices], list[Outcome]]:
     """In a worker: what refines a batch. It keeps the job, and with it the networks."""
+    keep_heap_flat()
     job = dataclasses.replace(make(), check=check, overwrite=True)  # what is finished was left out before
     return lambda batch: list(pipeline.outcomes(dataclasses.replace(job, chosen=batch)))
 

@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = (  # lowest first; modules of one package (losses, render, ...) may import one another
-    ("errors", "processes", "overlap", "compiling", "threads"),
+    ("errors", "heap", "processes", "overlap", "compiling", "threads"),
     ("cluster",),
     ("geometry", "adam"),
     ("assets", "cache", "distance_kernels", "draw_kernels", "jacobian_kernels", "hand_kernels", "anatomy"),
@@ -57,7 +57,7 @@ FLOORS = (  # lowest first; modules of one package (losses, render, ...) may imp
     ("evaluate", "train", "report", "distribute", "doctor", "shards"),
     ("ablate", "pose_files", "merge"),
     ("headline",),
-    ("console",),
+    ("console", "options"),
     ("run_command", "data_command"),
     ("cli",),
     ("__main__",),
