@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from horefine import options
 from horefine.console import FAILED, guarded, log, one_thread
 
 __all__ = ["app"]
@@ -31,11 +32,11 @@ def check(
     prepare: Annotated[
         bool, typer.Option("--prepare", help="Also read every object model and build its distance grid.")
     ] = False,
-    mano_dir: Annotated[Path | None, typer.Option(help="Folder with MANO_RIGHT.pkl.")] = None,
-    hand: Annotated[str, typer.Option(help="auto, embedded or mano.")] = "auto",
+    mano_dir: options.ManoDir = None,
+    hand: options.HandKind = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print check.json on stdout.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more; show tracebacks.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")] = False,
+    verbose: options.Verbose = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Counts, missing files, and contact sheets with hand and object drawn on the photographs.
 
@@ -79,10 +80,10 @@ def cache(
     form: Annotated[
         str, typer.Option("--format", help="arrays, or webdataset: a tar file a shard that WebDataset reads as well.")
     ] = "arrays",
-    mano_dir: Annotated[Path | None, typer.Option(help="Folder with MANO_RIGHT.pkl.")] = None,
-    hand: Annotated[str, typer.Option(help="auto, embedded or mano.")] = "auto",
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more; show tracebacks.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")] = False,
+    mano_dir: options.ManoDir = None,
+    hand: options.HandKind = "auto",
+    verbose: options.Verbose = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Makes training shards of a dataset: crops, maps drawn from the poses, poses, depth. Goes on where it was stopped.
 
@@ -128,9 +129,9 @@ def poses(
         str | None, typer.Option(help="The true camera, fx,fy,cx,cy in pixels: hands are placed anew for it.")
     ] = None,
     size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT of the pictures, with --intrinsics.")] = None,
-    mano_dir: Annotated[Path | None, typer.Option(help="Folder with MANO_RIGHT.pkl.")] = None,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more; show tracebacks.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")] = False,
+    mano_dir: options.ManoDir = None,
+    verbose: options.Verbose = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Makes --init files of other systems' hands and object poses."""
     from horefine.errors import ConfigError
@@ -163,8 +164,8 @@ def export(
     kind: Annotated[str, typer.Option("--as", help="hamer, smplx, foundationpose or bop.")] = "smplx",
     intrinsics: Annotated[str | None, typer.Option(help="The camera, fx,fy,cx,cy: stated for hamer.")] = None,
     size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT of the pictures, with --intrinsics.")] = None,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more; show tracebacks.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")] = False,
+    verbose: options.Verbose = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Writes poses in other systems' formats (HO-3D's and DexYCB's: horefine evaluate --submission)."""
     from horefine.pose_files import export_poses
