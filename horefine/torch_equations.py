@@ -14,8 +14,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
 from horefine.errors import ConfigError
 from horefine.factors import value_slopes
@@ -87,24 +88,23 @@ def _add_points(
         here = slice(first, first + chunk)
         root = rows.weight[:, here].sqrt()[..., None, None]
         extra = None if more is None else more[:, here]
-        parts = [rows.wrench[:, here], *_last(extra, rows.values[:, here])]
+        parts = [part * root for part in (rows.wrench[:, here], *_last(extra, rows.values[:, here]))]
         if rows.point.shape[2]:
-            hand = rows.slope[:, here] @ _moved(jacobian, rows.point[:, here], rows.share[:, here])
-            _add((torch.cat([hand, *parts], -1) * root).flatten(1, 2), whole)
+            moved = _moved(jacobian, rows.point[:, here], rows.share[:, here])
+            _add(torch.cat([(rows.slope[:, here] * root) @ moved, *parts], -1).flatten(1, 2), whole)
         else:  # of the object alone: its columns and those behind them
-            _add((torch.cat(parts, -1) * root).flatten(1, 2), whole[:, HAND:, HAND:])
+            _add(torch.cat(parts, -1).flatten(1, 2), whole[:, HAND:, HAND:])
 
 
 def _moved(
-    jacobian: Float[Tensor, "B P 183"], point: Tensor, share: Float[Tensor, "B N M"]
+    jacobian: Float[Tensor, "B P 183"], point: Int[Tensor, "B N M"], share: Float[Tensor, "B N M"]
 ) -> Float[Tensor, "B N 3 61"]:
     """How observed points move: shares of hand points."""
-    total = None
-    for index, part in zip(point.unbind(2), share.unbind(2), strict=True):
-        own = jacobian.gather(1, index[..., None].expand(-1, -1, jacobian.shape[2])) * part[..., None]
-        total = own if total is None else total.add_(own)
-    assert total is not None
-    return total.unflatten(2, (3, HAND))
+    batch, points, columns = jacobian.shape
+    first = torch.arange(batch, device=jacobian.device)[:, None, None] * points
+    flat = (point + first).flatten(0, 1), jacobian.reshape(-1, columns)
+    found = embedding_bag(*flat, per_sample_weights=share.reshape(-1, share.shape[2]), mode="sum")
+    return found.view(batch, -1, 3, HAND)
 
 
 def damped_steps(
@@ -121,8 +121,8 @@ def damped_steps(
     than ``turn``.
     """
     finite = normal.isfinite().all(-1).all(-1) & right.isfinite().all(-1)
-    usable, eye = (finite & ~done)[:, None, None], torch.eye(normal.shape[1]).to(normal)
-    kept = torch.where(usable, normal, eye) * (free[:, None] * free)
+    usable = (finite & ~done)[:, None, None]
+    kept = torch.where(usable, normal, torch.ones_like(free).diag()) * (free[:, None] * free)
     diagonal = kept.diagonal(dim1=1, dim2=2)
     little = 1e-9 * (diagonal.sum(1, keepdim=True) / free.sum() + 1e-12)
     more = damping[:, None] * diagonal + little

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from horefine.geometry import axis_angle_to_matrix, skew
@@ -23,7 +24,7 @@ def hand_slopes(scene: Scene) -> Float[Tensor, "B P 3 61"]:
     """
     model, pose, hand = scene.hand_model, scene.pose, scene.hand
     turned, placed = hand.transforms[:, :, :3, :3], hand.transforms[:, :, :3, 3]
-    rotations, eye = axis_angle_to_matrix(pose.hand_rotvec), torch.eye(3).to(placed)
+    rotations, eye = axis_angle_to_matrix(pose.hand_rotvec), _eye(placed)
     count, positions = hand.vertices.shape[1], torch.cat([hand.vertices, placed], 1)
     blend = torch.einsum("vj,bjac->bvac", model.weights, turned)
     slopes = positions.new_zeros(*positions.shape[:2], 3, 61)
@@ -49,33 +50,30 @@ def _by_skinning(
     ``turned``, ``placed``: global rotation and place of the joints, camera frame.
     """
     model, shape = scene.hand_model, scene.pose.hand_shape
-    bent = (rotations[:, 1:] - torch.eye(3).to(rotations)).flatten(1)
+    bent, tables = (rotations[:, 1:] - _eye(rotations)).flatten(1), _tables(model)
     flat = torch.addmm(model.template.reshape(-1), torch.cat([shape, bent], 1), model.basis).unflatten(1, (-1, 3))
     offset = placed - (turned @ model.rest_joints(shape)[..., None])[..., 0]
     own = model.weights[..., None] * (torch.einsum("bjac,bvc->bvja", turned, flat) + offset[:, None])
-    hangs = _hangs(model.parents).to(placed)
-    above = hangs - torch.eye(16).to(hangs)  # a joint is not moved by its own turn
-    mass = torch.cat([model.weights @ hangs, above])
-    moment = torch.cat([torch.einsum("bvja,jk->bvka", own, hangs), above[:, :, None] * placed[:, :, None]], 1)
-    lever = moment - mass[..., None] * placed[:, None]
+    joints = tables.above[:, :, None] * placed[:, :, None]
+    moment = torch.cat([torch.einsum("bvja,jk->bvka", own, tables.hangs), joints], 1)
+    lever = moment - tables.mass[..., None] * placed[:, None]
     axes = turned.mT[:, None, 1:]  # of each joint, in the camera's
     return torch.linalg.cross(axes, lever[:, :, 1:, None]).permute(0, 1, 4, 2, 3)
 
 
 def _by_correctives(model: HandModel, rotations: Float[Tensor, "B 16 3 3"]) -> Float[Tensor, "B V 3 15 3"]:
     """How finger turns move the flat hand through its pose correctives: the joint's matrix changes by ``R [e_c]x``."""
-    change = rotations[:, 1:, None] @ skew(torch.eye(3).to(rotations))  # joint, axis, matrix
+    change = rotations[:, 1:, None] @ skew(_eye(rotations))  # joint, axis, matrix
     tables = model.basis[10:].view(15, 9, -1)
     return torch.einsum("bjcm,jmv->bvjc", change.flatten(-2), tables).unflatten(1, (-1, 3))
 
 
 def _joints_by_shape(model: HandModel, turned: Float[Tensor, "B 16 3 3"]) -> Float[Tensor, "B 16 3 10"]:
     """Each bone that a joint hangs on grows, in the frame of the joint at the bone's beginning."""
-    flat = model.shape_joints.view(10, 16, 3).permute(1, 2, 0)
-    parents = list(model.parents[1:])
-    bones = turned[:, parents] @ (flat[1:] - flat[parents])
-    steps = torch.cat([flat[:1].expand(len(turned), -1, -1, -1), bones], 1)
-    return torch.einsum("jk,bkas->bjas", _hangs(model.parents).to(turned), steps)
+    tables = _tables(model)
+    steps = turned.index_select(1, tables.parents) @ tables.bones[1:]
+    steps = torch.cat([tables.bones[:1].expand(len(turned), -1, -1, -1), steps], 1)
+    return torch.einsum("jk,bkas->bjas", tables.hangs, steps)
 
 
 def _vertices_by_shape(
@@ -90,13 +88,33 @@ def _vertices_by_shape(
     return torch.einsum("vj,bjak->bvak", model.weights, offset) + blend @ directions
 
 
-@functools.lru_cache(maxsize=4)
-def _hangs(parents: tuple[int, ...]) -> Float[Tensor, "16 16"]:
+@dataclass(frozen=True)
+class _Tables:
+    """What of a hand model's skeleton never changes, on its device: made once, as each copy makes the host wait."""
+
+    hangs: Float[Tensor, "16 16"]
     """1 where the first joint hangs on the second, or is it."""
-    table = torch.eye(len(parents))
-    for joint in range(len(parents)):
-        at = parents[joint]
-        while at >= 0:
-            table[joint, at] = 1
-            at = parents[at]
-    return table
+    above: Float[Tensor, "16 16"]
+    """The same without the joints themselves: which turns move a joint."""
+    mass: Float[Tensor, "P 16"]
+    """Share of each vertex and joint that hangs on a joint."""
+    parents: Int[Tensor, "15"]
+    """Of all joints but the first."""
+    bones: Float[Tensor, "16 3 10"]
+    """How each shape value moves a joint of the flat hand from its parent."""
+
+
+@functools.lru_cache(maxsize=4)
+def _tables(model: HandModel) -> _Tables:
+    hangs, parents = torch.eye(16), list(model.parents[1:])
+    for joint, parent in enumerate(parents, start=1):  # parents come before their children
+        hangs[joint] += hangs[parent]
+    hangs = hangs.to(model.weights)
+    above, flat = hangs - _eye(hangs, 16), model.shape_joints.view(10, 16, 3).permute(1, 2, 0)
+    bones = torch.cat([flat[:1], flat[1:] - flat[parents]])
+    mass = torch.cat([model.weights @ hangs, above])
+    return _Tables(hangs, above, mass, torch.tensor(parents, device=hangs.device), bones)
+
+
+def _eye(like: Tensor, size: int = 3) -> Float[Tensor, "N N"]:
+    return torch.eye(size, dtype=like.dtype, device=like.device)

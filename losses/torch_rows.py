@@ -90,8 +90,9 @@ def see_pairs(
     x, y, z = points.unbind(-1)
     if not flat:
         values = (z - center[:, 2, None, None] - depth)[..., None]
-        slope = points.new_tensor([0.0, 0.0, 1.0]).expand(*values.shape, 3)
-        return torch.where(kept, values, 0.0), torch.where(kept[..., None], slope, 0.0)
+        slope = torch.zeros_like(points[..., None, :])
+        slope[..., 2] = kept.to(slope.dtype)
+        return torch.where(kept, values, 0.0), slope
     fx, fy, cx, cy = (matrix[:, i, j, None, None] for i, j in ((0, 0), (1, 1), (0, 2), (1, 2)))
     u, v, none = fx * x / z, fy * y / z, torch.zeros_like(z)
     values = torch.stack([u + cx, v + cy], -1) - pixel
