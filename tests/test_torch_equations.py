@@ -11,6 +11,7 @@ from test_levenberg_marquardt import start, wishing
 from test_render_fixed import Questions
 
 from horefine import levenberg_marquardt, normal_kernels, torch_equations, torch_steps
+from horefine.curvature import sigmas
 from horefine.errors import ConfigError
 from horefine.jacobian import hand_jacobian_twin
 from horefine.levenberg_marquardt import Damping, Workspace, forms_of
@@ -19,6 +20,7 @@ from horefine.normal_equations import normal_equations
 from horefine.objective import Objective, parse_terms, prepare, usable
 from horefine.render import RENDERERS, make_renderer, twin
 from horefine.scene import FACTORS, Scene
+from horefine.torch_curvature import variances
 from horefine.torch_jacobian import hand_slopes
 
 GROUPS = {
@@ -183,3 +185,27 @@ def test_outlines_are_refused_with_the_way_out():
         ConfigError, match=r"losses.silhouette: .* optimizer.fused: true, or set losses.silhouette to 0"
     ):
         torch_equations.normal_equations(scene, forms)
+
+
+@pytest.mark.parametrize("variables", [(), ("focal", "object_scale")])
+def test_the_spread_is_that_of_the_kernels(variables):
+    """Joints, object and variables within 1e-6; where a direction is free, infinite for that image alone."""
+    names = ("surface_reprojection", "surface_depth", "pose_prior", "shape_prior", "offset")
+    scene = double_scene(start().to(dtype=DOUBLE).with_factors(FACTORS[name] for name in variables))
+    objective = double_objective({name: SQUARES.get(name, {}) for name in names})
+    told = sigmas(objective, scene, variables)
+    forms = {name: form.freeze(scene) for name, form in on_any_device(forms_of(objective, scene)).items()}
+    normal = torch_equations.normal_equations(scene, forms, variables)[0]
+    found = variances(scene, normal, variables)
+    assert found.shape == (3, 66 + len(variables)) and found.isfinite().all()
+    place = found[:, :66].unflatten(1, (22, 3))
+    for mine, twin_ in (
+        (place.sum(-1).sqrt()[:, :21], told.joints), (place[:, 0, 2].sqrt(), told.wrist_depth),
+        (place[:, 21].sum(-1).sqrt(), told.object_center), (place[:, 21, 2].sqrt(), told.object_depth),
+        *((found[:, 66 + k].sqrt(), getattr(told, FACTORS[name])) for k, name in enumerate(variables)),
+    ):  # fmt: skip
+        assert torch.allclose(mine, twin_, rtol=1e-6)
+    normal[0, 5] = normal[0, :, 5] = 0
+    normal[1, 2, 3] = torch.nan
+    free = variances(scene, normal, variables)
+    assert free[:2].isinf().all() and torch.allclose(free[2], found[2])
