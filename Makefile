@@ -16,9 +16,8 @@ PYTEST_ARGS ?= -n auto --dist loadfile
 DEMO_ARGS ?=
 BENCH_ARGS ?=
 
-# Each takes minutes as called here, memory an hour; with more scenes: python -m benchmarks.NAME --help. Some of them
-# only: make bench-all BENCHMARKS='sensitivity recipes'. parity_* want a folder of recordings, ablations_hoisdf training
-# data and hours.
+# With more or fewer scenes: python -m benchmarks.NAME --help. Some of them only: make bench-all BENCHMARKS='sensitivity
+# recipes'. parity_* want a folder of recordings, ablations_hoisdf training data and hours.
 BENCHMARKS ?= $(filter-out parity_hoisdf parity_gsdf parity_c2f_sdf ablations_hoisdf,$(patsubst benchmarks/%.py,%,$(wildcard benchmarks/[a-z]*.py)))
 
 BIN := .venv/bin
