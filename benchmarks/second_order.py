@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from benchmarks._common import write_result
-from horefine import levenberg_marquardt, load_config, load_hand, normal_equations, refine, refinement
+from horefine import levenberg_marquardt, load_config, load_hand, normal_equations, refine, refinement, setting, verdict
 from horefine.data.maps import corrupt, disturb
 from horefine.data.synthetic import benchmark_scenes
 from horefine.losses import image_squares
@@ -33,7 +33,7 @@ from horefine.render import Renderer
 FORMS = (PenetrationSquares, SpringSquares, PairSquares, RenderedSquares, AnglePrior, ShapePrior)
 STAGES: dict[str, list[tuple[Any, str]]] = {
     "way in": [(refinement, "_aligned")],
-    "prepare": [(refinement, "prepare"), (refinement, "make_renderer")],
+    "prepare": [(setting, "prepare"), (setting, "make_renderer")],
     "settle": [(Objective, "settle")],
     "forms": [(levenberg_marquardt, "forms_of")],
     "move and pose": [(levenberg_marquardt, "moved"), (levenberg_marquardt, "posed")],
@@ -43,8 +43,8 @@ STAGES: dict[str, list[tuple[Any, str]]] = {
     "normal equations": [(normal_equations, "_summed")],
     "solve": [(levenberg_marquardt, "_solve")],
     "render": [(Renderer, "__call__"), (image_squares, "drawn_ids")],
-    "conclude": [(refinement, "_conclude")],
-    "how sure": [(refinement, "sigmas")],
+    "conclude": [(refinement, "conclude")],
+    "how sure": [(verdict, "sigmas")],
 }
 """Functions and methods by stage; what belongs to none is ``rest``."""
 

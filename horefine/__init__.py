@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from horefine.inverse_kinematics import joints_to_pose
     from horefine.mesh import Mesh
     from horefine.objects import embedded_object
-    from horefine.refinement import Refinement, refine
+    from horefine.refined import Refinement
+    from horefine.refinement import refine
     from horefine.scene import Contact, Features, Pose, Scene
     from horefine.stream import refine_stream
 
@@ -34,7 +35,7 @@ _HOMES = {
     "HandModel": "hand",
     "Mesh": "mesh",
     "Pose": "scene",
-    "Refinement": "refinement",
+    "Refinement": "refined",
     "Scene": "scene",
     "embedded_object": "objects",
     "joints_to_pose": "inverse_kinematics",

@@ -27,7 +27,8 @@ from horefine.config import Config, LevenbergMarquardt, load_config
 from horefine.errors import InputError
 from horefine.hand import HandModel, load_hand
 from horefine.motion import bridged, neighbours_of
-from horefine.refinement import Refinement, joined, moved, refine
+from horefine.refined import Refinement, joined, moved
+from horefine.refinement import refine
 from horefine.scene import FACTORS, Features, Pose
 
 __all__ = ["FPS", "ClipRefinement", "one_hand", "refine_clip", "together"]

@@ -20,7 +20,8 @@ from horefine.config import Config
 from horefine.hand import HandModel
 from horefine.mesh import Mesh
 from horefine.motion import bridged
-from horefine.refinement import Refinement, costs
+from horefine.refined import Refinement
+from horefine.refinement import costs
 from horefine.scene import Features, Pose
 
 __all__ = ["best_sequence", "breaks", "picked", "points_of", "put_right", "replaced", "speeds", "usable_frames"]

@@ -7,7 +7,7 @@ weights say what evidence is worth; of another basin (a flipped object) it knows
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -20,7 +20,8 @@ from horefine.anatomy import JOINT_ORDERS, JOINTS
 from horefine.factors import factor_columns
 from horefine.geometry import axis_angle_to_matrix
 from horefine.jacobian import chart_matrix, hand_jacobian, hand_tables
-from horefine.levenberg_marquardt import Rooted, Workspace, forms_of, normal_equations
+from horefine.levenberg_marquardt import Rooted, Workspace, frozen_forms, normal_equations
+from horefine.losses.forms import Form
 from horefine.objective import Objective
 from horefine.scene import FACTORS, Scene
 
@@ -50,15 +51,17 @@ class Sigmas:
 
 
 @torch.no_grad()
-def sigmas(objective: Objective, scene: Scene, variables: Sequence[str] = ()) -> Sigmas:
+def sigmas(
+    objective: Objective, scene: Scene, variables: Sequence[str] = (), forms: Mapping[str, Form] | None = None
+) -> Sigmas:
     """Standard deviations at ``scene``, on the CPU.
 
     Args:
         objective: settled. One of its losses without a form as squares (the papers' have none): all are infinite.
         variables: keys of ``scene.FACTORS`` that are not known.
+        forms: ``frozen_forms`` of both, where they are there already.
     """
-    batch = len(scene.pose)
-    forms = {name: form.freeze(scene) for name, form in forms_of(objective, scene).items()}
+    batch, forms = len(scene.pose), frozen_forms(objective, scene) if forms is None else forms
     if any(isinstance(form, Rooted) for form in forms.values()):
         nothing = scene.pose.hand_transl.new_full((batch,), torch.inf)
         own = {FACTORS[name]: nothing for name in variables}
@@ -98,8 +101,9 @@ def _joint_slopes(scene: Scene) -> Float[np.ndarray, "B 21 3 61"]:
     house = [mano[JOINT_ORDERS["mano"].index(name)] for name in JOINTS]
     rotations = axis_angle_to_matrix(pose.hand_rotvec.double()).numpy()
     shape, transl = pose.hand_shape.double().numpy(), pose.hand_transl.double().numpy()
-    found = []
+    found, wanted = [], np.zeros(tables.point_count, np.bool_)
+    wanted[house] = True
     for i in range(len(pose)):
-        hand_jacobian(tables, rotations[i], shape[i], transl[i], points, slopes)
+        hand_jacobian(tables, rotations[i], shape[i], transl[i], points, slopes, wanted)
         found.append(slopes[house].copy())
     return np.stack(found)

@@ -32,7 +32,7 @@ from horefine.scene import Pose, Scene
 from horefine.tangent import CHARTS
 from horefine.threads import over_items as over_images
 
-__all__ = ["Damping", "Descent", "Workspace", "forms_of", "minimise", "normal_equations"]
+__all__ = ["Damping", "Descent", "Workspace", "forms_of", "frozen_forms", "minimise", "normal_equations"]
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,12 @@ def forms_of(objective: Objective, scene: Scene) -> dict[str, Form]:
         form = None if maker is None else maker(scene, term.weight, **given, **options)
         forms[name] = form or Rooted(term.function, term.weight, given, term.options)
     return forms
+
+
+@torch.no_grad()
+def frozen_forms(objective: Objective, scene: Scene) -> dict[str, Form]:
+    """:func:`forms_of`, frozen at the scene: their costs there are the losses themselves."""
+    return {name: form.freeze(scene) for name, form in forms_of(objective, scene).items()}
 
 
 @torch.no_grad()
@@ -132,7 +138,7 @@ class _Walker:
 
     @staticmethod
     def begin(objective: Objective, scene: Scene, options: Damping, variables: tuple[str, ...] = ()) -> _Walker:
-        forms = {name: form.freeze(scene) for name, form in forms_of(objective, scene).items()}
+        forms = frozen_forms(objective, scene)
         values = {name: form.cost(scene) for name, form in forms.items()}
         total = _total(values)
         work, batch, size = Workspace(), len(total), 67 + len(variables)

@@ -28,7 +28,7 @@ from horefine.geometry import axis_angle_to_matrix
 from horefine.hand import HandModel
 from horefine.items import Item, to_numpy
 from horefine.metrics import equivalents, interaction, symmetric_object_error
-from horefine.refinement import Refinement
+from horefine.refined import Refinement
 from horefine.scene import FACTORS, Pose
 from horefine.surface_files import draw_surfaces, write_surfaces
 

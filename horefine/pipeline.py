@@ -30,7 +30,8 @@ from horefine.outcome import Outcome
 from horefine.overlap import ahead, beside
 from horefine.preparation import find_inputs, read, wanted_from_files
 from horefine.reconstruction import recipe_for_reconstructed
-from horefine.refinement import Refinement, refine
+from horefine.refined import Refinement
+from horefine.refinement import refine
 from horefine.scene import Features, Pose
 
 __all__ = ["DiskFull", "completion", "outcomes", "run", "tidy", "write_all"]

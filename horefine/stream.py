@@ -22,7 +22,8 @@ from horefine.config import Config, load_config
 from horefine.errors import ConfigError, InputError
 from horefine.hand import HandModel
 from horefine.overlap import ahead
-from horefine.refinement import Refinement, refine
+from horefine.refined import Refinement
+from horefine.refinement import refine
 from horefine.scene import Features, Pose
 from horefine.starts import needed
 

@@ -80,7 +80,18 @@ def spring_squares(
     scene: Scene, weight: float, *, contact: Contact, threshold: float, sigma: float, reach: float, firm: float,
     **_: Any,
 ) -> SpringSquares:  # fmt: skip
-    """``losses.contact.spring_length`` as squares."""
+    """``losses.contact.spring_length`` as squares; kept with the contact, as every stage asks for the same."""
+    kept, key = contact.__dict__.setdefault("springs", {}), (weight, threshold, sigma, reach, firm)
+    vertices, found = kept.get(key, (None, None))
+    if vertices is not scene.features.object.vertices or found.model is not scene.hand_model:
+        found = _springs(scene, contact, *key)
+        kept[key] = scene.features.object.vertices, found
+    return found
+
+
+def _springs(
+    scene: Scene, contact: Contact, weight: float, threshold: float, sigma: float, reach: float, firm: float
+) -> SpringSquares:
     chosen = region_anchors(scene.hand_model)[contact.region]
     used = (chosen != NO_ANCHOR) & (contact.elasticity > firm) & (contact.probability > threshold)[..., None]
     flat = used.flatten(1)

@@ -25,7 +25,7 @@ from horefine.losses import LOSSES
 from horefine.mesh import Mesh
 from horefine.metrics.motion import acceleration, acceleration_error
 from horefine.motion import LEAST, UNKNOWN, blend, bridged, level_of, neighbours_of, second_differences
-from horefine.refinement import Refinement
+from horefine.refined import Refinement
 from horefine.scene import Features
 
 FRAMES = 9

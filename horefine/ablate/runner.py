@@ -33,7 +33,8 @@ from horefine.evaluate.catalogue import IMAGE, SIMULATION
 from horefine.export import disk_full, write_json, write_text
 from horefine.hand import HandModel
 from horefine.mesh import Mesh
-from horefine.refinement import Refinement, refine
+from horefine.refined import Refinement
+from horefine.refinement import refine
 from horefine.scene import Pose
 from horefine.suite.arrays import digest, pose_arrays
 

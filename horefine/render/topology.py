@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
@@ -62,9 +62,7 @@ class Topology:
             faces = _checked(raw, count, number)
             key = (count, faces.tobytes())
             if key not in seen:
-                faces = faces[: _last_real(faces)]
-                edges = _edges(faces, count)
-                closed = len(edges) > 0 and bool((edges[:, 3] >= 0).all())
+                faces, edges, closed = _mesh(*key)
                 seen[key] = (face, len(faces), edge, len(edges), int(closed))
                 all_faces.append(faces)
                 all_edges.append(edges)
@@ -146,6 +144,15 @@ def _checked(raw: Tensor | ndarray, count: int, number: int) -> Int[ndarray, "F 
             f"but its faces name vertices {faces.min()} to {faces.max()}"
         )
     return np.ascontiguousarray(faces, np.int32)
+
+
+@lru_cache(maxsize=64)
+def _mesh(count: int, data: bytes) -> tuple[ndarray, ndarray, bool]:
+    """Faces without padding at the end, edges, and whether there is no boundary; kept, as images share their meshes."""
+    faces = np.frombuffer(data, np.int32).reshape(-1, 3)
+    faces = faces[: _last_real(faces)]
+    edges = _edges(faces, count)
+    return faces, edges, len(edges) > 0 and bool((edges[:, 3] >= 0).all())
 
 
 def _degenerate(faces: Int[ndarray, "F 3"]) -> ndarray:
