@@ -94,9 +94,11 @@ def run(
     """Refines hand and object in every image of a folder; writes poses, overlays, 3D scenes and a report."""
     from horefine import distribute
     from horefine.config import load_config
+    from horefine.heap import keep_heap_flat
     from horefine.processes import cores
     from horefine.shards import cut, parse_shard
 
+    keep_heap_flat()
     part = None if shard is None else parse_shard(shard)
     ray = engine_of(engine, address, workers, gpus, threads or 0)
     seen = "rgbd" if init == "c2fsdf" else "pixels"

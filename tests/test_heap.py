@@ -5,8 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from horefine import heap
+from horefine.cli import app
 
 SCRIPT = """
 import re
@@ -37,3 +42,9 @@ def test_what_is_freed_goes_back_to_the_system(usual: bool) -> None:
         pytest.skip("another C library")
     assert kept == str(not usual) and float(most) > 190
     assert float(left) > 150 if usual else float(left) < 20
+
+
+def test_the_command_asks_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr(heap, "keep_heap_flat", lambda: asked.append(True))
+    assert CliRunner().invoke(app, ["run", str(tmp_path / "nothing")]).exit_code == 2 and asked == [True]
