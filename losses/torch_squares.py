@@ -8,19 +8,24 @@ made when the stage began; there the device is asked how long the lists are.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from horefine.losses import torch_rows
+from horefine.losses.appearance import DARK
 from horefine.losses.contact import inside_depth
 from horefine.losses.contact_squares import PenetrationSquares, SpringSquares, hand_points, outward
 from horefine.losses.forms import DenseRows, Form, Observed, PointRows, Rows, gather, packed_vertices
 from horefine.losses.image_squares import GRAZING, PairSquares, Pixels, RenderedSquares
 from horefine.losses.pairs import named_points
+from horefine.losses.photometric_squares import CHANNELS, PhotometricSquares
 from horefine.losses.prior_squares import COLUMNS, AnglePrior, joint_angle_slopes
+from horefine.losses.silhouette_squares import SilhouetteSquares
+from horefine.losses.torch_silhouette import TorchSilhouette
 from horefine.render import Renderer, render
 from horefine.scene import Scene
 
@@ -135,6 +140,39 @@ class TorchRendered:
         return torch_rows.observed_rows(scene, seen, form.used, form.sigma, form.kernel, form.weight, trust)
 
 
+class TorchPixels(Pixels):
+    """Twin of ``Pixels``: its list of what the pixels see is made in torch."""
+
+    def sight(self, scene: Scene, hand_faces: int) -> tuple[Int[Tensor, "B 2 N 3"], Float[Tensor, "B 2 N"]]:
+        return sight(self, scene)
+
+
+class TorchPhotometric(PhotometricSquares):
+    """Twin of ``PhotometricSquares``."""
+
+    @staticmethod
+    def of(form: PhotometricSquares) -> TorchPhotometric:
+        """With the numbers of the form."""
+        own = TorchPixels(**_fields(form.pixels))
+        return TorchPhotometric(**{**_fields(form), "pixels": own})
+
+    def _look(self, scene: Scene, corners: Tensor, used: Tensor, sloped: bool) -> tuple[Observed, Tensor]:
+        blank = replace(self.pixels, target=torch.zeros_like(self.pixels.target))
+        return torch_rows.see(packed_vertices(scene), scene.object_center[:, 2], blank, corners, used)
+
+    def rows(self, scene: Scene) -> list[Rows]:
+        seen = self._look(scene, self.corners, self.used, True)[0]
+        per_log = seen.slope / (seen.values.clamp_min(0.0) + DARK)[..., None]
+        channels = per_log.new_tensor(CHANNELS) * self.scale[:, None]
+        slope = torch.einsum("ij,bsnjk->bsnik", channels, per_log)
+        told, one = replace(seen, values=self._residuals(seen.values), slope=slope), self.scale.new_ones(len(slope), 2)
+        return torch_rows.observed_rows(scene, told, self.used, one, self.kernel, self.weight)[1:]
+
+
+def _fields(of: Any) -> dict[str, Any]:
+    return {f.name: getattr(of, f.name) for f in fields(of)}
+
+
 # --- touch -----------------------------------------------------------------------------------------------------------
 
 
@@ -243,4 +281,6 @@ _TWINS = {
     SpringSquares: TorchSprings,
     PenetrationSquares: TorchPenetration,
     AnglePrior: TorchAngles,
+    SilhouetteSquares: TorchSilhouette,
+    PhotometricSquares: TorchPhotometric.of,
 }

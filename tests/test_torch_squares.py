@@ -11,7 +11,7 @@ from loss_scenes import DOUBLE, SQUARES, double_parts, hand_model, make_scene, t
 from horefine.data.maps import disturb
 from horefine.levenberg_marquardt import Rooted, forms_of
 from horefine.losses import row_kernels, torch_rows
-from horefine.losses.forms import DenseRows, EdgeRows, array, known
+from horefine.losses.forms import DenseRows, array, known
 from horefine.losses.forms import robust_cost as kernel_cost
 from horefine.losses.squares import SQUARES as KNOWN
 from horefine.losses.torch_squares import on_any_device
@@ -20,7 +20,7 @@ from horefine.scene import Scene
 
 TERMS = {**SQUARES, "pose_prior": {}, "articulation": {}, "orientation": {}, "shape_prior": {"weight": 2.0}}
 LEFT_OUT = {"silhouette"}
-"""Whose rows only the kernels know."""
+"""Whose rows are others, with the same equations."""
 
 
 @functools.lru_cache(maxsize=4)
@@ -87,11 +87,13 @@ def test_costs_and_rows_are_those_of_the_kernels(name, dtype):
         assert torch.equal(mine.point[used], twin.point[used])
 
 
-def test_outlines_and_unknown_losses_stay_what_they_are():
-    scene = problem(torch.float32)
-    forms = on_any_device(forms_of(objective_at(scene, {"silhouette": {}, "anatomy": 1.0}), fresh(scene)))
-    assert isinstance(forms["anatomy"], Rooted)
-    assert isinstance(forms["silhouette"].rows(fresh(scene))[0], EdgeRows)
+def test_a_silhouette_costs_what_the_kernel_says_and_any_loss_is_its_own_twin():
+    for dtype in (torch.float32, DOUBLE):
+        scene = problem(dtype)
+        forms = forms_of(objective_at(scene, {"silhouette": SQUARES["silhouette"], "anatomy": 1.0}), fresh(scene))
+        other = on_any_device(forms)
+        assert isinstance(other["anatomy"], Rooted)
+        close(other["silhouette"].cost(fresh(scene)), forms["silhouette"].cost(fresh(scene)), 1e-5)
 
 
 @pytest.mark.parametrize("trust", [False, True])
