@@ -37,8 +37,10 @@ POOLED = 2
 PHOTO, MAP = 16_000_000, 64
 """Bytes of an image's photograph on its way from reading to drawing, and of a pixel of all its maps."""
 PIXEL, VERTEX, ALIGNED = 700, 1500, 16_000_000
-"""Bytes that a row takes for each pixel of its maps and each vertex of its object, and for the search of the way in;
-peak memory of batches of 16 and 32 at 64 x 64 and 128 x 128 pixels, rounded up."""
+"""Bytes that a row takes for each pixel of its maps and each vertex of its object, and for the search of the way in.
+
+``python -m benchmarks.batch_memory`` prints the peaks beside them: less, but with the search and an object of 18 000
+vertices, where it is a third more (of free memory only half is given away)."""
 
 
 @dataclass(frozen=True)
