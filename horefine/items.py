@@ -192,11 +192,11 @@ def features_from_file(item: Item, folder: Path, dataset: Photographs, wanted: I
     return dataclasses.replace(found, **absent)  # type: ignore[arg-type]
 
 
-def check_hand(item: Item) -> None:
+def check_hand(item: Item, dataset: Photographs) -> None:
     """Whether the mask that a network made of a guessed crop shows a hand; a note where it is in doubt.
 
     Raises:
-        InputError: it does not.
+        InputError: it does not; with what the user of ``dataset`` can say.
     """
     mask = None if item.features is None else item.features.hand_mask
     if not item.guessed or mask is None:
@@ -209,7 +209,7 @@ def check_hand(item: Item) -> None:
     said = "; ".join(note for note in item.notes if "mediapipe" in note)
     raise InputError(
         f"{item.name}: no hand was found in this image{f' ({said})' if said else ''}; if there is one, say where: "
-        f"'hand_box' and 'object_box' in {item.name}.json, or --boxes FILE"
+        f"{dataset.where_said(item.sample)}"
     )
 
 

@@ -78,7 +78,7 @@ def find_inputs(
     ready = yield from together(job, ready, lambda group: _first_poses(job, group))
     ready = yield from together(job, ready, lambda group: _maps(job, group, wanted))
     if job.maps is None:
-        ready = yield from each(job, ready, check_hand)
+        ready = yield from each(job, ready, lambda item: check_hand(item, job.dataset))
     return ready
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import tarfile
 import zipfile
@@ -17,10 +18,12 @@ from typer.testing import CliRunner, Result
 from horefine.cli import app
 from horefine.data.mirror import mirror_pose
 from horefine.data.opened import OpenedDataset, Photographs, open_named, parse_dataset
-from horefine.errors import ConfigError
+from horefine.errors import ConfigError, InputError
 from horefine.evaluate.command import Request, conclude, official_ids
 from horefine.export import write_arrays
 from horefine.hand import load_hand
+from horefine.items import Item, check_hand
+from horefine.scene import Features
 from horefine.train import train
 
 FEW_STEPS = ("--set", "stages.correspond.steps=1", "--set", "stages.render.steps=1", "--no-pictures")
@@ -209,6 +212,22 @@ def test_training_takes_a_dataset(dexycb: Path, tmp_path: Path) -> None:
 
 
 # --- the adapter -------------------------------------------------------------------------------------------------
+
+
+def test_who_finds_no_hand_says_how_the_user_can_show_it(ho3d: Path) -> None:
+    """By the annotation's boxes where nobody asked for them; where there is no annotation, by a first pose."""
+    options = {"mano_dir": ho3d / "mano"}
+    data = open_named("ho3d", ho3d, "train", options)
+    item = Item(0, data[0], guessed=True)
+    maps = item.sample.camera.resized((64, 64))
+    item.features = Features(maps, item.mesh(), hand_mask=torch.zeros(1, 64, 64))
+    with pytest.raises(InputError, match=r"no hand was found .* say where: --dataset ho3d:give=boxes takes it"):
+        check_hand(item, data)
+    boxed = open_named("ho3d:give=boxes", ho3d, "train", options)
+    assert boxed[0].hand_box is not None, "the way out is one"
+    first = "with a first pose of it (--init DIR)"
+    assert boxed.where_said(item.sample) == first
+    assert data.where_said(dataclasses.replace(item.sample, truth=None)) == first
 
 
 def test_opened_dataset_is_what_a_run_takes(ho3d: Path) -> None:

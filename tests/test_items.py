@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from horefine.cli import app
 from horefine.data import Sample
 from horefine.data.crop import crop_box
-from horefine.data.folder import SIDE_ASSUMED
+from horefine.data.folder import SIDE_ASSUMED, FolderDataset
 from horefine.data.mirror import mirror_sample
 from horefine.errors import InputError
 from horefine.extractors.detector import BoxDetector, Located
@@ -33,6 +33,11 @@ def item(**known: object) -> Item:
         "a", image, Camera.from_focal(100, (90, 120)), embedded_object("can"), notes=(SIDE_ASSUMED, "other")
     )
     return Item(0, dataclasses.replace(sample, **known))  # pyright: ignore
+
+
+def folder_of_one(folder: Path) -> FolderDataset:
+    Image.fromarray(np.full((90, 120, 3), 99, np.uint8)).save(folder / "a.png")
+    return FolderDataset(folder)
 
 
 def with_mask(one: Item, clear: int, value: float = 0.95) -> Item:
@@ -76,31 +81,32 @@ def test_the_detector_sees_left_hands_in_the_mirror_and_keeps_given_boxes() -> N
 
 
 @pytest.mark.parametrize(("clear", "value", "seen"), [(16, 0.95, False), (17, 0.95, True), (400, CLEAR - 0.01, False)])
-def test_a_guess_without_enough_clear_pixels_is_no_hand(clear: int, value: float, seen: bool) -> None:
+def test_a_guess_without_enough_clear_pixels_is_no_hand(clear: int, value: float, seen: bool, tmp_path: Path) -> None:
     assert 16 / 64**2 < LEAST_CLEAR < 17 / 64**2
-    one = item()
+    one, folder = item(), folder_of_one(tmp_path)
     one.place(Located(HAND, HELD, notes=("mediapipe sees no hand", "boxes by another")))
     if seen:
-        check_hand(with_mask(one, clear, value))
+        check_hand(with_mask(one, clear, value), folder)
         assert one.notes[-1].startswith("only 0.4% of the crop is clearly a hand")
-        check_hand(with_mask(one, 100, value))
+        check_hand(with_mask(one, 100, value), folder)
         assert len(one.notes) == 3  # nothing is said of 2.4 %
         return
     with pytest.raises(InputError, match=r"a: no hand was found .*\(mediapipe sees no hand\).*'hand_box'.*--boxes"):
-        check_hand(with_mask(one, clear, value))
+        check_hand(with_mask(one, clear, value), folder)
 
 
-def test_who_says_where_the_hand_is_is_believed() -> None:
+def test_who_says_where_the_hand_is_is_believed(tmp_path: Path) -> None:
+    nobody = folder_of_one(tmp_path)
     given = item(hand_box=HAND)
     given.place(Located(HAND, HELD))
-    check_hand(with_mask(given, 0))
+    check_hand(with_mask(given, 0), nobody)
     sure = item()
     sure.place(Located(HAND, HELD, sure=True))
-    check_hand(with_mask(sure, 0))
+    check_hand(with_mask(sure, 0), nobody)
     no_maps = item()
     no_maps.place(Located(HAND, HELD))
     no_maps.features = Features(no_maps.sample.camera, embedded_object("can"))
-    check_hand(no_maps)  # a recipe without masks cannot tell
+    check_hand(no_maps, nobody)  # a recipe without masks cannot tell
 
 
 def backgrounds(folder: Path) -> list[str]:

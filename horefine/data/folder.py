@@ -144,6 +144,10 @@ class FolderDataset:
         """Whether somebody said this of the image (its sidecar, a file, the command line), or it was assumed."""
         return key in self._settings(self.files[index])
 
+    def where_said(self, sample: Sample) -> str:
+        """How the user can say where hand and object are in one of the images, in words for a message."""
+        return f"'hand_box' and 'object_box' in {sample.name}.json, or --boxes FILE"
+
     def size_in_file(self, index: int) -> tuple[int, int]:
         """Height and width of the upright photograph in its file, before any reduction."""
         return picture_size(self.files[index])

@@ -51,6 +51,10 @@ class Photographs(Protocol):
         """Whether somebody said this of the image, or it was assumed."""
         ...
 
+    def where_said(self, sample: Sample) -> str:
+        """How the user can say where hand and object are in one of its images, in words for a message."""
+        ...
+
     def size_in_file(self, index: int) -> tuple[int, int]:
         """Height and width of the photograph in its file."""
         ...
@@ -97,6 +101,13 @@ class OpenedDataset:
     def gives(self, index: int, key: str) -> bool:
         """A dataset says which hand it is and what it holds; boxes and the like are in the sample where they are."""
         return key in ("side", "object", "camera", "truth")
+
+    def where_said(self, sample: Sample) -> str:
+        """By the annotation, where it knows the hand and nobody asked for it yet; else by a first pose."""
+        known = sample.truth is not None and bool(sample.truth.hand_transl.isfinite().all())
+        if known and "boxes" not in str(self.about["options"].get("give")):
+            return f"--dataset {self.name}:give=boxes takes it from the annotation"
+        return "with a first pose of it (--init DIR)"
 
     def size_in_file(self, index: int) -> tuple[int, int]:
         """Height and width of the photograph in its file."""
