@@ -104,7 +104,7 @@ class OpenedDataset:
 
     def where_said(self, sample: Sample) -> str:
         """By the annotation, where it knows the hand and nobody asked for it yet; else by a first pose."""
-        known = sample.truth is not None and bool(sample.truth.hand_transl.isfinite().all())
+        known = sample.truth is not None or sample.joints is not None  # of the hand: an object's is not a truth
         if known and "boxes" not in str(self.about["options"].get("give")):
             return f"--dataset {self.name}:give=boxes takes it from the annotation"
         return "with a first pose of it (--init DIR)"
