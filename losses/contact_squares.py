@@ -13,6 +13,7 @@ from torch import Tensor
 
 from horefine.anatomy import JOINT_ORDERS, JOINTS
 from horefine.contact_truth import NO_ANCHOR, region_anchors
+from horefine.distance import DistanceGrid
 from horefine.hand import HandModel
 from horefine.losses import touch_kernels
 from horefine.losses.contact import palmar_distances
@@ -179,7 +180,7 @@ class PenetrationSquares:
         rows = (new((*shape, 1)), new((*shape, 1, 3)), new((*shape, 1, 6)), new(shape))
         touch_kernels.penetration(
             there.hand, there.joints, balls, ring, fitting, area, there.rotation, there.size, there.transl,
-            there.center, array(grid.values), array(grid.origin), array(grid.spacing),
+            there.center, array(grid.values), _least(grid), array(grid.origin), array(grid.spacing),
             float(self.sigma), float(self.tolerance), float(self.weight), sloped, total,
             rows[0], rows[1], rows[2], rows[3],
         )  # fmt: skip
@@ -192,6 +193,16 @@ class PenetrationSquares:
         values, slope, wrench, weight = self._look(scene, True)[1]
         point, share = (np.stack([array(part)] * len(values)) for part in hand_points(scene.hand_model))
         return [PointRows.of(values, slope, wrench, point, share, weight)]
+
+
+def _least(grid: DistanceGrid) -> Float[np.ndarray, "B N N N"]:
+    """``touch_kernels.block_least`` of a grid, kept with it."""
+    kept = grid.__dict__
+    if "least" not in kept:
+        values, size = array(grid.values), (grid.values.shape[-1] - 2) // touch_kernels.BLOCK + 1
+        kept["least"] = np.empty((len(values), size, size, size), values.dtype)
+        touch_kernels.block_least(values, kept["least"])
+    return kept["least"]
 
 
 @functools.lru_cache(maxsize=4)

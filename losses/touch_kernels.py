@@ -14,8 +14,10 @@ from numba import njit
 
 from horefine.hand_kernels import turn_matrix
 
-__all__ = ["joint_angles", "penetration", "springs"]
+__all__ = ["BLOCK", "block_least", "joint_angles", "penetration", "springs"]
 
+BLOCK = 4
+"""Cells of a distance grid along each side of a block."""
 _jit = njit(cache=True, nogil=True, error_model="numpy", fastmath={"nsz", "arcp", "contract", "reassoc"})
 
 
@@ -68,57 +70,87 @@ def springs(
 
 
 @_jit
-def _sample(grid, origin, spacing, x, y, z, sloped, out):
-    """``DistanceGrid.sample`` at one point; its slope is written to ``out``."""
-    size = grid.shape[0]
-    far, value = 0.0, 0.0
-    place, low, past = (x, y, z), np.empty(3, np.int64), np.empty(3)
-    part = np.empty(3)
-    for a in range(3):
-        p = (place[a] - origin[a]) / spacing
-        inside = min(max(p, 0.0), size - 1.0)
-        past[a] = (p - inside) * spacing
-        far += past[a] * past[a]
-        low[a] = min(max(int(inside), 0), size - 2)
-        part[a] = inside - low[a]
-    i, j, k = low[0], low[1], low[2]
-    u, v, w = part[0], part[1], part[2]
+def block_least(grid, least):
+    """Writes the least value of the cells in each block of :data:`BLOCK` cells a side (B D D D to B N N N)."""
+    size = grid.shape[1]
+    for b in range(grid.shape[0]):
+        for i in range(least.shape[1]):
+            for j in range(least.shape[2]):
+                for k in range(least.shape[3]):
+                    found = grid[b, BLOCK * i, BLOCK * j, BLOCK * k]
+                    for x in range(BLOCK * i, min(BLOCK * (i + 1) + 1, size)):
+                        for y in range(BLOCK * j, min(BLOCK * (j + 1) + 1, size)):
+                            for z in range(BLOCK * k, min(BLOCK * (k + 1) + 1, size)):
+                                found = min(found, grid[b, x, y, z])
+                    least[b, i, j, k] = found
+
+
+@_jit
+def _at_least(least, size, origin, spacing, x, y, z):
+    """A lower bound of :func:`_sample`, from the blocks: most of a hand is told from it to be far away, and they fit
+    into a cache that the grid does not."""
+    inverse = 1 / np.float64(spacing)
+    x, y, z = (x - origin[0]) * inverse, (y - origin[1]) * inverse, (z - origin[2]) * inverse
+    return least[_node(x, size) // BLOCK, _node(y, size) // BLOCK, _node(z, size) // BLOCK]
+
+
+@_jit
+def _node(part, size):
+    """The node before a place along an axis (in nodes); one that is there even where the place is none."""
+    return int(min(max(part, 0.0), size - 2.0))
+
+
+@_jit
+def _sample(grid, origin, spacing, x, y, z):
+    """``DistanceGrid.sample`` at one point, and its slope. No arrays: they cost more than all else here."""
+    size, inverse = grid.shape[0], 1 / np.float64(spacing)
+    x, y, z = (x - origin[0]) * inverse, (y - origin[1]) * inverse, (z - origin[2]) * inverse
+    u, v, w = min(max(x, 0.0), size - 1.0), min(max(y, 0.0), size - 1.0), min(max(z, 0.0), size - 1.0)
+    ox, oy, oz = (x - u) * spacing, (y - v) * spacing, (z - w) * spacing
+    i, j, k = _node(u, size), _node(v, size), _node(w, size)
+    u, v, w = u - i, v - j, w - k
     c000, c001, c010, c011 = grid[i, j, k], grid[i, j, k + 1], grid[i, j + 1, k], grid[i, j + 1, k + 1]
     i += 1
     c100, c101, c110, c111 = grid[i, j, k], grid[i, j, k + 1], grid[i, j + 1, k], grid[i, j + 1, k + 1]
     c00, c01 = c000 + w * (c001 - c000), c010 + w * (c011 - c010)
     c10, c11 = c100 + w * (c101 - c100), c110 + w * (c111 - c110)
     c0, c1 = c00 + v * (c01 - c00), c10 + v * (c11 - c10)
-    value = c0 + u * (c1 - c0)
-    far = math.sqrt(far)
-    if sloped:
-        out[0] = (c1 - c0) / spacing
-        out[1] = ((c01 - c00) + u * ((c11 - c10) - (c01 - c00))) / spacing
-        d0 = (c001 - c000) + v * ((c011 - c010) - (c001 - c000))
-        d1 = (c101 - c100) + v * ((c111 - c110) - (c101 - c100))
-        out[2] = (d0 + u * (d1 - d0)) / spacing
-        for a in range(3):
-            if past[a] != 0:
-                out[a] = past[a] / far
-    return value + far
+    d0 = (c001 - c000) + v * ((c011 - c010) - (c001 - c000))
+    d1 = (c101 - c100) + v * ((c111 - c110) - (c101 - c100))
+    sx, sy, sz = c1 - c0, (c01 - c00) + u * ((c11 - c10) - (c01 - c00)), d0 + u * (d1 - d0)
+    far = math.sqrt(ox * ox + oy * oy + oz * oz)
+    sx = ox / far if ox != 0 else sx * inverse
+    sy = oy / far if oy != 0 else sy * inverse
+    sz = oz / far if oz != 0 else sz * inverse
+    return c0 + u * (c1 - c0) + far, sx, sy, sz
+
+
+@_jit
+def _around(hand, ring, x, y, z):
+    """Distance to the nearest vertex of a ring."""
+    least = np.inf
+    for m in range(ring.shape[0]):
+        v = ring[m]
+        dx, dy, dz = hand[v, 0] - x, hand[v, 1] - y, hand[v, 2] - z
+        least = min(least, dx * dx + dy * dy + dz * dz)
+    return math.sqrt(least)
 
 
 @_jit
 def penetration(
-    hand, joints, balls, ring, fitting, area, rotation, scale, transl, center, grid, origin, spacing,
+    hand, joints, balls, ring, fitting, area, rotation, scale, transl, center, grid, least, origin, spacing,
     sigma, tolerance, weight, sloped, total, values, slope, wrench, row_weight,
 ):  # fmt: skip
     """Vertices of the hand (B V) and balls inside it (K; ``contact.inside_depth``) that are in the object.
 
-    ``fitting`` K: radius of a ball over its distance to the nearest vertex of its ``ring``; ``area`` V + K.
+    ``fitting`` K: radius of a ball over its distance to the nearest vertex of its ``ring``; ``area`` V + K; ``least``:
+    :func:`block_least` of the grid.
     """
-    count, more = hand.shape[1], balls.shape[0]
-    out = np.empty(3)
+    count, more, size = hand.shape[1], balls.shape[0], grid.shape[1]
     for b in range(hand.shape[0]):
         r, s = rotation[b], np.float64(scale[b])
         cost = 0.0
         for n in range(count + more):
-            reach = 0.0
             if n < count:
                 x, y, z = np.float64(hand[b, n, 0]), np.float64(hand[b, n, 1]), np.float64(hand[b, n, 2])
             else:
@@ -129,19 +161,20 @@ def penetration(
                         x += own[j] * joints[b, j, 0]
                         y += own[j] * joints[b, j, 1]
                         z += own[j] * joints[b, j, 2]
-                least = np.inf
-                for m in range(ring.shape[1]):
-                    v = ring[n - count, m]
-                    dx, dy, dz = hand[b, v, 0] - x, hand[b, v, 1] - y, hand[b, v, 2] - z
-                    least = min(least, dx * dx + dy * dy + dz * dz)
-                reach = fitting[n - count] * math.sqrt(least)
             px, py, pz = x - transl[b, 0], y - transl[b, 1], z - transl[b, 2]
-            distance = s * _sample(
-                grid[b], origin[b], spacing[b],
-                (r[0, 0] * px + r[1, 0] * py + r[2, 0] * pz) / s,
-                (r[0, 1] * px + r[1, 1] * py + r[2, 1] * pz) / s,
-                (r[0, 2] * px + r[1, 2] * py + r[2, 2] * pz) / s, sloped, out,
-            )  # fmt: skip
+            lx = (r[0, 0] * px + r[1, 0] * py + r[2, 0] * pz) / s
+            ly = (r[0, 1] * px + r[1, 1] * py + r[2, 1] * pz) / s
+            lz = (r[0, 2] * px + r[1, 2] * py + r[2, 2] * pz) / s
+            free = s * _at_least(least[b], size, origin[b], spacing[b], lx, ly, lz) + tolerance
+            reach = 0.0
+            if n >= count:  # at most this: the first vertex around it is no nearer than the nearest
+                reach = fitting[n - count] * _around(hand[b], ring[n - count, :1], x, y, z)
+            if free >= reach:
+                continue
+            distance, gx, gy, gz = _sample(grid[b], origin[b], spacing[b], lx, ly, lz)
+            distance = s * distance
+            if n >= count and reach > distance + tolerance:
+                reach = fitting[n - count] * _around(hand[b], ring[n - count], x, y, z)
             depth = reach - distance - tolerance
             if depth <= 0:
                 continue
@@ -149,9 +182,9 @@ def penetration(
             cost += area[n] * value * value
             if not sloped:
                 continue
-            s0 = -(r[0, 0] * out[0] + r[0, 1] * out[1] + r[0, 2] * out[2]) / sigma
-            s1 = -(r[1, 0] * out[0] + r[1, 1] * out[1] + r[1, 2] * out[2]) / sigma
-            s2 = -(r[2, 0] * out[0] + r[2, 1] * out[1] + r[2, 2] * out[2]) / sigma
+            s0 = -(r[0, 0] * gx + r[0, 1] * gy + r[0, 2] * gz) / sigma
+            s1 = -(r[1, 0] * gx + r[1, 1] * gy + r[1, 2] * gz) / sigma
+            s2 = -(r[2, 0] * gx + r[2, 1] * gy + r[2, 2] * gz) / sigma
             values[b, n, 0], row_weight[b, n] = value, weight * area[n]
             slope[b, n, 0, 0], slope[b, n, 0, 1], slope[b, n, 0, 2] = s0, s1, s2
             _write_wrench(wrench[b, n, 0], x - center[b, 0], y - center[b, 1], z - center[b, 2], s0, s1, s2)

@@ -20,10 +20,13 @@ from loss_scenes import (
 
 from horefine import load_config, refine
 from horefine.data.maps import disturb
+from horefine.distance import DistanceGrid
 from horefine.errors import ConfigError
 from horefine.geometry import axis_angle_to_matrix
 from horefine.jacobian import chart_matrix, hand_jacobian, hand_jacobian_twin, hand_tables
 from horefine.levenberg_marquardt import Damping, Workspace, forms_of, minimise, normal_equations
+from horefine.losses import touch_kernels
+from horefine.losses.contact_squares import _least
 from horefine.losses.forms import DenseRows, packed_vertices
 from horefine.losses.image_squares import see, see_code, see_rendered_depth
 from horefine.losses.robust import Residuals, count_repeats
@@ -85,6 +88,37 @@ def test_cost_is_the_loss_and_rows_are_its_slope(name):
     tolerance = {"penetration": 0.1, "contact": 0.25}.get(name, 2e-4)
     assert (np.abs(2 * right - slope) < tolerance * scale).all()
     assert (np.linalg.eigvalsh(normal) > -1e-6 * np.abs(normal).max()).all()
+
+
+@pytest.mark.parametrize("tolerance", [0.0, 0.002])
+def test_what_is_told_to_be_far_from_the_object_is_far(tolerance):
+    """Blocks of the grid leave points out: wherever the hand is (in the object, at it, outside its grid), with whatever
+    size the object has, the cost stays the loss."""
+    draw, costs = torch.Generator().manual_seed(5), []
+    whole = double_objective({"penetration": {"sigma": 0.002, "tolerance": tolerance}})
+    for far in (0.0, 0.01, 0.02, 0.04, 0.08, 0.3):
+        for size in (None, torch.tensor([0.7, 1.0, 1.5], dtype=DOUBLE)):
+            pose = start().to(dtype=DOUBLE)
+            shift = far * torch.nn.functional.normalize(torch.randn(3, 3, generator=draw, dtype=DOUBLE), dim=1)
+            scene = double_scene(dataclasses.replace(pose, hand_transl=pose.hand_transl + shift, object_scale=size))
+            cost = forms_of(whole, scene)["penetration"].freeze(scene).cost(scene)
+            assert torch.allclose(cost, whole.evaluate(scene)["penetration"], rtol=1e-5, atol=1e-9)
+            costs.append(cost)
+    assert (torch.stack(costs) > 1).sum() > 10 and (torch.stack(costs) == 0).any(), "the test must see both"
+
+
+@pytest.mark.parametrize("size", [5, 8, 9, 64])
+def test_a_block_of_a_distance_grid_is_no_higher_than_its_cells(size):
+    values = torch.randn(2, size, size, size, generator=torch.Generator().manual_seed(size))
+    grid = DistanceGrid(values, torch.zeros(2, 3), torch.ones(2))
+    found, cells = torch.from_numpy(_least(grid)), -torch.nn.functional.max_pool3d(-values, 2, 1)
+    step = touch_kernels.BLOCK
+    for axis in (1, 2, 3):
+        found = found.repeat_interleave(step, axis).narrow(axis, 0, size - 1)
+    blocks = -torch.nn.functional.max_pool3d(-cells, step, step, ceil_mode=True)
+    for axis in (1, 2, 3):
+        blocks = blocks.repeat_interleave(step, axis).narrow(axis, 0, size - 1)
+    assert (found <= cells).all() and torch.equal(found, blocks)
 
 
 @pytest.mark.parametrize("name", ["rendered_code", "rendered_depth"])
