@@ -102,14 +102,18 @@ class _Walker:
         delta = damped_steps(self.normal, self.right, self.damping, self.done, self.free, options.turn)
         chart = chart_for("tangent", self.variables)
         tried = scene_of(chart.move(self.scene, delta.to(self.scene.pose.hand_transl)))
-        smooth = _total({name: form.cost(tried) for name, form in self.forms.items()})
+        costs = {name: form.cost(tried) for name, form in self.forms.items()}
+        smooth = _total(costs)
         taken = (smooth < total) & ~self.done
         damping = torch.where(taken, (self.damping * EASE).clamp(min=LEAST), self.damping * self.harder)
         harder = torch.where(taken, 4.0, self.harder * 2)
         done = self.done | (taken & (total - smooth < options.tolerance * total)) | (damping > MOST)
         scene = _chosen(taken, tried, self.scene)
         forms = {name: form.freeze(scene) for name, form in self.forms.items()}
-        values = {name: _where(taken, form.cost(scene), self.values[name]) for name, form in forms.items()}
+        values = {  # a form that stays the same has no other cost than the step was tried with
+            name: _where(taken, costs[name] if form is self.forms[name] else form.cost(scene), self.values[name])
+            for name, form in forms.items()
+        }
         total = _total(values)
         normal, right = (self.normal, self.right) if last else normal_equations(scene, forms, self.variables)
         improved = taken & (total < self.lowest)
