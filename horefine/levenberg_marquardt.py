@@ -49,6 +49,9 @@ class Damping:
     """Columns of the chart that do not move."""
 
 
+LEAVING = 4
+"""What it takes to go on without images that are done, in steps of an image that they would be looked at for nothing:
+this and one for each image of the batch."""
 EASE, LEAST, MOST = 0.3, 1e-7, 1e3
 """Damping after a good step over that before, and its bounds: an image whose damping exceeds the last is done."""
 
@@ -92,25 +95,47 @@ def minimise(
     damping: Damping,
     report: Callable[[int], Any] = lambda step: None,
     variables: Sequence[str] = (),
+    fewer: Callable[[Int[Tensor, "M"]], Callable[[Pose], Scene]] | None = None,
 ) -> Descent:
     """At most ``steps`` steps from ``pose``; stops when every image is done.
+
+    Images that are done leave once they are many: the others go on as if they had been alone.
 
     Args:
         objective: settled.
         scene_of: the scene of a pose of the whole batch.
         report: called with the number of steps after each.
         variables: keys of ``scene.FACTORS`` that are solved for too; the pose has those factors.
+        fewer: what ``scene_of`` is for some of the images; None: all stay to the end.
     """
     walk = _Walker.begin(objective, posed(scene_of(pose)), damping, tuple(variables))
     values, best_step = [], np.zeros(len(pose), np.int64)
+    rows, best, now = torch.arange(len(pose)), pose, walk.values
     for step in range(steps):
-        values.append(walk.values)
+        now = {name: _put(now[name], rows, value) for name, value in walk.values.items()}
+        values.append(now)
         walk = walk.step(scene_of, step == steps - 1)
-        best_step[walk.improved] = step + 1
+        best_step[rows[torch.from_numpy(walk.improved)]] = step + 1
         report(step + 1)
         if walk.done.all():
             break
-    return Descent(walk.best, torch.from_numpy(best_step).clamp(max=len(values) - 1), values)
+        if fewer is not None and walk.lets_go(steps - step - 1):
+            best = _put_pose(best, rows, walk.best)
+            stay = torch.from_numpy(~walk.done).nonzero()[:, 0]
+            rows, now = rows[stay], {name: _put(now[name], rows, value) for name, value in walk.values.items()}
+            scene_of = fewer(rows)
+            walk = walk.chosen(stay, scene_of)
+    best_step_ = torch.from_numpy(best_step).clamp(max=len(values) - 1)
+    return Descent(_put_pose(best, rows, walk.best), best_step_, values)
+
+
+def _put(whole: Tensor, rows: Int[Tensor, "M"], part: Tensor) -> Tensor:
+    """The whole with some rows replaced."""
+    return part if len(part) == len(whole) else whole.index_copy(0, rows, part)
+
+
+def _put_pose(whole: Pose, rows: Int[Tensor, "M"], part: Pose) -> Pose:
+    return part.like(_put(getattr(whole, name), rows, value) for name, value in part.items())
 
 
 @dataclass(frozen=True)
@@ -147,6 +172,21 @@ class _Walker:
         return _Walker(
             scene, forms, values, normal, right, options, np.full(batch, options.first), np.full(batch, 4.0),
             ~np.isfinite(total), scene.pose, total, np.zeros(batch, np.bool_), work, variables,
+        )  # fmt: skip
+
+    def lets_go(self, left: int) -> bool:
+        """Whether it is worth going on without the images that are done, with so many steps left at most."""
+        count, done = len(self.done), int(self.done.sum())
+        return done * left > LEAVING + count and all(hasattr(form, "chosen") for form in self.forms.values())
+
+    def chosen(self, rows: Int[Tensor, "M"], scene_of: Callable[[Pose], Scene]) -> _Walker:
+        """The same for some of the images."""
+        own, forms = rows.numpy(), {name: form.chosen(rows) for name, form in self.forms.items()}  # type: ignore[attr-defined]
+        arrays = ("normal", "right", "damping", "harder", "done", "lowest", "improved")
+        return replace(
+            self, scene=posed(scene_of(self.scene.pose[rows])), forms=forms, best=self.best[rows],
+            values={name: value[rows] for name, value in self.values.items()},
+            **{name: getattr(self, name)[own] for name in arrays},
         )  # fmt: skip
 
     def step(self, scene_of: Callable[[Pose], Scene], last: bool = False) -> _Walker:

@@ -199,7 +199,7 @@ def _damped(
     damping = Damping(options.damping, tolerance, options.turn, still)
     descent = minimise(
         objective, pose, lambda at: first_scene if at is pose else setting.scene(at), stage.steps, damping,
-        lambda step: report(first + step), setting.config.variables.names,
+        lambda step: report(first + step), setting.config.variables.names, lambda rows: setting.chosen(rows).scene,
     )  # fmt: skip
     for values in descent.values:
         history.append({"total": torch.stack(list(values.values())).sum(0), **values})

@@ -217,7 +217,9 @@ class Features:
 
     def __getitem__(self, index: slice | Tensor) -> Features:
         """The chosen images."""
-        return dataclasses.replace(self.map(lambda value: value[index]), object=self.object[index])
+        table = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "object"}
+        chosen = {name: _map(value, lambda tensor: tensor[index]) for name, value in table.items()}
+        return Features(object=self.object[index], **chosen)
 
     def under(self, pose: Pose) -> Features:
         """The same features with the pose's factors in camera and mesh, for what knows no factors."""

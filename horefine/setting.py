@@ -71,6 +71,14 @@ class Setting:
         draw = make_renderer(hand_model.faces, hand_model.codes, features.object, features.camera, renderer, want=want)
         return Setting(config, features, hand_model, given, initial, prepare(terms, features, hand_model), draw)
 
+    def chosen(self, rows: Int[Tensor, "M"]) -> Setting:
+        """The same of some rows, for scenes of losses that know their maps already: maps and inputs are left out."""
+        known = Features(self.features.camera, self.features.object)
+        given, initial, features = self.given[rows], self.initial[rows], known[rows]
+        return replace(
+            self, features=features, given=given, initial=initial, inputs={}, renderer=self.renderer.chosen(rows)
+        )
+
     def scene(self, pose: Pose) -> Scene:
         return Scene(pose, self.initial, self.features, self.hand_model, self.renderer)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from horefine.distance import DistanceGrid
 from horefine.hand import HandModel
 from horefine.losses import touch_kernels
 from horefine.losses.contact import palmar_distances
-from horefine.losses.forms import PointRows, Rows, array, gather, places
+from horefine.losses.forms import PointRows, Rows, array, gather, places, taken
 from horefine.losses.surfaces import hand_surface
 from horefine.scene import Contact, Scene
 
@@ -50,6 +50,10 @@ class SpringSquares:
 
     def freeze(self, scene: Scene) -> SpringSquares:
         return self
+
+    def chosen(self, rows: Int[Tensor, "M"]) -> SpringSquares:
+        names = ("anchor", "local", "length", "weight")
+        return replace(self, **{name: taken(getattr(self, name), rows) for name in names})
 
     @functools.cached_property
     def _tables(self) -> tuple[np.ndarray, ...]:
@@ -122,6 +126,9 @@ class ContactSquares:
     def freeze(self, scene: Scene) -> ContactSquares:
         return self
 
+    def chosen(self, rows: Int[Tensor, "M"]) -> ContactSquares:
+        return self
+
     def _gap(self, scene: Scene) -> tuple[Tensor, Tensor]:
         """Distance of each region in radii, and its vertices' shares in it."""
         distance, share = palmar_distances(scene, self.softness)
@@ -170,6 +177,9 @@ class PenetrationSquares:
     weight: float
 
     def freeze(self, scene: Scene) -> PenetrationSquares:
+        return self
+
+    def chosen(self, rows: Int[Tensor, "M"]) -> PenetrationSquares:
         return self
 
     def _look(self, scene: Scene, sloped: bool) -> tuple[Tensor, tuple[np.ndarray, ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -32,6 +33,7 @@ __all__ = [
     "places",
     "robust_cost",
     "spread_of",
+    "taken",
     "values_at",
 ]
 
@@ -96,13 +98,28 @@ Values = Tensor | tuple[list[np.ndarray], list[np.ndarray]]
 
 @runtime_checkable
 class Form(Protocol):
-    """A loss as squares; see the module."""
+    """A loss as squares; see the module.
+
+    One with a method ``chosen(rows)``, the same (frozen) form of some of the images, lets the solver go on without
+    those that are done.
+    """
 
     def freeze(self, scene: Scene) -> Form: ...
 
     def cost(self, scene: Scene) -> Float[Tensor, "B"]: ...
 
     def rows(self, scene: Scene) -> list[Rows]: ...
+
+
+def taken(value: Any, rows: Int[Tensor, "M"]) -> Any:
+    """Some rows of tensors, of None nothing, of dataclasses of both those of each."""
+    if isinstance(value, Tensor):
+        return value[rows]
+    if value is None:
+        return None
+    return dataclasses.replace(
+        value, **{f.name: taken(getattr(value, f.name), rows) for f in dataclasses.fields(value)}
+    )
 
 
 def values_at(form: Form, scene: Scene, there: Scene) -> list[Values]:

@@ -24,6 +24,7 @@ from horefine.losses.forms import (
     places,
     robust_cost,
     spread_of,
+    taken,
 )
 from horefine.losses.masks import visible
 from horefine.losses.pairs import SurfacePairs, named_points
@@ -71,6 +72,10 @@ class PairSquares:
 
     def freeze(self, scene: Scene) -> PairSquares:
         return self
+
+    def chosen(self, rows: Int[Tensor, "M"]) -> PairSquares:
+        names = ("pairs", "local", "matrix", "used", "sigma", "confidence")
+        return replace(self, **{name: taken(getattr(self, name), rows) for name in names})
 
     @functools.cached_property
     def _tables(self) -> tuple[np.ndarray, ...]:
@@ -330,6 +335,10 @@ class RenderedSquares:
             used.numpy(), fixed.numpy(),
         )  # fmt: skip
         return replace(self, corners=corners, used=used, fixed=fixed, at=(scene, there))
+
+    def chosen(self, rows: Int[Tensor, "M"]) -> RenderedSquares:
+        names = ("pixels", "sigma", "corners", "used", "fixed")
+        return replace(self, at=None, **{name: taken(getattr(self, name), rows) for name in names})
 
     def _observed(self, scene: Scene, sloped: bool) -> Observed:
         if self.at is not None and self.at[0] is scene:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from horefine.anatomy import anatomy_angles
@@ -42,6 +42,9 @@ class AnglePrior:
 
     def freeze(self, scene: Scene) -> AnglePrior:
         return self
+
+    def chosen(self, rows: Int[Tensor, "M"]) -> AnglePrior:
+        return replace(self, expected=self.expected[rows])
 
     def _look(self, scene: Scene, sloped: bool) -> tuple[Tensor, DenseRows]:
         """Cost, and rows (0 unless ``sloped``)."""
@@ -102,6 +105,9 @@ class ShapePrior:
     def freeze(self, scene: Scene) -> ShapePrior:
         return self
 
+    def chosen(self, rows: Int[Tensor, "M"]) -> ShapePrior:
+        return self
+
     def cost(self, scene: Scene) -> Float[Tensor, "B"]:
         return self.weight * prior.shape_prior(scene)
 
@@ -124,6 +130,9 @@ class OrientationPrior:
     weight: float
 
     def freeze(self, scene: Scene) -> OrientationPrior:
+        return self
+
+    def chosen(self, rows: Int[Tensor, "M"]) -> OrientationPrior:
         return self
 
     def cost(self, scene: Scene) -> Float[Tensor, "B"]:
@@ -150,6 +159,9 @@ class FactorPrior:
     def freeze(self, scene: Scene) -> FactorPrior:
         return self
 
+    def chosen(self, rows: Int[Tensor, "M"]) -> FactorPrior:
+        return self
+
     def cost(self, scene: Scene) -> Float[Tensor, "B"]:
         return self.weight * prior.factor_prior(scene, variable=self.variable, sigma=self.sigma)
 
@@ -173,6 +185,9 @@ class OffsetSquares:
     weight: float
 
     def freeze(self, scene: Scene) -> OffsetSquares:
+        return self
+
+    def chosen(self, rows: Int[Tensor, "M"]) -> OffsetSquares:
         return self
 
     def cost(self, scene: Scene) -> Float[Tensor, "B"]:

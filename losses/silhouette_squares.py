@@ -5,12 +5,12 @@ Coverage is continuous, so nothing is frozen: a tried pose is judged by its own 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from horefine.losses import robust, square_kernels
@@ -34,6 +34,9 @@ class SilhouetteSquares:
 
     def freeze(self, scene: Scene) -> SilhouetteSquares:
         return self
+
+    def chosen(self, rows: Int[Tensor, "M"]) -> SilhouetteSquares:
+        return replace(self, masks=self.masks[rows])
 
     def cost(self, scene: Scene) -> Float[Tensor, "B"]:
         hand, thing = self.masks.unbind(1)

@@ -18,8 +18,9 @@ from loss_scenes import (
     true_pose,
 )
 
-from horefine import load_config, refine
-from horefine.data.maps import disturb
+from horefine import levenberg_marquardt, load_config, load_hand, refine
+from horefine.data.maps import corrupt, disturb
+from horefine.data.synthetic import benchmark_scenes
 from horefine.distance import DistanceGrid
 from horefine.errors import ConfigError
 from horefine.geometry import axis_angle_to_matrix
@@ -275,3 +276,35 @@ def test_repeats_counts_pixels_that_tell_the_same():
         counts[name] = count_repeats(residuals, (64, 64), 1e-4)
     assert (counts["alone"] < 3).all() and (counts["tiny"] < 1.1).all()
     assert ((counts["alike"] > 8) & (counts["alike"] < 25)).all(), "a box of 25 pixels, tapered"
+
+
+@pytest.mark.parametrize("level", ["exact", "n02"])
+def test_images_that_are_done_leave_and_change_nothing(level, monkeypatch):
+    """To the last bit: poses, histories, best steps. The last image starts at its truth and is done at once."""
+    truth, features = benchmark_scenes(4, 1000)
+    start = disturb(truth, 7, 15.0, 20.0, 10.0, model=load_hand(), object_center=features.object.center)
+    alike = [torch.cat([getattr(start, name)[:3], value[3:]]) for name, value in truth.items()]
+    pose, seen = start.like(alike), corrupt(features, level, 8)
+    left, chosen = [], levenberg_marquardt._Walker.chosen
+    monkeypatch.setattr(levenberg_marquardt._Walker, "chosen", lambda *a: left.append(len(a[1])) or chosen(*a))
+    results = []
+    for leaving in (1e9, -100):
+        monkeypatch.setattr(levenberg_marquardt, "LEAVING", leaving)
+        results.append(refine(pose, seen))
+    assert left and min(left) < 4
+    one, two = results
+    assert all(torch.equal(a, b) for (_, a), (_, b) in zip(one.pose.items(), two.pose.items(), strict=True))
+    assert one.history.keys() == two.history.keys() and torch.equal(one.best_step, two.best_step)
+    for name, values in one.history.items():
+        assert torch.equal(values.nan_to_num(), two.history[name].nan_to_num()), name
+    assert one.status == two.status
+
+
+@pytest.mark.parametrize(("name", "leaves"), [("shape_prior", True), ("anatomy", False)])
+def test_all_stay_where_a_loss_cannot_do_without_them(name, leaves):
+    walk = levenberg_marquardt._Walker.begin(
+        double_objective({name: {}}), double_scene(start().to(dtype=DOUBLE)), Damping()
+    )
+    assert not walk.lets_go(100)
+    walk.done[:2] = True
+    assert walk.lets_go(100) == leaves and not walk.lets_go(1)

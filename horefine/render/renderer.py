@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -68,6 +68,12 @@ class Renderer:
             torch.full((), -2, dtype=torch.int32).expand(shape) if ids is None else ids.view(shape),
             self._channels(painted, 3, absent),
         )
+
+    def chosen(self, rows: Int[Tensor, " M"]) -> Renderer:
+        """The renderer of some of the images."""
+        items = torch.stack([2 * rows, 2 * rows + 1], 1).flatten()
+        values = self.values.unflatten(0, (len(self.matrix) // 2, -1))[rows].flatten(0, 1)
+        return replace(self, topology=self.topology.chosen(items.numpy()), matrix=self.matrix[items], values=values)
 
     def _channels(self, painted: Tensor | None, first: int, absent: Tensor) -> Float[Tensor, "B 2 3 H W"]:
         there = painted is not None and painted.shape[1] > first

@@ -75,6 +75,13 @@ class Topology:
             np.array(items, np.int32),
         )
 
+    def chosen(self, numbers: Int[ndarray, " M"]) -> Topology:
+        """The topology of some of the items, in that order; their vertices are packed anew."""
+        items = self.items[numbers].copy()
+        for column, size in ((VERTEX, VERTICES), (SLOT, FACES)):
+            items[:, column] = np.cumsum(items[:, size]) - items[:, size]
+        return Topology(self.faces, self.edges, items)
+
     @cached_property
     def slots(self) -> int:
         """Faces of all items, shared ones counted each time."""
