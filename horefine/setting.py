@@ -69,6 +69,7 @@ class Setting:
         terms = usable(config.terms(), features)
         want = OUTPUTS | ({"colors"} if any("image" in term.features for term in terms.values()) else set())
         draw = make_renderer(hand_model.faces, hand_model.codes, features.object, features.camera, renderer, want=want)
+        features = replace(features)  # what is found and kept with it (losses.forms.kept) is of this refinement alone
         return Setting(config, features, hand_model, given, initial, prepare(terms, features, hand_model), draw)
 
     def chosen(self, rows: Int[Tensor, "M"]) -> Setting:

@@ -13,13 +13,12 @@ from torch import Tensor
 
 from horefine.anatomy import JOINT_ORDERS, JOINTS
 from horefine.contact_truth import NO_ANCHOR, region_anchors
-from horefine.distance import DistanceGrid
 from horefine.hand import HandModel
 from horefine.losses import touch_kernels
 from horefine.losses.contact import palmar_distances
-from horefine.losses.forms import PointRows, Rows, array, gather, places, taken
+from horefine.losses.forms import PointRows, Rows, array, gather, kept, places, taken
 from horefine.losses.surfaces import hand_surface
-from horefine.scene import Contact, Scene
+from horefine.scene import Contact, Features, Scene
 
 __all__ = [
     "ContactSquares",
@@ -85,13 +84,10 @@ def spring_squares(
     scene: Scene, weight: float, *, contact: Contact, threshold: float, sigma: float, reach: float, firm: float,
     **_: Any,
 ) -> SpringSquares:  # fmt: skip
-    """``losses.contact.spring_length`` as squares; kept with the contact, as every stage asks for the same."""
-    kept, key = contact.__dict__.setdefault("springs", {}), (weight, threshold, sigma, reach, firm)
-    vertices, found = kept.get(key, (None, None))
-    if vertices is not scene.features.object.vertices or found.model is not scene.hand_model:
-        found = _springs(scene, contact, *key)
-        kept[key] = scene.features.object.vertices, found
-    return found
+    """``losses.contact.spring_length`` as squares; kept with the features, as every stage asks for the same."""
+    numbers = weight, threshold, sigma, reach, firm
+    given = contact, scene.features.object.vertices, scene.hand_model
+    return kept(scene.features, ("spring_length", *numbers), given, lambda: _springs(scene, contact, *numbers))
 
 
 def _springs(
@@ -190,7 +186,7 @@ class PenetrationSquares:
         rows = (new((*shape, 1)), new((*shape, 1, 3)), new((*shape, 1, 6)), new(shape))
         touch_kernels.penetration(
             there.hand, there.joints, balls, ring, fitting, area, there.rotation, there.size, there.transl,
-            there.center, array(grid.values), _least(grid), array(grid.origin), array(grid.spacing),
+            there.center, array(grid.values), _least(scene.features), array(grid.origin), array(grid.spacing),
             float(self.sigma), float(self.tolerance), float(self.weight), sloped, total,
             rows[0], rows[1], rows[2], rows[3],
         )  # fmt: skip
@@ -205,14 +201,17 @@ class PenetrationSquares:
         return [PointRows.of(values, slope, wrench, point, share, weight)]
 
 
-def _least(grid: DistanceGrid) -> Float[np.ndarray, "B N N N"]:
-    """``touch_kernels.block_least`` of a grid, kept with it."""
-    kept = grid.__dict__
-    if "least" not in kept:
+def _least(features: Features) -> Float[np.ndarray, "B N N N"]:
+    """``touch_kernels.block_least`` of the object's grid, kept with the features."""
+    grid = features.object.grid
+
+    def find() -> np.ndarray:
         values, size = array(grid.values), (grid.values.shape[-1] - 2) // touch_kernels.BLOCK + 1
-        kept["least"] = np.empty((len(values), size, size, size), values.dtype)
-        touch_kernels.block_least(values, kept["least"])
-    return kept["least"]
+        found = np.empty((len(values), size, size, size), values.dtype)
+        touch_kernels.block_least(values, found)
+        return found
+
+    return kept(features, "least", (grid.values,), find)
 
 
 @functools.lru_cache(maxsize=4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -26,6 +27,7 @@ __all__ = [
     "Values",
     "array",
     "gather",
+    "kept",
     "kernel_weight",
     "known",
     "observed_rows",
@@ -109,6 +111,16 @@ class Form(Protocol):
     def cost(self, scene: Scene) -> Float[Tensor, "B"]: ...
 
     def rows(self, scene: Scene) -> list[Rows]: ...
+
+
+def kept(owner: Any, name: Hashable, given: tuple[Any, ...], make: Callable[[], Any]) -> Any:
+    """What ``make`` gives, kept with ``owner`` (a frozen dataclass) for who asks again with the very same ``given``."""
+    table = owner.__dict__.setdefault("_kept", {})
+    known, found = table.get(name, (None, None))
+    if known is None or any(a is not b for a, b in zip(known, given, strict=True)):
+        found = make()
+        table[name] = given, found
+    return found
 
 
 def taken(value: Any, rows: Int[Tensor, "M"]) -> Any:

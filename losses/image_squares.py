@@ -18,6 +18,7 @@ from horefine.losses.forms import (
     Rows,
     array,
     gather,
+    kept,
     known,
     observed_rows,
     packed_vertices,
@@ -145,11 +146,12 @@ class Pixels:
     @staticmethod
     def find(scene: Scene, maps: Float[Tensor, "B 2 C H W"], codes: Float[Tensor, "B V C"]) -> Pixels:
         """``maps`` where hand or object are seen."""
-        features, kept = scene.features, scene.__dict__
-        assert features.hand_mask is not None and features.object_mask is not None
-        if "listed" not in kept:  # every loss on what is rendered asks for the same pixels
-            kept["listed"] = _listed(scene, visible(features.hand_mask, features.object_mask))
-        return Pixels._of(kept["listed"], maps, codes)
+        hand, thing = scene.features.hand_mask, scene.features.object_mask
+        assert hand is not None and thing is not None
+        given = (hand, thing, scene.hand_model)  # every loss on what is rendered asks for the same pixels
+        return Pixels._of(
+            kept(scene.features, "listed", given, lambda: _listed(scene, visible(hand, thing))), maps, codes
+        )
 
     @staticmethod
     def chosen(
@@ -184,13 +186,13 @@ class Pixels:
 
     def sight(self, scene: Scene, hand_faces: int) -> tuple[Int[Tensor, "B 2 N 3"], Float[Tensor, "B 2 N"]]:
         """Corners of the face that each pixel sees at ``scene``, and ``valid``, or 0 for a pixel that sees none."""
-        kept = scene.__dict__.setdefault("sight", {})
-        if id(self.index) not in kept:  # losses on the same pixels see the same faces
+        seen = scene.__dict__.setdefault("sight", {})
+        if id(self.index) not in seen:  # losses on the same pixels see the same faces
             corners, drawn = np.empty((*self.index.shape, 3), np.int64), np.empty_like(self.tables[4])
             index, _, faces = self.tables[3:]
             row_kernels.sight(drawn_ids(scene), index, faces, hand_faces, corners, drawn)
-            kept[id(self.index)] = torch.from_numpy(corners), torch.from_numpy(drawn), self.index
-        corners, drawn, _ = kept[id(self.index)]
+            seen[id(self.index)] = torch.from_numpy(corners), torch.from_numpy(drawn), self.index
+        corners, drawn, _ = seen[id(self.index)]
         return corners, drawn * self.valid
 
 
@@ -374,14 +376,23 @@ def code_squares(
     repeats: Any,
     **_: Any,
 ) -> RenderedSquares:
+    given = (hand_coords, object_coords, hand_confidence, object_confidence, scene.hand_model)
+
+    def find() -> Pixels:
+        trust = both(hand_confidence, object_confidence, confidence)
+        return _coded(scene, hand_coords, object_coords).trusted(trust)
+
+    pixels = kept(scene.features, ("rendered_code", confidence), given, find)
+    return RenderedSquares(pixels.thinned(repeats), spread_of(sigma, scene.features.object.scale), kernel, weight)
+
+
+def _coded(scene: Scene, hand_coords: Float[Tensor, "B 3 H W"], object_coords: Float[Tensor, "B 3 H W"]) -> Pixels:
+    """The pixels with the codes that the maps show, metres."""
     model, thing = scene.hand_model, scene.features.object
     scale = torch.stack([torch.full_like(thing.scale, model.code_scale), thing.scale], 1)
     maps = torch.stack([hand_coords, object_coords], 1) * scale[:, :, None, None, None]
     hand_codes = (model.codes * model.code_scale).expand(len(scale), -1, -1)
-    codes = torch.cat([hand_codes, thing.codes * thing.scale[:, None, None]], 1)
-    trust = both(hand_confidence, object_confidence, confidence)
-    pixels = Pixels.find(scene, maps, codes).trusted(trust).thinned(repeats)
-    return RenderedSquares(pixels, spread_of(sigma, scale), kernel, weight)
+    return Pixels.find(scene, maps, torch.cat([hand_codes, thing.codes * thing.scale[:, None, None]], 1))
 
 
 def depth_squares(
@@ -396,7 +407,11 @@ def depth_squares(
     repeats: Any,
     **_: Any,
 ) -> RenderedSquares:
-    maps = depth[:, None, None].expand(-1, 2, -1, -1, -1)
-    pixels = Pixels.find(scene, maps, depth.new_zeros(len(depth), 1, 1))
-    pixels = pixels.trusted(both(depth_confidence, depth_confidence, confidence)).thinned(repeats)
-    return RenderedSquares(pixels, spread_of(sigma, depth), kernel, weight)
+    def find() -> Pixels:
+        maps = depth[:, None, None].expand(-1, 2, -1, -1, -1)
+        found = Pixels.find(scene, maps, depth.new_zeros(len(depth), 1, 1))
+        return found.trusted(both(depth_confidence, depth_confidence, confidence))
+
+    given = (depth, depth_confidence, scene.hand_model)
+    pixels = kept(scene.features, ("rendered_depth", confidence), given, find)
+    return RenderedSquares(pixels.thinned(repeats), spread_of(sigma, depth), kernel, weight)

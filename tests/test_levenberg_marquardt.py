@@ -111,8 +111,9 @@ def test_what_is_told_to_be_far_from_the_object_is_far(tolerance):
 @pytest.mark.parametrize("size", [5, 8, 9, 64])
 def test_a_block_of_a_distance_grid_is_no_higher_than_its_cells(size):
     values = torch.randn(2, size, size, size, generator=torch.Generator().manual_seed(size))
-    grid = DistanceGrid(values, torch.zeros(2, 3), torch.ones(2))
-    found, cells = torch.from_numpy(_least(grid)), -torch.nn.functional.max_pool3d(-values, 2, 1)
+    thing = dataclasses.replace(true_features().object[:2], sdf=DistanceGrid(values, torch.zeros(2, 3), torch.ones(2)))
+    features = dataclasses.replace(true_features()[:2], object=thing)
+    found, cells = torch.from_numpy(_least(features)), -torch.nn.functional.max_pool3d(-values, 2, 1)
     step = touch_kernels.BLOCK
     for axis in (1, 2, 3):
         found = found.repeat_interleave(step, axis).narrow(axis, 0, size - 1)

@@ -193,7 +193,7 @@ def corrupt(features: Features, level: str, seed: int) -> Features:
         for name, value in _spoil(maps, noise, np.random.default_rng([seed, i])).items():
             columns[name].append(value)
     values = {name: torch.from_numpy(np.stack(column)) for name, column in columns.items()}
-    return Features(**{**vars(features), **values})
+    return replace(features, **values)
 
 
 def _spoil(maps: dict[str, np.ndarray], noise: Noise, rng: np.random.Generator) -> dict[str, np.ndarray]:
