@@ -36,11 +36,10 @@ POOLED = 2
 """Batches' worth of images that may wait for others that fit them."""
 PHOTO, MAP = 16_000_000, 64
 """Bytes of an image's photograph on its way from reading to drawing, and of a pixel of all its maps."""
-PIXEL, VERTEX, ALIGNED = 700, 1500, 16_000_000
-"""Bytes that a row takes for each pixel of its maps and each vertex of its object, and for the search of the way in.
-
-``python -m benchmarks.batch_memory`` prints the peaks beside them: less, but with the search and an object of 18 000
-vertices, where it is a third more (of free memory only half is given away)."""
+PIXEL, VERTEX, ALIGNED, TURNED = 700, 1500, 16_000_000, 1500
+"""Bytes that a row takes for each pixel of its maps and each vertex of its object; and for the search of the way in,
+whatever the object is, and for each of its vertices. ``python -m benchmarks.batch_memory`` prints the peaks beside
+what these make of them."""
 
 
 @dataclass(frozen=True)
@@ -183,8 +182,12 @@ def batch_for(features: Features, config: Config) -> int:
 
 def usual_batch(config: Config, device: torch.device | str = "cpu") -> int:
     """:func:`batch_for` before any image is seen: maps of 64 x 64, an object of 2000 vertices, a photograph beside."""
-    searched = ALIGNED if config.align.features else 0
-    return _fitting(PHOTO + 64 * 64 * (PIXEL + 2 * MAP) + 2000 * VERTEX + searched, torch.device(device))
+    maps = 64 * 64 * (PIXEL + 2 * MAP)
+    return _fitting(PHOTO + maps + 2000 * VERTEX + _searched(2000, config), torch.device(device))
+
+
+def _searched(vertices: int, config: Config) -> int:
+    return ALIGNED + TURNED * vertices if config.align.features else 0
 
 
 def _fitting(size: int, device: torch.device) -> int:
@@ -195,8 +198,8 @@ def row_bytes(features: Features, config: Config) -> int:
     """Memory that one row of a batch takes while it is refined, about."""
     height, width = features.camera.size
     own = 2 * _bytes(features) // max(len(features), 1)  # a row of its own for each start
-    searched = ALIGNED if config.align.features else 0
-    return own + PIXEL * height * width + VERTEX * features.object.vertices.shape[1] + searched
+    vertices = features.object.vertices.shape[1]
+    return own + PIXEL * height * width + VERTEX * vertices + _searched(vertices, config)
 
 
 def _bytes(value: Any) -> int:
