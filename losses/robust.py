@@ -17,6 +17,7 @@ Why not the paper's losses alone (``benchmarks/refine.py`` compares the two reci
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -45,17 +46,21 @@ class Residuals:
     unseen: Float[Tensor, "B 2"]
     """Observations that the model does not answer at all; each costs what an infinitely bad residual would."""
 
+    @functools.cached_property
+    def middle(self) -> Float[Tensor, "B 2"]:
+        """Median absolute residual of hand and of object in each image; 0 where there are none."""
+        absolute = self.values.abs()
+        used = (self.used > 0)[..., None].expand_as(absolute)
+        absolute = torch.where(used, absolute, torch.nan).flatten(2)
+        return absolute.nanmedian(2).values.nan_to_num(0.0)
+
 
 def mad(residuals: Residuals, floor: float) -> Float[Tensor, "B 2"]:
     """1.48 times the median absolute residual of hand and of object in each image, never below ``floor``.
 
     1.48 makes it the standard deviation for normal noise (Rousseeuw and Croux 1993).
     """
-    absolute = residuals.values.abs()
-    used = (residuals.used > 0)[..., None].expand_as(absolute)
-    absolute = torch.where(used, absolute, torch.nan).flatten(2)
-    spread = absolute.nanmedian(2).values.nan_to_num(0.0)
-    return (1.4826 * spread).clamp_min(floor)
+    return (1.4826 * residuals.middle).clamp_min(floor)
 
 
 def geman_mcclure(residuals: Residuals, sigma: float | Float[Tensor, "B 2"], kernel: float) -> Float[Tensor, "B"]:
