@@ -174,7 +174,7 @@ def test_ctrl_c_stops_the_workers_in_order(photos: Path, here: Path, tmp_path: P
     with pytest.raises(KeyboardInterrupt):
         for outcome in distribute.run(job, there, Engine(workers=1)):
             done.append(outcome.name)
-    assert time.monotonic() - asked[0] < 0.8 * cluster.PATIENCE and set(done) <= {"p0", "p1"}
+    assert time.monotonic() - asked[0] < cluster.PATIENCE and set(done) <= {"p0", "p1"}
     assert {path.name for path in (tmp_path / "items").iterdir()} == {"p0", "p1"} and not left_over(tmp_path)
     assert refine(photos, tmp_path, "--engine", "ray", "--workers", 2).exit_code == 0
     for name in ("summary.csv", "summary.json", "report.html"):
