@@ -11,7 +11,10 @@ from render_cases import DATA, MESHES, box, camera, hand, posed, rigid, smooth, 
 from torch import Tensor
 
 from horefine.geometry import Camera, backproject, project
-from horefine.render import Topology, render
+from horefine.hand import load_hand
+from horefine.mesh import Mesh
+from horefine.objects import embedded_object
+from horefine.render import Topology, make_renderer, render
 
 SIZE = (64, 64)
 BACKENDS = ("cpu", "torch")
@@ -282,6 +285,22 @@ def test_an_image_does_not_depend_on_its_neighbours() -> None:
             assert torch.equal(one[0], other[n])
         assert torch.equal(alone[4], batch[4][first : first + len(vertices)])
         first += len(vertices)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("rows", [[2], [3, 0], [0, 1, 2, 3], [1, 1, 2]])
+def test_a_renderer_of_some_of_the_images(backend: str, rows: list[int]) -> None:
+    """Meshes of different sizes, padded, shared or not: the pictures are those of the whole batch."""
+    objects = Mesh.cat([embedded_object(name) for name in ("mug", "can", "mug", "drill")])
+    model, chosen = load_hand(), torch.tensor(rows)
+    view = Camera(camera((48, 48)).expand(4, 3, 3), (48, 48))
+    whole = make_renderer(model.faces, model.codes, objects, view, backend)
+    away = torch.tensor([0.0, 0.0, 0.6]) + torch.linspace(-0.05, 0.05, 4)[:, None, None]
+    vertices = model.template.expand(4, -1, -1) + away, objects.vertices + away
+    every, some = whole(*vertices), whole.chosen(chosen)(*(v[chosen] for v in vertices))
+    for name in ("masks", "depth", "coords", "ids"):
+        assert torch.equal(getattr(some, name), getattr(every, name)[chosen]), name
+    assert every.masks.amax((2, 3)).min() > 0.5, "something must be seen"
 
 
 def test_backward_can_be_repeated() -> None:
