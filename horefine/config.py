@@ -69,7 +69,7 @@ class Optimizer(_Table):
 
 
 class LevenbergMarquardt(_Table):
-    """Damped Gauss-Newton steps (``horefine.levenberg_marquardt``) in the tangent coordinates; on the CPU."""
+    """Damped Gauss-Newton steps (``horefine.levenberg_marquardt``) in the tangent coordinates."""
 
     name: Literal["levenberg_marquardt"]
     damping: float = Field(default=1e-5, gt=0)
@@ -80,6 +80,8 @@ class LevenbergMarquardt(_Table):
     """No joint turns farther than this in a step, radians."""
     still: list[str] = Field(default_factory=list)
     """Blocks (those of Adam's ``rates``) that do not move."""
+    fused: bool = True
+    """On the CPU, by kernels; false: by torch (``horefine.torch_steps``), as on every other device."""
 
 
 OPTIMIZERS: dict[str, type[_Table]] = {"adam": Optimizer, "levenberg_marquardt": LevenbergMarquardt}

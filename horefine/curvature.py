@@ -24,6 +24,8 @@ from horefine.levenberg_marquardt import Rooted, Workspace, frozen_forms, normal
 from horefine.losses.forms import Form
 from horefine.objective import Objective
 from horefine.scene import FACTORS, Scene
+from horefine.torch_curvature import variances as torch_variances
+from horefine.torch_equations import normal_equations as torch_equations
 
 __all__ = ["Sigmas", "sigmas"]
 
@@ -52,21 +54,37 @@ class Sigmas:
 
 @torch.no_grad()
 def sigmas(
-    objective: Objective, scene: Scene, variables: Sequence[str] = (), forms: Mapping[str, Form] | None = None
-) -> Sigmas:
-    """Standard deviations at ``scene``, on the CPU.
+    objective: Objective, scene: Scene, variables: Sequence[str] = (), forms: Mapping[str, Form] | None = None,
+    fused: bool = True,
+) -> Sigmas:  # fmt: skip
+    """Standard deviations at ``scene``.
 
     Args:
         objective: settled. One of its losses without a form as squares (the papers' have none): all are infinite.
         variables: keys of ``scene.FACTORS`` that are not known.
         forms: ``frozen_forms`` of both, where they are there already.
+        fused: by the kernels of the CPU; else in torch, on any device.
     """
-    batch, forms = len(scene.pose), frozen_forms(objective, scene) if forms is None else forms
+    batch, forms = len(scene.pose), frozen_forms(objective, scene, fused) if forms is None else forms
     if any(isinstance(form, Rooted) for form in forms.values()):
         nothing = scene.pose.hand_transl.new_full((batch,), torch.inf)
         own = {FACTORS[name]: nothing for name in variables}
         return Sigmas(nothing[:, None].expand(-1, 21), nothing, nothing, nothing, **own)
-    size, count = 67 + len(variables), 66 + len(variables)
+    if fused:
+        every = _variances(scene, forms, variables)
+    else:
+        every = torch_variances(scene, torch_equations(scene, forms, variables)[0], variables)
+    every = every.to(scene.pose.hand_transl)
+    found = every[:, :66].unflatten(1, (22, 3))
+    place = found.sum(-1).sqrt()
+    fields_ = [FACTORS[name] for name in variables]  # of the logarithm, so relative
+    own = {name: getattr(scene.pose, name) * every[:, 66 + k].sqrt() for k, name in enumerate(fields_)}
+    return Sigmas(place[:, :21], found[:, 0, 2].sqrt(), place[:, 21], found[:, 21, 2].sqrt(), **own)
+
+
+def _variances(scene: Scene, forms: Mapping[str, Form], variables: Sequence[str]) -> Float[Tensor, "B C"]:
+    """What :func:`horefine.torch_curvature.variances` says, by the kernels."""
+    batch, size, count = len(scene.pose), 67 + len(variables), 66 + len(variables)
     normal, right = np.zeros((batch, size, size)), np.zeros((batch, size))
     normal_equations(scene, forms, torch.ones(batch, dtype=torch.bool), Workspace(), normal, right, variables)
     charts = torch.cat([chart_matrix(scene), factor_columns(scene, variables)], 2).double().numpy()
@@ -83,12 +101,7 @@ def sigmas(
         except (np.linalg.LinAlgError, ValueError):  # some direction is free, or a number is not finite
             continue
         variances[i] = (slopes * scipy.linalg.cho_solve(factor, slopes.T).T).sum(1)
-    every = torch.from_numpy(variances).to(scene.pose.hand_transl)
-    found = every[:, :66].unflatten(1, (22, 3))
-    place = found.sum(-1).sqrt()
-    fields_ = [FACTORS[name] for name in variables]  # of the logarithm, so relative
-    own = {name: getattr(scene.pose, name) * every[:, 66 + k].sqrt() for k, name in enumerate(fields_)}
-    return Sigmas(place[:, :21], found[:, 0, 2].sqrt(), place[:, 21], found[:, 21, 2].sqrt(), **own)
+    return torch.from_numpy(variances)
 
 
 def _joint_slopes(scene: Scene) -> Float[np.ndarray, "B 21 3 61"]:

@@ -25,6 +25,7 @@ from horefine import normal_kernels
 from horefine.jacobian import chart_matrix
 from horefine.losses.forms import DenseRows, Form
 from horefine.losses.squares import SQUARES
+from horefine.losses.torch_squares import on_any_device
 from horefine.normal_equations import Workspace, normal_equations
 from horefine.objective import Objective, options_of
 from horefine.posing import moved, posed
@@ -81,9 +82,13 @@ def forms_of(objective: Objective, scene: Scene) -> dict[str, Form]:
 
 
 @torch.no_grad()
-def frozen_forms(objective: Objective, scene: Scene) -> dict[str, Form]:
-    """:func:`forms_of`, frozen at the scene: their costs there are the losses themselves."""
-    return {name: form.freeze(scene) for name, form in forms_of(objective, scene).items()}
+def frozen_forms(objective: Objective, scene: Scene, fused: bool = True) -> dict[str, Form]:
+    """:func:`forms_of`, frozen at the scene: their costs there are the losses themselves.
+
+    ``fused``: by the kernels of the CPU; else in torch, on any device.
+    """
+    forms = forms_of(objective, scene)
+    return {name: form.freeze(scene) for name, form in (forms if fused else on_any_device(forms)).items()}
 
 
 @torch.no_grad()
@@ -295,6 +300,6 @@ class Rooted:
         found = torch.autograd.grad(total, values, torch.ones_like(total), allow_unused=True)
         slopes = leaf.like(torch.zeros_like(v) if g is None else g for v, g in zip(values, found, strict=True))
         gradient = torch.nan_to_num(CHARTS["tangent"].gradient(scene, slopes))
-        plain = torch.linalg.solve(chart_matrix(scene).mT, gradient[..., None])[..., 0]
+        plain = torch.linalg.solve_ex(chart_matrix(scene).mT, gradient[..., None])[0][..., 0]
         root = total.detach().clamp(min=1e-12).sqrt()
         return [DenseRows(root[:, None], plain[:, None] / (2 * root[:, None, None]))]

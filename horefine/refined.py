@@ -31,7 +31,7 @@ class Refinement:
     reason: tuple[str, ...]
     """One sentence for each image."""
     sigma: Sigmas | None = None
-    """How sure ``pose`` is by the objective's curvature; None on a GPU."""
+    """How sure ``pose`` is by the objective's curvature."""
 
     def __len__(self) -> int:
         return len(self.pose)

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from horefine import torch_steps
 from horefine.align import align, align_symmetric
 from horefine.config import Config, LevenbergMarquardt, Optimizer, Stage, load_config
 from horefine.descent import Search
@@ -25,8 +26,7 @@ from horefine.hand import HandModel, load_hand
 from horefine.iteration import descend
 from horefine.levenberg_marquardt import Damping, minimise
 from horefine.objective import Objective
-from horefine.posing import posed
-from horefine.refined import Refinement, moved
+from horefine.refined import Refinement
 from horefine.scene import CONFIDENCES, FACTORS, MAPS, Features, Pose
 from horefine.setting import Rows, Setting, Walk, choose, shared_sigmas
 from horefine.starts import directions, needed
@@ -68,9 +68,6 @@ def refine(
     config = config if isinstance(config, Config) else load_config(config)
     check_inputs(pose, features)
     device = features.camera.matrix.device
-    if isinstance(config.optimizer, LevenbergMarquardt) and device.type != "cpu":
-        near = (pose.to("cpu"), features.to("cpu"), config)
-        return moved(refine(*near, hand_model=hand_model, seed=seed, progress=progress, complete=complete), device)
     with one_torch_thread() if device.type == "cpu" else nullcontext():
         return _refined(pose, features, config, hand_model, renderer, seed, progress, complete)
 
@@ -190,14 +187,15 @@ def _damped(
     report: Callable[[int], Any],
 ) -> Walk:
     """One stage: at most ``stage.steps`` Levenberg-Marquardt steps from ``pose``."""
-    options, first_scene = setting.config.optimizer, posed(setting.scene(pose))
+    options, first_scene = setting.config.optimizer, setting.posed(pose)
     objective = setting.objective(first_scene, name)
     assert isinstance(options, LevenbergMarquardt)
     first = len(history)
     still = tuple(column for name in options.still for column in BLOCKS[name])
     tolerance = options.tolerance if stage.tolerance is None else stage.tolerance
     damping = Damping(options.damping, tolerance, options.turn, still)
-    descent = minimise(
+    walk = minimise if setting.fused else torch_steps.minimise
+    descent = walk(
         objective, pose, lambda at: first_scene if at is pose else setting.scene(at), stage.steps, damping,
         lambda step: report(first + step), setting.config.variables.names, lambda rows: setting.chosen(rows).scene,
     )  # fmt: skip

@@ -13,6 +13,7 @@ from torch import Tensor
 from horefine.config import Config
 from horefine.hand import HandModel
 from horefine.objective import Objective, prepare, usable
+from horefine.posing import posed
 from horefine.render import OUTPUTS, Renderer, make_renderer
 from horefine.scene import Features, Pose, Scene
 
@@ -71,6 +72,15 @@ class Setting:
         draw = make_renderer(hand_model.faces, hand_model.codes, features.object, features.camera, renderer, want=want)
         features = replace(features)  # what is found and kept with it (losses.forms.kept) is of this refinement alone
         return Setting(config, features, hand_model, given, initial, prepare(terms, features, hand_model), draw)
+
+    @property
+    def fused(self) -> bool:
+        """Whether the kernels of the CPU are asked; else torch, on whatever device."""
+        return self.config.optimizer.fused and self.features.camera.matrix.device.type == "cpu"
+
+    def posed(self, pose: Pose) -> Scene:
+        """A scene of the pose; by kernels hand and object are posed at once."""
+        return posed(self.scene(pose)) if self.fused else self.scene(pose)
 
     def chosen(self, rows: Int[Tensor, "M"]) -> Setting:
         """The same of some rows, for scenes of losses that know their maps already: maps and inputs are left out."""

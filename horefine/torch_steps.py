@@ -16,9 +16,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from horefine.factors import chart_for
-from horefine.levenberg_marquardt import EASE, LEAST, MOST, Damping, Descent, _choose, _chosen, _where, forms_of
+from horefine.levenberg_marquardt import EASE, LEAST, MOST, Damping, Descent, _choose, _chosen, _where, frozen_forms
 from horefine.losses.forms import Form
-from horefine.losses.torch_squares import on_any_device
 from horefine.objective import Objective
 from horefine.scene import Pose, Scene
 from horefine.torch_equations import damped_steps, normal_equations
@@ -38,8 +37,11 @@ def minimise(
     damping: Damping,
     report: Callable[[int], Any] = lambda step: None,
     variables: Sequence[str] = (),
+    fewer: Any = None,
 ) -> Descent:
     """At most ``steps`` steps from ``pose``; the contract of ``levenberg_marquardt.minimise``, on any device.
+
+    No image leaves the batch before all are done (which they are, the host does not know): ``fewer`` is not called.
 
     Raises:
         ConfigError: a loss that only the kernels of the CPU know as squares (``silhouette``).
@@ -84,7 +86,7 @@ class _Walker:
 
     @staticmethod
     def begin(objective: Objective, scene: Scene, options: Damping, variables: tuple[str, ...] = ()) -> _Walker:
-        forms = {name: form.freeze(scene) for name, form in on_any_device(forms_of(objective, scene)).items()}
+        forms = frozen_forms(objective, scene, fused=False)
         values = {name: form.cost(scene) for name, form in forms.items()}
         total = _total(values)
         normal, right = normal_equations(scene, forms, variables)

@@ -14,7 +14,6 @@ from horefine.curvature import Sigmas, sigmas
 from horefine.levenberg_marquardt import frozen_forms
 from horefine.losses.forms import Form
 from horefine.objective import Objective
-from horefine.posing import posed
 from horefine.refined import Refinement
 from horefine.scene import Features, Scene
 from horefine.setting import Rows, Setting, Walk, choose, shared_sigmas
@@ -26,9 +25,9 @@ __all__ = ["conclude"]
 def conclude(setting: Setting, walk: Walk, history: list[dict[str, Tensor]], rows: Rows) -> Refinement:
     """The best start of each image, and what to say of it."""
     objective = shared_sigmas(walk.objective, setting, walk.pose, rows)
-    end_scene = posed(setting.scene(walk.pose))
-    ends, forms = _looked(objective, end_scene)
-    begins, _ = _looked(objective, posed(setting.scene(setting.given)))
+    end_scene = setting.posed(walk.pose)
+    ends, forms = _looked(objective, end_scene, setting.fused)
+    begins, _ = _looked(objective, setting.posed(setting.given), setting.fused)
     ends = torch.where(ends.isfinite(), ends, torch.inf)
     first, chosen = rows.first, rows.lowest(ends)
     end, begin = ends[chosen], begins[first]
@@ -43,18 +42,15 @@ def conclude(setting: Setting, walk: Walk, history: list[dict[str, Tensor]], row
     table = {n: torch.stack([e.get(n, missing) for e in history])[:, chosen] for n in names}
     best = torch.where(improved, walk.best_step[chosen], 0)
     status, reason = tuple(v[0] for v in verdicts), tuple(v[1] for v in verdicts)
-    sure = None
-    if forms is not None:
-        found = sigmas(objective, end_scene, setting.config.variables.names, forms).map(lambda value: value[chosen])
-        sure = _unsure(found, torch.tensor([s == "rejected" for s in status]))
+    found = sigmas(objective, end_scene, setting.config.variables.names, forms, setting.fused)
+    rejected = torch.tensor([s == "rejected" for s in status], device=chosen.device)
+    sure = _unsure(found.map(lambda value: value[chosen]), rejected)
     return Refinement(pose, setting.given[first], table, best, status, reason, sure)
 
 
-def _looked(objective: Objective, scene: Scene) -> tuple[Float[Tensor, "B"], Mapping[str, Form] | None]:
-    """The objective at a scene; and its losses as squares, frozen there, which on the CPU are quicker to ask."""
-    if scene.pose.hand_transl.device.type != "cpu":
-        return torch.stack(list(objective.evaluate(scene).values())).sum(0), None
-    forms = frozen_forms(objective, scene)
+def _looked(objective: Objective, scene: Scene, fused: bool) -> tuple[Float[Tensor, "B"], Mapping[str, Form]]:
+    """The objective at a scene; and its losses as squares, frozen there, which are quicker to ask."""
+    forms = frozen_forms(objective, scene, fused)
     return torch.stack([form.cost(scene) for form in forms.values()]).sum(0), forms
 
 

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from horefine.losses import row_kernels, square_kernels
+from horefine.losses import row_kernels, square_kernels, torch_rows
 from horefine.losses.forms import (
     Observed,
     Rows,
@@ -214,8 +214,11 @@ def _listed(scene: Scene, shown: Float[Tensor, "B 2 H W"]) -> tuple[Tensor, ...]
     features, seen = scene.features, shown.flatten(2)
     count = max(1, int((seen > 0).sum(2).max()))
     matrix = features.camera.matrix[:, None, None]
-    order, valid = seen.new_zeros(*seen.shape[:2], count, dtype=torch.long), matrix.new_zeros(len(seen), 2, count)
-    row_kernels.list_pixels(array(seen), count, order.numpy(), valid.numpy())
+    if seen.device.type == "cpu":
+        order, valid = seen.new_zeros(*seen.shape[:2], count, dtype=torch.long), matrix.new_zeros(len(seen), 2, count)
+        row_kernels.list_pixels(array(seen), count, order.numpy(), valid.numpy())
+    else:
+        order, valid = torch_rows.list_pixels(seen, count)
     width = shown.shape[-1]
     u, v = order % width, torch.div(order, width, rounding_mode="floor")
     x, y = (u - matrix[..., 0, 2]) / matrix[..., 0, 0], (v - matrix[..., 1, 2]) / matrix[..., 1, 1]

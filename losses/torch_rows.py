@@ -1,4 +1,4 @@
-"""What ``row_kernels`` and ``square_kernels.see_pixels`` do, in torch: any device, shapes that do not hang on the data.
+"""What ``row_kernels`` do, in torch: any device, shapes that do not hang on the data.
 
 These are the readable twins of the kernels, and what runs where there are no kernels: on a GPU. Nothing here asks the
 device anything, so the host never waits for it. Conventions are the kernels': side 0 is the hand, side 1 the object;
@@ -13,11 +13,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from horefine.losses.forms import Observed, PointRows, Rows
-from horefine.losses.image_squares import Pixels, see_code, see_rendered_depth
 from horefine.losses.robust import Residuals, trusted
 from horefine.scene import Scene, focal_stretch
 
-__all__ = ["list_pixels", "observed_rows", "robust_cost", "see", "see_pairs", "sight", "split_by_grazing"]
+__all__ = ["list_pixels", "observed_rows", "robust_cost", "see_pairs", "sight", "split_by_grazing"]
 
 
 def robust_cost(
@@ -121,20 +120,6 @@ def list_pixels(shown: Float[Tensor, "B 2 P"], count: int) -> tuple[Int[Tensor, 
     order = hidden.argsort(dim=2, stable=True)[..., :count]
     valid = hidden.gather(2, order) == 0
     return torch.where(valid, order, 0), valid.to(shown.dtype)
-
-
-def see(
-    vertices: Float[Tensor, "B V 3"], root: Float[Tensor, "B"], pixels: Pixels, corners: Tensor, used: Tensor
-) -> tuple[Observed, Float[Tensor, "B 2 N"]]:
-    """``see_code`` where the pixels have codes, else ``see_rendered_depth``: what is not used is 0."""
-    find = see_code if pixels.codes.shape[1] > 1 else see_rendered_depth
-    seen, grazing = find(vertices, root, pixels, corners)
-    kept = used > 0
-    parts = (seen.values, seen.slope, seen.point, seen.barycentric)
-    values, slope, point, share = (
-        torch.where(kept.view(*kept.shape, *(1,) * (part.dim() - 3)), part, 0.0) for part in parts
-    )
-    return Observed(values, slope, seen.root, point, corners, share), torch.where(kept, grazing, 0.0)
 
 
 def observed_rows(

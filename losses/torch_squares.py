@@ -20,7 +20,14 @@ from horefine.losses.appearance import DARK
 from horefine.losses.contact import inside_depth
 from horefine.losses.contact_squares import PenetrationSquares, SpringSquares, hand_points, outward
 from horefine.losses.forms import DenseRows, Form, Observed, PointRows, Rows, gather, packed_vertices
-from horefine.losses.image_squares import GRAZING, PairSquares, Pixels, RenderedSquares
+from horefine.losses.image_squares import (
+    GRAZING,
+    PairSquares,
+    Pixels,
+    RenderedSquares,
+    see_code,
+    see_rendered_depth,
+)
 from horefine.losses.pairs import named_points
 from horefine.losses.photometric_squares import CHANNELS, PhotometricSquares
 from horefine.losses.prior_squares import COLUMNS, AnglePrior, joint_angle_slopes
@@ -101,6 +108,20 @@ def sight(pixels: Pixels, scene: Scene) -> tuple[Int[Tensor, "B 2 N 3"], Float[T
     return corners, drawn * pixels.valid
 
 
+def see(
+    vertices: Float[Tensor, "B V 3"], root: Float[Tensor, "B"], pixels: Pixels, corners: Tensor, used: Tensor
+) -> tuple[Observed, Float[Tensor, "B 2 N"]]:
+    """``see_code`` where the pixels have codes, else ``see_rendered_depth``: what is not used is 0."""
+    find = see_code if pixels.codes.shape[1] > 1 else see_rendered_depth
+    seen, grazing = find(vertices, root, pixels, corners)
+    kept = used > 0
+    parts = (seen.values, seen.slope, seen.point, seen.barycentric)
+    values, slope, point, share = (
+        torch.where(kept.view(*kept.shape, *(1,) * (part.dim() - 3)), part, 0.0) for part in parts
+    )
+    return Observed(values, slope, seen.root, point, corners, share), torch.where(kept, grazing, 0.0)
+
+
 @dataclass(frozen=True)
 class TorchRendered:
     """Twin of ``RenderedSquares``, which holds its numbers."""
@@ -126,7 +147,7 @@ class TorchRendered:
     def _see(self, scene: Scene, corners: Tensor, used: Tensor) -> tuple[Observed, Tensor]:
         root = scene.object_center[:, 2]
         root = root if self.form.below else torch.zeros_like(root)
-        seen, grazing = torch_rows.see(packed_vertices(scene), root, self.form.pixels, corners, used)
+        seen, grazing = see(packed_vertices(scene), root, self.form.pixels, corners, used)
         return seen if self.form.below else replace(seen, root=0.0), grazing
 
     def cost(self, scene: Scene) -> Float[Tensor, "B"]:
@@ -158,7 +179,7 @@ class TorchPhotometric(PhotometricSquares):
 
     def _look(self, scene: Scene, corners: Tensor, used: Tensor, sloped: bool) -> tuple[Observed, Tensor]:
         blank = replace(self.pixels, target=torch.zeros_like(self.pixels.target))
-        return torch_rows.see(packed_vertices(scene), scene.object_center[:, 2], blank, corners, used)
+        return see(packed_vertices(scene), scene.object_center[:, 2], blank, corners, used)
 
     def rows(self, scene: Scene) -> list[Rows]:
         seen = self._look(scene, self.corners, self.used, True)[0]
