@@ -101,7 +101,7 @@ def _add_points(points: list[tuple[np.ndarray, ...]], tables: HandTables, work: 
             matched = np.zeros(len(point), np.bool_)
         normal_kernels.add_points(
             work.jacobian, tables.reach, values, slope, wrench, point, share, weight,
-            other[0], other[1], other[2], other[3], other[5], matched, work.whole,
+            other[0], other[1], other[2], other[3], other[4], other[5], matched, work.whole,
         )  # fmt: skip
         left = other[5] * ~matched
         if left.any():

@@ -187,7 +187,7 @@ def _add_rows(n, values, slope, wrench, weight, moved, columns, inner, size, blo
 @_jit
 def add_points(
     jacobian, reach, values, slope, wrench, point, share, weight,
-    more_values, more_slope, more_wrench, more_point, more_weight, matched, whole,
+    more_values, more_slope, more_wrench, more_point, more_share, more_weight, matched, whole,
 ):  # fmt: skip
     """Adds observations (``forms.PointRows`` of one image) to the normal equations.
 
@@ -217,7 +217,7 @@ def add_points(
             if both and more_weight[n] > 0:
                 same = True
                 for m in range(corners):
-                    same &= point[n, m] == more_point[n, m]
+                    same &= point[n, m] == more_point[n, m] and share[n, m] == more_share[n, m]
                 if same:
                     matched[n] = 1
                     filled = _add_rows(

@@ -28,6 +28,7 @@ GROUPS = {
     "correspondences": ("surface_reprojection", "surface_depth", "shape_prior"),
     "pictures": ("rendered_code", "rendered_depth", "pose_prior"),
     "touch": ("spring_length", "penetration", "contact"),
+    "of one face": ("surface_reprojection", "rendered_code", "rendered_depth", "penetration"),
     "outlines": ("silhouette", "surface_depth"),
     "others": ("measured_depth", "photometric", "temporal", "offset", "orientation", "anatomy"),
 }
