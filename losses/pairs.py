@@ -19,7 +19,7 @@ from torch import Tensor
 
 from horefine import distance_kernels
 from horefine.hand import HandModel
-from horefine.losses import row_kernels
+from horefine.losses import row_kernels, torch_pairs
 from horefine.losses.appearance import find_appearance
 from horefine.losses.surfaces import find_object_points
 from horefine.mesh import Mesh
@@ -138,19 +138,33 @@ def find_surface_pairs(
     """
     masks, coords = torch.stack([hand_mask, object_mask], 1), torch.stack([hand_coords, object_coords], 1)
     depths = torch.zeros_like(hand_mask) if depth is None else depth
+    if masks.device.type == "cpu":
+        fields = _by_trees(hand_model, object, masks, coords, depths, max_pixels)
+    else:
+        hand, thing = (hand_model.codes, hand_model.faces), (object.codes, object.faces)
+        fields = torch_pairs.paired(hand, thing, object.counts[:, 1], masks, coords, depths, max_pixels)
+    pairs = SurfacePairs(**fields)
+    trust = [hand_confidence, object_confidence, depth_confidence]
+    return pairs if all(c is None for c in trust) else _trusted(pairs, hand_mask, *trust)
+
+
+def _by_trees(
+    hand_model: HandModel,
+    object: Mesh,
+    masks: Float[Tensor, "B 2 H W"],
+    coords: Float[Tensor, "B 2 3 H W"],
+    depth: Float[Tensor, "B H W"],
+    most: int,
+) -> dict[str, Tensor]:
+    """The fields of the pairs but the confidences, image by image (``torch_pairs.paired``: all at once)."""
     rows = []
     for image in range(len(masks)):
         thing = object.codes[image], object.faces[image, : int(object.counts[image, 1])]
         for side, (codes, faces) in enumerate(((hand_model.codes, hand_model.faces), thing)):
-            pixels = _chosen_pixels(masks[image, side], masks[image, 1 - side], max_pixels)
-            rows.append(_pair(codes, faces, pixels, coords[image, side], depths[image]))
+            pixels = _chosen_pixels(masks[image, side], masks[image, 1 - side], most)
+            rows.append(_pair(codes, faces, pixels, coords[image, side], depth[image]))
     count = max(1, *(len(row["valid"]) for row in rows))
-    padded = {
-        name: torch.stack([_pad(name, row[name], count) for row in rows]).unflatten(0, (-1, 2)) for name in rows[0]
-    }
-    pairs = SurfacePairs(**padded)
-    trust = [hand_confidence, object_confidence, depth_confidence]
-    return pairs if all(c is None for c in trust) else _trusted(pairs, hand_mask, *trust)
+    return {name: torch.stack([_pad(name, row[name], count) for row in rows]).unflatten(0, (-1, 2)) for name in rows[0]}
 
 
 def _trusted(
