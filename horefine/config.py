@@ -66,6 +66,8 @@ class Optimizer(_Table):
     """Which iterate of a stage counts; ``last`` (CPF) may end worse than it began."""
     fused: bool = True
     """On the CPU, steps on plain arrays where parameters and losses allow (``horefine.iteration``); false: by torch."""
+    graph: bool = False
+    """With CUDA, a step is recorded as a graph and played back (``horefine.captured``); elsewhere it is simply done."""
 
 
 class LevenbergMarquardt(_Table):

@@ -34,6 +34,8 @@ class Search:
     keep_last: bool = False
     fused: bool = True
     """False: eager even where all could be fused."""
+    graph: bool = False
+    """Each step in place, recorded as a CUDA graph where there is CUDA (``horefine.captured``)."""
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from horefine import iteration_kernels as kernels
 from horefine.adam import Plateau
+from horefine.captured import walk_captured
 from horefine.compiling import compiling
 from horefine.descent import Eager, Search, Walked, walk_eagerly
 from horefine.factors import chart_for
@@ -49,6 +50,9 @@ def descend(
         report: called with the number of steps after each.
         variables: keys of ``scene.FACTORS`` that are searched too; the pose has those factors.
     """
+    eager = Eager(objective, scene_of, chart_for(search.parameters, variables))
+    if search.graph:
+        return walk_captured(eager, pose, search, report)
     if search.fused and not variables and fusible(scene_of(pose), search.parameters):
         losses = fused_losses(objective, scene_of(pose))
         if losses:
@@ -57,7 +61,7 @@ def descend(
                 if first:
                     fused.evaluate(pose)
             return _Walker(fused, pose, search).walk(report)
-    return walk_eagerly(Eager(objective, scene_of, chart_for(search.parameters, variables)), pose, search, report)
+    return walk_eagerly(eager, pose, search, report)
 
 
 class _Walker:

@@ -170,6 +170,7 @@ def _descend(
         [stage.decay + (1 - stage.decay) * 0.5 * (1 + math.cos(turn)) for turn in turns],
         {block: rate * stage.rate for block, rate in setting.config.rates.items()}, options.parameters, options.betas,
         options.epsilon, options.least_rate, stage.patience, stage.cut, options.keep == "last", options.fused,
+        options.graph,
     )  # fmt: skip
     walked = descend(
         objective, pose, setting.scene, search, lambda step: report(first + step), setting.config.variables.names

@@ -27,7 +27,7 @@ FLOORS = (  # lowest first; modules of one package (losses, render, ...) may imp
     ("jacobian", "factors"),
     ("hand_slopes",),
     ("fused_render", "descent"),
-    ("fused_objective",),
+    ("fused_objective", "captured"),
     ("iteration",),
     ("inverse_kinematics",),
     ("normal_equations", "posing", "torch_equations", "torch_curvature"),
