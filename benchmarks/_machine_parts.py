@@ -247,18 +247,32 @@ def memory(plan: Plan) -> Iterator[Figure]:
 # --- a GPU ------------------------------------------------------------------------------------------------------------
 
 
-def on_a_gpu(plan: Plan) -> Iterator[Figure]:
-    """300 steps of Adam by batch, where there is a GPU."""
-    if not torch.cuda.is_available():
+def on_a_gpu(plan: Plan, device: str = "cuda") -> Iterator[Figure]:
+    """Where there is a GPU: images a second by batch and recipe, and how far its poses are from those of the CPU."""
+    if device == "cuda" and not torch.cuda.is_available():
         return
-    for batch in plan.some((1, 16, 64, 256, 1024)):
+    steps = 3 if plan.quick else 300
+    adam = adam_config(steps)
+    recorded = adam.model_copy(update={"optimizer": adam.optimizer.model_copy(update={"graph": True})})
+    recipes = {f"{steps} steps of Adam": adam, "the same, recorded": recorded, "default": load_config("default")}
+    for batch in (2,) if plan.quick else (1, 16, 64, 256, 1024):
         pose, features = scenes(batch)
-        pose, features = pose.to("cuda"), features.to("cuda")
+        there = pose.to(device), features.to(device)
+        for name, config in recipes.items():
 
-        def work(pose: Pose = pose, features: Features = features) -> None:
-            refine(pose, features, adam_config(300))
-            torch.cuda.synchronize()
+            def work(config: Config = config, there: tuple[Pose, Features] = there) -> None:
+                refine(*there, config)
+                if device == "cuda":
+                    torch.cuda.synchronize()
 
-        rate = batch / in_turns({"": work}, plan.rounds(3))[""].wall
-        target = 300.0 if batch == 256 else None
-        yield figure("GPU", f"300 steps of Adam, batch {batch}", rate, "images/s", target, more=True)
+            rate, wanted = batch / in_turns({"": work}, plan.rounds(3))[""].wall, batch == 256 and config is adam
+            yield figure("GPU", f"{name}, batch {batch}", rate, "images/s", 300.0 if wanted else None, more=True)
+            if batch in (2, 64):
+                yield figure("GPU", f"{name}: hand from the CPU's", _apart(pose, features, there, config), "mm", 0.1)
+
+
+def _apart(pose: Pose, features: Features, there: tuple[Pose, Features], config: Config) -> np.ndarray:
+    """Mean distance of the hand's vertices between this machine's two devices, image by image."""
+    model, ends = load_hand(), (refine(pose, features, config).pose, refine(*there, config).pose.to("cpu"))
+    hands = [model(end.hand_rotvec, end.hand_shape, end.hand_transl).vertices for end in ends]
+    return (hands[0] - hands[1]).norm(dim=-1).mean(1).numpy() * 1e3

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from benchmarks import _common, _machine_chart, machine
 from benchmarks._figures import Figure, apart, figure, in_turns, peak_megabytes
-from benchmarks._machine_parts import Plan, rendering
+from benchmarks._machine_parts import Plan, on_a_gpu, rendering
 
 
 @pytest.fixture
@@ -109,6 +110,14 @@ def test_the_renderer_is_measured() -> None:
     found = {one.case: one for one in rendering(Plan(quick=True))}
     assert {"hand, 64x64, batch 1", "hand, 64x64, batch 16"} <= set(found)
     assert all(one.value > 0 for one in found.values())
+
+
+def test_what_a_gpu_would_be_asked() -> None:
+    """On the CPU in its place; there the poses are the CPU's own, but for steps done in another order of sums."""
+    found = {one.case: one for one in on_a_gpu(Plan(quick=True), "cpu")}
+    assert len(found) == 6 and all(one.value > 0 for name, one in found.items() if one.unit == "images/s")
+    assert all(one.value < 0.01 for one in found.values() if one.unit == "mm")
+    assert torch.cuda.is_available() or not list(on_a_gpu(Plan(quick=True)))
 
 
 @pytest.mark.slow

@@ -8,6 +8,9 @@ import pytest
 import torch
 from render_cases import MESHES, camera, posed
 
+from horefine import load_config, load_hand, refine
+from horefine.data.maps import disturb
+from horefine.data.synthetic import benchmark_scenes
 from horefine.render import RENDERERS, Topology, render
 
 SIZE = (64, 64)
@@ -58,3 +61,14 @@ def test_on_cuda(name: str) -> None:
     if name != "torch":
         _loaded(name)
     _agrees_with_cpu(name, "cuda")
+
+
+@pytest.mark.parametrize(("recipe", "words"), [("adam", ()), ("adam", ("optimizer.graph=true",)), ("default", ())])
+def test_poses_on_cuda_are_those_of_the_cpu(recipe: str, words: tuple[str, ...]) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    truth, features = benchmark_scenes(8, 1000)
+    pose = disturb(truth, 1, model=load_hand(), object_center=features.object.center)
+    ends = [refine(pose.to(on), features.to(on), load_config(recipe, words)).pose.to("cpu") for on in ("cpu", "cuda")]
+    hands = [load_hand()(end.hand_rotvec, end.hand_shape, end.hand_transl).vertices for end in ends]
+    assert (hands[0] - hands[1]).norm(dim=-1).mean(1).median() < 1e-4
