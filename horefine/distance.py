@@ -98,8 +98,8 @@ class _Trilinear(torch.autograd.Function):
         low = index.detach().long().clamp(0, size - 2)
         x, y, z = (index - low).unbind(-1)
         first = (low[..., 0] * size + low[..., 1]) * size + low[..., 2]
-        steps = torch.tensor([0, 1, size, size + 1], device=index.device)
-        steps = torch.cat([steps, steps + size * size])
+        one = torch.arange(2, device=index.device)  # made there: a copy from the host would make it wait
+        steps = ((one[:, None, None] * size + one[:, None]) * size + one).flatten()
         corners = values.flatten(1).gather(1, (first[..., None] + steps).flatten(1)).view(*first.shape, 2, 2, 2)
         along_z = torch.lerp(corners[..., 0], corners[..., 1], z[..., None, None])
         along_y = torch.lerp(along_z[..., 0], along_z[..., 1], y[..., None])

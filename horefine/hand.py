@@ -24,7 +24,7 @@ from horefine import anatomy
 from horefine.geometry import axis_angle_to_matrix
 from horefine.mano import HandData, find_mano, read_mano
 
-__all__ = ["Hand", "HandModel", "load_hand"]
+__all__ = ["Hand", "HandModel", "house_from_mano", "load_hand"]
 
 _MANO_TIPS = (745, 317, 444, 556, 673)
 """Fingertip vertices of MANO's mesh, thumb to pinky (manopth's choice; the embedded hand keeps its tips there too)."""
@@ -105,7 +105,7 @@ class HandModel:
         matrix = blended[..., :9].unflatten(-1, (3, 3))
         vertices = (matrix * flat.view(count, -1, 1, 3)).sum(-1) + blended[..., 9:] + transl[:, None]
         placed = placed + transl[:, None]
-        posed = torch.cat([placed, vertices[:, self.tips]], 1)[:, _HOUSE_FROM_MANO]
+        posed = torch.cat([placed, vertices[:, self.tips]], 1).index_select(1, house_from_mano(placed.device))
         return Hand(vertices, posed, _homogeneous(turned, placed))
 
     def rest_joints(self, shape: Float[Tensor, "B 10"]) -> Float[Tensor, "B 16 3"]:
@@ -200,6 +200,13 @@ def _embedded() -> HandModel:
 _HOUSE_FROM_MANO = [anatomy.JOINT_ORDERS["mano"].index(name) for name in anatomy.JOINTS]
 
 
+@functools.lru_cache(maxsize=8)
+def house_from_mano(device: torch.device) -> Int[Tensor, "21"]:
+    """Place of each house joint among the 16 joints and five tips in MANO's order; kept on the device, as a copy from
+    the host makes the host wait for it."""
+    return torch.tensor(_HOUSE_FROM_MANO, device=device)
+
+
 def _chain(
     rotations: Float[Tensor, "B 16 3 3"], joints: Float[Tensor, "B 16 3"]
 ) -> tuple[Float[Tensor, "B 16 3 3"], Float[Tensor, "B 16 3"]]:
@@ -219,5 +226,5 @@ def _chain(
 
 
 def _homogeneous(rotation: Float[Tensor, "B J 3 3"], position: Float[Tensor, "B J 3"]) -> Float[Tensor, "B J 4 4"]:
-    last = rotation.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(*rotation.shape[:2], 1, 4)
+    last = torch.cat([torch.zeros_like(position), torch.ones_like(position[..., :1])], -1)[..., None, :]
     return torch.cat([torch.cat([rotation, position[..., None]], -1), last], -2)

@@ -137,8 +137,10 @@ class Tangent(_Plain):
         pose, delta, hand_middle, object_middle = scene.pose.detach(), flat_to_pose(step), *middles(scene)
         turns = axis_angle_to_matrix(torch.cat([delta.hand_rotvec, delta.object_rotvec[:, None]], 1))
         bones = axis_angle_to_matrix(torch.cat([pose.hand_rotvec, pose.object_rotvec[:, None]], 1))
-        left = torch.ones(17, 1, 1, dtype=torch.bool, device=step.device)
-        left[1:16] = False  # fingers turn in their own frame, wrist and object about the camera's axes
+        number = torch.arange(17, device=step.device)[:, None, None]
+        left = (number == 0) | (
+            number == 16
+        )  # fingers turn in their own frame, wrist and object about the camera's axes
         rotvec = matrix_to_axis_angle(torch.where(left, turns @ bones, bones @ turns))
         wrist_arm, object_arm = scene.hand.joints[:, 0].detach() - hand_middle, pose.object_transl - object_middle
         along = delta.object_transl[:, 2:]
@@ -227,7 +229,7 @@ def _moved(scene: Scene, pose: Pose) -> Pose:
 
 
 def _sideways(transl: Float[Tensor, "B 3"]) -> Float[Tensor, "B 3"]:
-    return transl * transl.new_tensor([1.0, 1.0, 0.0])
+    return torch.cat([transl[:, :2], torch.zeros_like(transl[:, 2:])], 1)
 
 
 def _carry(rotvec: Float[Tensor, "*batch 3"], gradient: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:

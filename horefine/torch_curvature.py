@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from horefine.factors import factor_columns
+from horefine.hand import house_from_mano
 from horefine.jacobian import chart_matrix
-from horefine.losses.contact_squares import house_from_mano
 from horefine.scene import Scene
 from horefine.torch_jacobian import hand_slopes
 
@@ -26,7 +26,7 @@ def variances(scene: Scene, normal: Float[Tensor, "B P P"], variables: Sequence[
     """
     model, count, size = scene.hand_model, len(scene.hand_model.template), normal.shape[1]
     mano = torch.cat([torch.arange(count, count + 16, device=normal.device), model.tips])
-    joints = hand_slopes(scene).index_select(1, mano[house_from_mano()])
+    joints = hand_slopes(scene).index_select(1, mano[house_from_mano(mano.device)])
     plain = normal.new_zeros(len(normal), 22, 3, 67)
     plain[:, :21, :, :61] = joints.double()
     plain[:, 21, :, 61:64] = torch.eye(3, dtype=plain.dtype, device=plain.device)

@@ -114,7 +114,7 @@ class ShapePrior:
     def rows(self, scene: Scene) -> list[Rows]:
         shape, root = scene.pose.hand_shape, self.weight**0.5
         matrix = torch.zeros(len(shape), 10, COLUMNS, dtype=shape.dtype, device=shape.device)
-        matrix[:, torch.arange(10), torch.arange(51, 61)] = root
+        matrix[:, :, 51:61].diagonal(dim1=1, dim2=2).fill_(root)
         return [DenseRows(root * shape, matrix)]
 
 
@@ -230,7 +230,7 @@ def _moved(
 ) -> tuple[Tensor, Tensor]:
     """A point that moves with the three columns from ``first`` on and, at ``lever``, with the turn after them."""
     matrix = values.new_zeros(len(values), 3, COLUMNS)
-    matrix[:, :, first : first + 3] = torch.eye(3).to(values)
+    matrix[:, :, first : first + 3] = torch.eye(3, dtype=values.dtype, device=values.device)
     matrix[:, :, first + 3 : first + 6] = -skew(lever)
     return weight**0.5 * values, weight**0.5 * matrix
 
@@ -241,7 +241,9 @@ def _turned(
     """Nine numbers of ``R - R_0``; turning by w, the three columns from ``column`` on, changes R by ``[w]x R``."""
     values = (rotation - axis_angle_to_matrix(first)).flatten(1)
     matrix = values.new_zeros(len(values), 9, COLUMNS)
-    matrix[..., column : column + 3] = (skew(torch.eye(3).to(values)) @ rotation[:, None]).flatten(2).mT
+    matrix[..., column : column + 3] = (
+        (skew(torch.eye(3, dtype=values.dtype, device=values.device)) @ rotation[:, None]).flatten(2).mT
+    )
     return weight**0.5 * values, weight**0.5 * matrix
 
 
@@ -249,7 +251,7 @@ def _plain(weight: float, values: Float[Tensor, "B N"], first: int) -> tuple[Ten
     """Numbers that are columns themselves."""
     count = values.shape[1]
     matrix = values.new_zeros(len(values), count, COLUMNS)
-    matrix[:, torch.arange(count), torch.arange(first, first + count)] = 1
+    matrix[:, :, first : first + count].diagonal(dim1=1, dim2=2).fill_(1)
     return weight**0.5 * values, weight**0.5 * matrix
 
 

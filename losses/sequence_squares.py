@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from horefine.losses.contact_squares import house_from_mano
+from horefine.hand import house_from_mano
 from horefine.losses.forms import PointRows, Rows, kernel_weight
 from horefine.losses.sequence import accelerations, robust_cost, scales
 from horefine.scene import Neighbours, Scene
@@ -46,15 +46,15 @@ class TemporalSquares:
         values, weight = self._residuals(scene.hand.joints, self.neighbours.joints, share)
         model = scene.hand_model
         joints = torch.cat([torch.arange(16, device=values.device) + len(model.template), model.tips])
-        point = joints[house_from_mano()][None, :, None].expand(len(values), -1, -1)
-        slope = torch.eye(3).to(values).expand(*values.shape, 3)
+        point = joints[house_from_mano(joints.device)][None, :, None].expand(len(values), -1, -1)
+        slope = torch.eye(3, dtype=values.dtype, device=values.device).expand(*values.shape, 3)
         none, whole = values.new_zeros(*values.shape, 6), torch.ones_like(values[..., :1])
         return PointRows(values, slope, none, point, whole, weight)
 
     def _object(self, scene: Scene, share: Float[Tensor, "B K"]) -> PointRows:
         corners = scene.object_corners
         values, weight = self._residuals(corners, self.neighbours.corners, share)
-        slope = torch.eye(3).to(values).expand(*values.shape, 3)
+        slope = torch.eye(3, dtype=values.dtype, device=values.device).expand(*values.shape, 3)
         arm = (corners - scene.object_center[:, None])[:, :, None].expand_as(slope)
         wrench = torch.cat([slope, torch.linalg.cross(arm, slope)], -1)
         none = torch.zeros(*values.shape[:2], 0, dtype=torch.long, device=values.device)

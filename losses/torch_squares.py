@@ -29,7 +29,7 @@ from horefine.losses.image_squares import (
     see_rendered_depth,
 )
 from horefine.losses.pairs import named_points
-from horefine.losses.photometric_squares import CHANNELS, PhotometricSquares
+from horefine.losses.photometric_squares import PhotometricSquares
 from horefine.losses.prior_squares import COLUMNS, AnglePrior, joint_angle_slopes
 from horefine.losses.silhouette_squares import SilhouetteSquares
 from horefine.losses.torch_silhouette import TorchSilhouette
@@ -184,8 +184,8 @@ class TorchPhotometric(PhotometricSquares):
     def rows(self, scene: Scene) -> list[Rows]:
         seen = self._look(scene, self.corners, self.used, True)[0]
         per_log = seen.slope / (seen.values.clamp_min(0.0) + DARK)[..., None]
-        channels = per_log.new_tensor(CHANNELS) * self.scale[:, None]
-        slope = torch.einsum("ij,bsnjk->bsnik", channels, per_log)
+        mean = per_log.mean(-2, keepdim=True)  # CHANNELS, without a table that would have to be copied there
+        slope = torch.cat([per_log[..., 0:1, :] - mean, per_log[..., 2:3, :] - mean, mean], -2) * self.scale[:, None]
         told, one = replace(seen, values=self._residuals(seen.values), slope=slope), self.scale.new_ones(len(slope), 2)
         return torch_rows.observed_rows(scene, told, self.used, one, self.kernel, self.weight)[1:]
 

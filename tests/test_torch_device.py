@@ -23,6 +23,7 @@ RECIPES = {
     "correspond": ("surface_reprojection", "surface_depth", "spring_length", "pose_prior", "shape_prior"),
     "render": ("rendered_code", "rendered_depth", "spring_length", "penetration", "pose_prior", "shape_prior"),
     "others": ("measured_depth", "photometric", "contact", "temporal", "offset", "orientation", "articulation"),
+    "outlines": ("silhouette", "pose_prior", "shape_prior"),
 }
 
 

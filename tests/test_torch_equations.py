@@ -150,7 +150,22 @@ def test_an_image_is_not_changed_by_its_neighbours():
     assert torch.equal(beside.object_rotvec[2], initial.object_rotvec[2]), "nothing is said of what is not a number"
 
 
-def test_a_step_asks_the_device_nothing(monkeypatch):
+class Copies(Questions):
+    """Counts tensors made of the host's numbers too: on a GPU the host waits for each such copy."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if str(func).startswith("aten.lift_fresh"):
+            self.found[str(func)] += 1
+        return super().__torch_dispatch__(func, types, args, kwargs)
+
+
+def test_the_watch_sees_a_copy():
+    with Copies() as asked:
+        _ = torch.zeros(2, 3).new_tensor([1.0]), torch.zeros(3)[[2, 0]]
+    assert asked.found["aten.lift_fresh.default"] == 2
+
+
+def test_a_step_asks_the_device_nothing_and_brings_it_nothing(monkeypatch):
     """Every loss that is written as squares, by the renderer that nvdiffrast's adapter uses."""
     features, model, pose = true_features(), hand_model(), start()
     ids = []
@@ -176,7 +191,7 @@ def test_a_step_asks_the_device_nothing(monkeypatch):
         walk = torch_steps._Walker.begin(objective.settle(scene_of(pose)), scene_of(pose), Damping())
         walk = walk.step(scene_of)  # tables that are kept are made on the first
         before = walk.lowest.clone()
-        with Questions() as asked, monkeypatch.context() as patched:
+        with Copies() as asked, monkeypatch.context() as patched:
             patched.setattr(torch.Tensor, "numpy", lambda tensor: pytest.fail("a kernel was asked"))
             walk = walk.step(scene_of)
     assert not asked.found, asked.found

@@ -87,7 +87,7 @@ def _crossings(
     start: Float[Tensor, "E 2"], end: Float[Tensor, "E 2"], size: tuple[int, int]
 ) -> tuple[Float[Tensor, "E 2"], Int[Tensor, "E 2"]]:
     """The first grid line that each edge crosses, and how many, along columns and rows; within the picture."""
-    cells = start.new_tensor([size[1], size[0]])
+    cells = torch.stack([start.new_full((), size[1]), start.new_full((), size[0])])  # made there, not copied
     low = torch.minimum(torch.minimum(start, end).clamp(min=0), cells).ceil()
     high = torch.minimum(torch.maximum(start, end).clamp(min=0), cells).floor()
     return low, (high - low + 1).clamp(min=0).long()

@@ -75,7 +75,8 @@ def project(
     focal = torch.stack([matrix[:, 0, 0], matrix[:, 1, 1]], 1)[item]
     centre = matrix[:, :2, 2][item] + 0.5
     good = vertices.detach().isfinite().all(1) & (vertices.detach()[:, 2] > NEAR)
-    safe = torch.where(good[:, None], vertices, vertices.new_tensor([0.0, 0.0, 1.0]))
+    ahead = torch.cat([torch.zeros_like(vertices[:, :2]), torch.ones_like(vertices[:, 2:])], 1).detach()
+    safe = torch.where(good[:, None], vertices, ahead)
     pixels = safe[:, :2] / safe[:, 2:] * focal + centre
     good = good & (pixels.detach().abs() < FAR_PIXEL).all(1)
     return torch.where(good[:, None], pixels, 0.0), torch.where(good, 1 / safe[:, 2], -1.0)
