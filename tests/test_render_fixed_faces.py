@@ -5,7 +5,7 @@ import torch
 from render_cases import box, camera, hand, open_hand, sphere, torus
 from test_render_fixed import Questions, scene
 
-from horefine.render import fixed_faces, twin
+from horefine.render import fixed, fixed_faces, twin
 from horefine.render.fixed_faces import visible_faces_fixed
 
 
@@ -38,6 +38,19 @@ def test_nothing_is_asked_after_the_first_call():
     with Questions() as asked:
         twin.visible_faces(*given)
     assert asked.found, "the watch sees what the twin asks"
+
+
+def test_the_torch_renderer_asks_no_other_device_than_the_cpu(monkeypatch):
+    """On torch's meta device, which answers nothing, once it is known how much room there has to be."""
+    points, topology = scene((hand, torus), (40, 56), torch.float32)
+    matrix = camera((40, 56), 90.0).repeat(2, 1, 1)
+    want = frozenset({"mask", "depth", "values"})
+    for module in (fixed, fixed_faces):
+        monkeypatch.setattr(module, "room", lambda *_: 5000)
+    given = [value.to("meta") for value in (points, matrix)]
+    found = twin.render(given[0], topology, given[1], (40, 56), given[0], want)
+    here = twin.render(points, topology, matrix, (40, 56), points, want)
+    assert [f.shape for f in found] == [h.shape for h in here] and {f.device.type for f in found} == {"meta"}
 
 
 def test_nothing_visible_is_nothing_seen():

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from horefine.render.fixed import FULL, area_right_of, coverage_fixed, outline
+from horefine.render.fixed_faces import visible_faces_fixed
 from horefine.render.topology import Topology, Unpacked
 
 __all__ = ["coverage", "drawn_faces", "project", "render", "render_with", "sides", "surface", "visible_faces"]
@@ -31,12 +32,16 @@ def render(
     values: Float[Tensor, "V C"] | None,
     want: frozenset[str],
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
-    """See :func:`horefine.render.render`; what is not wanted is None."""
+    """See :func:`horefine.render.render`; what is not wanted is None.
+
+    On a GPU in shapes that do not hang on the pose: the host does not wait for it.
+    """
+    away = vertices.device.type != "cpu"
 
     def find(pixels: Tensor, inverse: Tensor, side: Tensor, parts: Unpacked) -> Tensor:
-        return visible_faces(pixels, inverse, side, parts, size)
+        return (visible_faces_fixed if away else visible_faces)(pixels, inverse, side, parts, size)
 
-    return render_with(find, vertices, topology, matrix, size, values, want)
+    return render_with(find, vertices, topology, matrix, size, values, want, fixed=away)
 
 
 def render_with(
