@@ -78,4 +78,6 @@ def moved(found: Refinement, device: torch.device) -> Refinement:
     """The same result on another device."""
     history = {name: values.to(device) for name, values in found.history.items()}
     pose, initial = found.pose.to(device), found.initial.to(device)
-    return replace(found, pose=pose, initial=initial, history=history, best_step=found.best_step.to(device))
+    best_step, sure = found.best_step.to(device), found.sigma
+    sure = None if sure is None else sure.map(lambda value: value.to(device))
+    return replace(found, pose=pose, initial=initial, history=history, best_step=best_step, sigma=sure)

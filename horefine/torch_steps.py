@@ -44,7 +44,7 @@ def minimise(
     No image leaves the batch before all are done (which they are, the host does not know): ``fewer`` is not called.
 
     Raises:
-        ConfigError: a loss that only the kernels of the CPU know as squares (``silhouette``).
+        ConfigError: somebody's own loss whose squares are of outlines (``forms.EdgeRows``), which only kernels know.
     """
     walk = _Walker.begin(objective, scene_of(pose), damping, tuple(variables))
     values, best_step, left = [], torch.zeros_like(walk.done, dtype=torch.long), []

@@ -11,6 +11,7 @@ from horefine import load_config, load_hand, refine
 from horefine.data.maps import corrupt, disturb
 from horefine.data.synthetic import benchmark_scenes
 from horefine.errors import ConfigError
+from horefine.refined import moved
 
 SCENES = 3
 
@@ -72,6 +73,15 @@ def test_other_losses_and_variables_too():
     assert found.status == ("improved",) * 2
     assert (found.pose.focal_factor != 1).all() and found.pose.focal_factor.sub(1).abs().max() < 0.1
     assert {"silhouette", "anatomy", "focal_prior"} <= found.history.keys()
+
+
+def test_a_result_moves_as_a_whole():
+    """Its sigmas, too: on a GPU they are where it was found."""
+    _, features, start = problem()
+    config = {"base": "default", "stages": {"correspond": {"steps": 1}, "settle": {"steps": 1}}}
+    found = refine(start[0], features[slice(0, 1)], load_config(config), hand_model=load_hand())
+    away = moved(found, torch.device("meta"))
+    assert away.sigma is not None and away.sigma.joints.device.type == away.pose.hand_transl.device.type == "meta"
 
 
 def test_the_key_is_a_truth_value():
