@@ -11,9 +11,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from horefine.anatomy import JOINT_ORDERS, JOINTS
 from horefine.contact_truth import NO_ANCHOR, region_anchors
-from horefine.hand import HandModel
+from horefine.hand import HandModel, house_from_mano
 from horefine.losses import touch_kernels
 from horefine.losses.contact import palmar_distances
 from horefine.losses.forms import PointRows, Rows, array, gather, kept, places, taken
@@ -230,18 +229,13 @@ def hand_points(model: HandModel) -> tuple[Int[Tensor, "N M"], Float[Tensor, "N 
     balls = hand_surface(model).balls
     count = len(model.template)
     joints = [count + j for j in range(16)] + model.tips.tolist()
-    house = torch.tensor(joints, device=balls.device)[house_from_mano()]
+    house = torch.tensor(joints, device=balls.device)[house_from_mano(balls.device)]
     most = int((balls != 0).sum(1).max())
     share, order = balls.abs().topk(most, dim=1)
     alone = torch.arange(count, device=balls.device)[:, None].expand(-1, most)
     whole = torch.zeros_like(alone, dtype=share.dtype)
     whole[:, 0] = 1
     return torch.cat([alone, house[order]]), torch.cat([whole, share])
-
-
-def house_from_mano() -> list[int]:
-    """Place of each house joint among the 16 joints and five tips in MANO's order."""
-    return [JOINT_ORDERS["mano"].index(name) for name in JOINTS]
 
 
 def penetration_squares(scene: Scene, weight: float, *, sigma: float, tolerance: float, **_: Any) -> PenetrationSquares:
