@@ -190,23 +190,23 @@ class Pixels:
         if id(self.index) not in seen:  # losses on the same pixels see the same faces
             corners, drawn = np.empty((*self.index.shape, 3), np.int64), np.empty_like(self.tables[4])
             index, _, faces = self.tables[3:]
-            row_kernels.sight(drawn_ids(scene), index, faces, hand_faces, corners, drawn)
+            row_kernels.sight(array(drawn_ids(scene)), index, faces, hand_faces, corners, drawn)
             seen[id(self.index)] = torch.from_numpy(corners), torch.from_numpy(drawn), self.index
         corners, drawn, _ = seen[id(self.index)]
         return corners, drawn * self.valid
 
 
-def drawn_ids(scene: Scene) -> Int[np.ndarray, "B 2 P"]:
+def drawn_ids(scene: Scene) -> Int[Tensor, "B 2 P"]:
     """The face that each pixel sees. Where nothing is rendered yet, no silhouettes and codes are for this."""
     renderer = scene.renderer
     if "render" in scene.__dict__ or not isinstance(renderer, Renderer):
-        return array(scene.render.ids.flatten(2))
+        return scene.render.ids.flatten(2)
     packed = packed_vertices(scene).flatten(0, 1)
     ids = render(
         packed, renderer.topology, renderer.matrix, renderer.size, backend=renderer.name, want=frozenset({"depth"})
     )[3]
     assert ids is not None
-    return array(ids).reshape(len(scene.pose), 2, -1)
+    return ids.view(len(scene.pose), 2, -1)
 
 
 def _listed(scene: Scene, shown: Float[Tensor, "B 2 H W"]) -> tuple[Tensor, ...]:

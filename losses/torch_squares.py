@@ -25,6 +25,7 @@ from horefine.losses.image_squares import (
     PairSquares,
     Pixels,
     RenderedSquares,
+    drawn_ids,
     see_code,
     see_rendered_depth,
 )
@@ -33,7 +34,6 @@ from horefine.losses.photometric_squares import PhotometricSquares
 from horefine.losses.prior_squares import COLUMNS, AnglePrior, joint_angle_slopes
 from horefine.losses.silhouette_squares import SilhouetteSquares
 from horefine.losses.torch_silhouette import TorchSilhouette
-from horefine.render import Renderer, render
 from horefine.scene import Scene
 
 __all__ = ["on_any_device"]
@@ -81,21 +81,6 @@ class TorchPairs:
 
 
 # --- what is rendered ------------------------------------------------------------------------------------------------
-
-
-def drawn_ids(scene: Scene) -> Int[Tensor, "B 2 P"]:
-    """The face that each pixel sees; where nothing is rendered yet, no silhouettes and codes are for this."""
-    renderer, kept = scene.renderer, scene.__dict__
-    if "render" in kept or not isinstance(renderer, Renderer):
-        return scene.render.ids.flatten(2)
-    if "drawn" not in kept:
-        packed = packed_vertices(scene).flatten(0, 1)
-        ids = render(
-            packed, renderer.topology, renderer.matrix, renderer.size, backend=renderer.name, want=frozenset({"depth"})
-        )[3]
-        assert ids is not None
-        kept["drawn"] = ids.view(len(scene.pose), 2, -1)
-    return kept["drawn"]
 
 
 def sight(pixels: Pixels, scene: Scene) -> tuple[Int[Tensor, "B 2 N 3"], Float[Tensor, "B 2 N"]]:
