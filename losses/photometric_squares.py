@@ -17,9 +17,6 @@ from horefine.scene import Scene
 
 __all__ = ["PhotometricSquares", "photometric_squares"]
 
-CHANNELS = ((2 / 3, -1 / 3, -1 / 3), (-1 / 3, -1 / 3, 2 / 3), (1 / 3, 1 / 3, 1 / 3))
-"""Logarithms of red, green and blue to what ``appearance.log_color`` gives."""
-
 
 @dataclass(frozen=True)
 class PhotometricSquares:
@@ -66,13 +63,16 @@ class PhotometricSquares:
         residuals = Residuals(values, self.used, torch.zeros_like(self.used[..., 0]))
         return self.fixed + self.weight * geman_mcclure(residuals, 1.0, self.kernel)
 
-    def rows(self, scene: Scene) -> list[Rows]:
+    def told(self, scene: Scene) -> Observed:
+        """The residuals and their slopes: how ``appearance.log_color`` changes with the albedo."""
         seen = self._look(scene, self.corners, self.used, True)[0]
         per_log = seen.slope / (seen.values.clamp_min(0.0) + DARK)[..., None]
-        channels = per_log.new_tensor(CHANNELS) * self.scale[:, None]
-        slope = torch.einsum("ij,bsnjk->bsnik", channels, per_log)
-        told = replace(seen, values=self._residuals(seen.values), slope=slope)
-        one = per_log.new_ones(()).expand(len(per_log), 2)
+        mean = per_log.mean(-2, keepdim=True)
+        slope = torch.cat([per_log[..., 0:1, :] - mean, per_log[..., 2:3, :] - mean, mean], -2) * self.scale[:, None]
+        return replace(seen, values=self._residuals(seen.values), slope=slope)
+
+    def rows(self, scene: Scene) -> list[Rows]:
+        told, one = self.told(scene), self.scale.new_ones(len(scene.pose), 2)
         return observed_rows(scene, told, self.used, one, self.kernel, self.weight)[1:]  # the object's alone
 
 

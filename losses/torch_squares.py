@@ -16,7 +16,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from horefine.losses import torch_rows
-from horefine.losses.appearance import DARK
 from horefine.losses.contact import inside_depth
 from horefine.losses.contact_squares import PenetrationSquares, SpringSquares, hand_points, outward
 from horefine.losses.forms import DenseRows, Form, Observed, PointRows, Rows, gather, packed_vertices
@@ -167,11 +166,7 @@ class TorchPhotometric(PhotometricSquares):
         return see(packed_vertices(scene), scene.object_center[:, 2], blank, corners, used)
 
     def rows(self, scene: Scene) -> list[Rows]:
-        seen = self._look(scene, self.corners, self.used, True)[0]
-        per_log = seen.slope / (seen.values.clamp_min(0.0) + DARK)[..., None]
-        mean = per_log.mean(-2, keepdim=True)  # CHANNELS, without a table that would have to be copied there
-        slope = torch.cat([per_log[..., 0:1, :] - mean, per_log[..., 2:3, :] - mean, mean], -2) * self.scale[:, None]
-        told, one = replace(seen, values=self._residuals(seen.values), slope=slope), self.scale.new_ones(len(slope), 2)
+        told, one = self.told(scene), self.scale.new_ones(len(scene.pose), 2)
         return torch_rows.observed_rows(scene, told, self.used, one, self.kernel, self.weight)[1:]
 
 
