@@ -2,7 +2,7 @@
 
     python -m benchmarks.recipes                                # initial pose, cpf, song2022, default, pixels
     python -m benchmarks.recipes --scenes 100
-    python -m benchmarks.recipes --configs song2022,default --scenes 300 --out recipes_300
+    python -m benchmarks.recipes --configs song2022,default --scenes 600 --out recipes_600
     python -m benchmarks.recipes --maps exact                   # how much of the rest is the maps' fault
     python -m benchmarks.recipes --again                        # the tables anew, from the scenes in the result file
 
