@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from horefine.config import Config
+from horefine.config import Config, LevenbergMarquardt
 from horefine.data.mirror import mirror_mesh
 from horefine.extractors.place_mesh import place_mesh
 from horefine.geometry import matrix_to_axis_angle
@@ -29,13 +30,24 @@ __all__ = ["COLOURED", "codes_seen", "one_object", "recipe_for_reconstructed"]
 
 COLOURED = ("photometric",)
 """Losses that compare the object's colours."""
+PATIENT = 1e-4
+"""Tolerance of Levenberg-Marquardt's steps with such an object (``config.LevenbergMarquardt.tolerance``)."""
 
 
 def recipe_for_reconstructed(config: Config) -> Config:
-    """The recipe without what wants the object's colours: its losses, and its looks on the way in."""
+    """The recipe without what wants the object's colours: its losses, and its looks on the way in.
+
+    The codes of such an object are read off its own surface and say little of its depth: that valley is long and flat,
+    and a solver that ends where a step gains little would stop on the way. It goes on to :data:`PATIENT`.
+    """
     losses = {name: 0 if name in COLOURED else entry for name, entry in config.losses.items()}
     align = config.align.model_copy(update={"object": "given"})
-    return config.model_copy(update={"losses": losses, "align": align})
+    changed: dict[str, Any] = {"losses": losses, "align": align}
+    if isinstance(config.optimizer, LevenbergMarquardt):
+        tolerance = min(config.optimizer.tolerance, PATIENT)
+        changed["optimizer"] = config.optimizer.model_copy(update={"tolerance": tolerance})
+        changed["stages"] = {n: stage.model_copy(update={"tolerance": None}) for n, stage in config.stages.items()}
+    return config.model_copy(update=changed)
 
 
 @torch.no_grad()
